@@ -1,0 +1,44 @@
+//! Images.
+
+use serde::{Deserialize, Serialize};
+
+/// An image, as `banger image ls -o json` prints it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Short, random, never reused.
+    pub id: String,
+    /// Unique.
+    pub name: String,
+    /// Whether `banger create` takes it when no image is named.
+    pub default: bool,
+    /// `PRETTY_NAME` of its os-release.
+    pub system: String,
+    /// Its kernel's release, as `uname -r` will say.
+    pub kernel: String,
+    /// Size of the root disk that its VMs see, in bytes.
+    pub size: u64,
+    /// Bytes that the image takes on the host.
+    pub allocated: u64,
+    /// How many packages are installed.
+    pub packages: u32,
+    /// SHA-256 of the package manifest.
+    pub manifest: String,
+    /// Whether it has a work seed. Without one a new VM's `/root` is filled in the guest, slower.
+    pub work_seed: bool,
+    /// When it was built, in seconds since 1970-01-01 UTC.
+    pub created: u64,
+    /// VMs made from it.
+    pub vms: Vec<String>,
+}
+
+/// What to build. Absent fields take the daemon's defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageBuild {
+    /// A name; `debian` if absent.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Size of the root disk, in bytes.
+    #[serde(default)]
+    pub size: Option<u64>,
+}

@@ -1,0 +1,47 @@
+//! What banger's command line and daemon say to each other: HTTP/1.1 and JSON over a unix socket.
+//!
+//! | request | body | answer |
+//! | --- | --- | --- |
+//! | `GET /v1/version` | | [`daemon::Version`] |
+//! | `GET /v1/daemon` | | [`daemon::Status`] |
+//! | `POST /v1/daemon/stop` | | `204`, then the daemon ends; VMs run on |
+//! | `GET /v1/doctor` | | [`daemon::Finding`]s |
+//! | `GET /v1/vms` | | [`vm::Vm`]s |
+//! | `POST /v1/vms` | [`vm::VmCreate`] | events, result [`vm::Vm`] |
+//! | `GET /v1/vms/{vm}` | | [`vm::Vm`] |
+//! | `DELETE /v1/vms/{vm}?force=` | | events, result [`vm::Vm`] |
+//! | `POST /v1/vms/{vm}/start` | | events, result [`vm::Vm`] |
+//! | `POST /v1/vms/{vm}/stop` | [`vm::VmStop`] | events, result [`vm::Vm`] |
+//! | `GET /v1/vms/{vm}/wait?level=` | | [`vm::Vm`], when the level is reached |
+//! | `POST /v1/vms/{vm}/exec` | [`exec::ExecRequest`] | `101`, then [`frame`]s; detached: [`exec::ExecStarted`] |
+//! | `GET /v1/vms/{vm}/commands` | | [`exec::Command`]s |
+//! | `POST /v1/vms/{vm}/commands/{id}/output?follow=` | | `101`, then frames |
+//! | `POST /v1/vms/{vm}/put?path=&name=` | | `101`, then frames: tar in as data |
+//! | `POST /v1/vms/{vm}/get?path=` | | `101`, then frames: tar out as data |
+//! | `GET /v1/vms/{vm}/console` | | the console's log as bytes |
+//! | `GET /v1/images` | | [`image::Image`]s |
+//! | `POST /v1/images` | [`image::ImageBuild`] | events, result [`image::Image`] |
+//! | `GET /v1/images/{image}` | | [`image::Image`] |
+//! | `DELETE /v1/images/{image}` | | [`image::Image`] |
+//!
+//! "Events" are lines of JSON, each an [`operation::Event`], the last one a result or an error. A client that hangs up
+//! cancels its operation. Every other failure is an [`error::ApiError`] with a fitting status.
+//!
+//! **When changing the API**: fields are added, never renamed; what a client may omit has a default. The command line's
+//! JSON output is these types, so a change here wants a line in CHANGELOG.md.
+
+pub mod daemon;
+pub mod error;
+pub mod exec;
+pub mod image;
+pub mod operation;
+pub mod vm;
+
+#[cfg(feature = "client")]
+pub mod client;
+
+/// The frames of upgraded streams: those of the agent's protocol, passed through by the daemon.
+pub use banger_protocol::frame;
+
+/// The API that this build speaks. A daemon of another number is refused with a hint.
+pub const VERSION: u32 = 1;

@@ -1,0 +1,143 @@
+//! VMs.
+
+use serde::{Deserialize, Serialize};
+
+/// A VM, as `banger ls -o json` and `banger show -o json` print it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vm {
+    /// Short, random, never reused.
+    pub id: String,
+    /// Unique; can change.
+    pub name: String,
+    /// What it is doing.
+    pub state: VmState,
+    /// Why it is in this state, where that is not because somebody asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Counts the changes of this record.
+    pub generation: u64,
+    /// The image it was made from.
+    pub image: String,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Memory, in bytes.
+    pub memory: u64,
+    /// Size of the work disk, in bytes.
+    pub disk: u64,
+    /// Which program runs it: `qemu`.
+    pub vmm: String,
+    /// How it runs: `kvm` or `emulation`; absent while it does not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accelerator: Option<String>,
+    /// The VMM's process id while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// The guest's boot id while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// Whether it is removed when its command or client ends.
+    pub ephemeral: bool,
+    /// The directory in the guest where commands run by default, if one was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// When it was created, in seconds since 1970-01-01 UTC.
+    pub created: u64,
+    /// When it was last started, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<u64>,
+    /// The public SSH host key, as in a known_hosts line after the name.
+    pub host_key: String,
+}
+
+/// What a VM is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VmState {
+    /// Its disks are being made.
+    Creating,
+    /// It does not run; its disks are kept.
+    Stopped,
+    /// Its VMM is starting, or its agent has not answered yet.
+    Starting,
+    /// Its agent answered.
+    Running,
+    /// It is going down.
+    Stopping,
+    /// It is being removed.
+    Removing,
+}
+
+impl VmState {
+    /// The word that a table shows.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            VmState::Creating => "creating",
+            VmState::Stopped => "stopped",
+            VmState::Starting => "starting",
+            VmState::Running => "running",
+            VmState::Stopping => "stopping",
+            VmState::Removing => "removing",
+        }
+    }
+}
+
+/// What to create. Absent fields take the daemon's defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmCreate {
+    /// A name; made up if absent.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// An image's name; the default image if absent.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// Virtual processors, at least 1.
+    #[serde(default)]
+    pub cpus: Option<u32>,
+    /// Memory, in bytes.
+    #[serde(default)]
+    pub memory: Option<u64>,
+    /// Size of the work disk, in bytes.
+    #[serde(default)]
+    pub disk: Option<u64>,
+    /// Variables for every command that is run in it.
+    #[serde(default)]
+    pub env: std::collections::BTreeMap<String, String>,
+    /// Where its commands run by default.
+    #[serde(default)]
+    pub workdir: Option<String>,
+    /// When it goes away by itself.
+    #[serde(default)]
+    pub lifetime: Lifetime,
+    /// Do not start it.
+    #[serde(default)]
+    pub stopped: bool,
+}
+
+/// When a VM goes away by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lifetime {
+    /// Never: only `rm` removes it.
+    #[default]
+    Kept,
+    /// When the connection that carried the create request closes. The events' result does not close it; the client does.
+    Connection,
+    /// When its detached command named `main` ends, or when the creating connection closes before there is one.
+    Command,
+}
+
+/// How to stop.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmStop {
+    /// Do not ask: end the VMM at once.
+    #[serde(default)]
+    pub force: bool,
+    /// How long to wait for the guest before forcing, in seconds; the daemon's default if absent.
+    #[serde(default)]
+    pub timeout: Option<u32>,
+}
+
+/// How far a guest has come up.
+pub use banger_protocol::call::Level;

@@ -1,0 +1,149 @@
+//! VMMs behind one trait. A driver is our code for one VMM program.
+//!
+//! **To add a driver**: a folder here with a type that implements [`Vmm`] and one that implements [`Instance`], a case in
+//! `select`, a program in `banger-linux/src/process.rs`'s allow-list. A driver says what it can do in its
+//! [`Capabilities`]; nobody asks for its name.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use banger_linux::process::Process;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// All that a VMM needs to know to run one VM. Made by `vm/start.rs` from a record, the same way every time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// The VM's id; names the process, the cgroup, nothing that a user sees.
+    pub id: String,
+    /// A directory of this VM's own for sockets and pid records; it goes when the VM stops.
+    pub runtime_dir: PathBuf,
+    /// The uncompressed kernel, an ELF file with a PVH entry.
+    pub kernel: PathBuf,
+    /// The initramfs for this VM and this boot.
+    pub initramfs: PathBuf,
+    /// The kernel's command line.
+    pub cmdline: String,
+    /// Disks, in the order in which the guest finds them.
+    pub disks: Vec<Disk>,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// The uid and gid that the VMM runs as; its files belong to it.
+    pub uid: u32,
+    /// The console's log; bounded, rewritten at each boot.
+    pub console_log: PathBuf,
+    /// Whether the kernel's KVM is to be used.
+    pub kvm: bool,
+}
+
+/// A disk of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// The raw file.
+    pub path: PathBuf,
+    /// The serial number by which the guest finds it: `root`, `work`.
+    pub serial: String,
+}
+
+/// What a driver can do on this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The driver's name, as `show` prints it.
+    pub name: &'static str,
+    /// Whether a running VM survives the daemon; read by `recover`.
+    pub adoptable: bool,
+    /// Whether the VMM has a button that a guest can be asked with; read by `stop`.
+    pub power_button: bool,
+}
+
+/// A byte stream to the agent, with nothing of an earlier session in front.
+pub trait Channel: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Channel for T {}
+
+/// A program that runs VMs.
+#[async_trait]
+pub trait Vmm: Send + Sync {
+    /// What it can do here.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Starts a VM. Returns when the VMM has accepted its configuration and the guest's processors run. Calling it twice
+    /// for a VM that runs is the caller's mistake. What it made is undone by ending the process and removing
+    /// `machine.runtime_dir`.
+    ///
+    /// # Errors
+    /// [`VmmError`]; the process is gone then.
+    async fn start(&self, machine: &Machine) -> Result<Box<dyn Instance>, VmmError>;
+
+    /// Takes over a VM that an earlier daemon started, from what `start` left in `machine.runtime_dir`.
+    ///
+    /// # Errors
+    /// [`VmmError::Gone`] where no such process lives any more.
+    async fn adopt(&self, machine: &Machine) -> Result<Box<dyn Instance>, VmmError>;
+}
+
+/// A VM that runs. Dropping it leaves the VM alone.
+#[async_trait]
+pub trait Instance: Send + Sync {
+    /// The VMM's process.
+    fn process(&self) -> &Process;
+
+    /// A fresh byte stream to the agent; the one before is dead from now on. Blocks until the VMM has it, not until the
+    /// guest listens.
+    ///
+    /// # Errors
+    /// [`VmmError`]; where the VMM is gone, [`VmmError::Gone`].
+    async fn connect(&self) -> Result<Box<dyn Channel>, VmmError>;
+
+    /// Presses the power button.
+    ///
+    /// # Errors
+    /// [`VmmError`].
+    async fn press_power_button(&self) -> Result<(), VmmError>;
+}
+
+/// Why a VMM did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum VmmError {
+    /// The program is missing or older than what is supported.
+    #[error("{program} cannot be used: {problem}")]
+    Unfit {
+        /// Which program.
+        program: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The process ended before the guest ran; what it said.
+    #[error("{program} ended at once ({status}): {said}")]
+    Died {
+        /// Which program.
+        program: String,
+        /// Its exit status.
+        status: String,
+        /// The end of its standard error, one line.
+        said: String,
+    },
+    /// No such process any more.
+    #[error("the VMM process is gone")]
+    Gone,
+    /// The VMM refused a command.
+    #[error("the VMM refused {command}: {reason}")]
+    Refused {
+        /// The command.
+        command: String,
+        /// Its reason.
+        reason: String,
+    },
+    /// It could not be spoken to.
+    #[error("cannot {attempted} for the VMM")]
+    Io {
+        /// What was attempted, on what.
+        attempted: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The process could not be started or watched.
+    #[error(transparent)]
+    Process(#[from] banger_linux::process::ProcessError),
+}

@@ -1,0 +1,213 @@
+//! The calls that a daemon makes and the answers that an agent gives, as JSON in the first frames of a stream.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// One call; the first frame of a stream. The comment on each says what follows its answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "call", rename_all = "snake_case")]
+pub enum Call {
+    /// Runs a command. [`Answer::Started`]; then, unless detached, stdin, resize and signal frames in, stdout and stderr
+    /// frames out, an exit frame last. If the stream is dropped first, the command gets SIGHUP, then SIGKILL.
+    Exec(Exec),
+    /// The detached commands of this boot and earlier ones, newest first. [`Answer::Commands`].
+    Commands,
+    /// The stored output of a detached command. [`Answer::Done`]; then stdout and stderr frames. With `follow` they go on
+    /// until the command ends. Last an exit frame if it has ended, else an empty data frame.
+    Output {
+        /// The command's id.
+        id: String,
+        /// Whether to wait for more until the command has ended.
+        follow: bool,
+    },
+    /// Waits until a detached command has ended. [`Answer::Done`]; then one exit frame.
+    Await {
+        /// The command's id.
+        id: String,
+    },
+    /// Takes files: after [`Answer::Done`] a tar stream as data frames, ended by an empty one; then the agent sends an
+    /// empty data frame when all is written, or a failed frame.
+    Put {
+        /// Where to; see [`Call::Get`] for the rule that names the result.
+        path: String,
+        /// The name that the first entry of the tar stream has; it becomes `path`, or `path/name` if `path` is a directory.
+        name: String,
+    },
+    /// Gives files: after [`Answer::Done`] a tar stream as data frames, ended by an empty one. Entries are named from the
+    /// last component of `path` on.
+    Get {
+        /// An absolute path in the guest.
+        path: String,
+    },
+    /// Says which readiness levels are reached, now and as they come. [`Answer::Levels`] at once, and again as a message
+    /// frame at each change, until the stream is dropped.
+    Levels,
+    /// Sets the wall clock and stirs random bytes into the kernel's pool. [`Answer::Done`].
+    SetClock {
+        /// Nanoseconds since 1970-01-01 UTC.
+        unix_nanos: u64,
+        /// Up to 64 fresh random bytes, in hexadecimal. Since protocol 2.
+        #[serde(default)]
+        entropy: String,
+    },
+    /// What the guest says about itself. [`Answer::Facts`]. Since protocol 2.
+    Facts,
+    /// Powers the guest off in order, through its init. [`Answer::Done`] when the request was handed over.
+    PowerOff,
+}
+
+/// A command to run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Exec {
+    /// Program and arguments; the program is looked up in the command's `PATH`. At least one word.
+    pub argv: Vec<String>,
+    /// Variables added to the user's own environment.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Where to run; the user's home if absent.
+    #[serde(default)]
+    pub workdir: Option<String>,
+    /// Login name or number; root if absent.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// A terminal for the command; standard error then joins standard output.
+    #[serde(default)]
+    pub tty: Option<Terminal>,
+    /// Whether standard input is given; otherwise it is /dev/null.
+    #[serde(default)]
+    pub stdin: bool,
+    /// Run it as a login shell: the user's shell, its name led by `-`, `argv` ignored.
+    #[serde(default)]
+    pub login_shell: bool,
+    /// Let it live on without this stream; output and exit code stay in the guest under this id.
+    #[serde(default)]
+    pub detached: Option<String>,
+}
+
+/// A terminal's first size and kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terminal {
+    /// Rows of characters.
+    pub rows: u16,
+    /// Columns of characters.
+    pub columns: u16,
+    /// The value of `TERM`.
+    pub term: String,
+}
+
+/// What an agent replies to a call, before the call's own frames.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Answer {
+    /// The call is accepted, or done.
+    Done,
+    /// The command runs.
+    Started {
+        /// Its process id in the guest.
+        pid: u32,
+    },
+    /// The detached commands.
+    Commands {
+        /// Newest first.
+        commands: Vec<Command>,
+    },
+    /// Readiness levels.
+    Levels {
+        /// Every level reached.
+        reached: Vec<Level>,
+    },
+    /// What the guest says about itself.
+    Facts(Facts),
+    /// The call failed.
+    Error(CallError),
+}
+
+/// A failed call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct CallError {
+    /// What kind of failure.
+    pub code: CallErrorCode,
+    /// What was attempted, on what, and why it failed; one line.
+    pub message: String,
+}
+
+/// Kinds of failed calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallErrorCode {
+    /// The request makes no sense.
+    Invalid,
+    /// The program, file, user or command id does not exist. For exec: exit code 127.
+    NotFound,
+    /// The program exists but cannot be executed. For exec: exit code 126.
+    NotExecutable,
+    /// Something in the guest failed.
+    Failed,
+    /// A call that this agent does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// A detached command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// The id that the caller gave it.
+    pub id: String,
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// When it began, in seconds since 1970-01-01 UTC by the guest's clock.
+    pub started: u64,
+    /// How it ended; absent while it runs.
+    #[serde(default)]
+    pub exit: Option<Exit>,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    /// It exited with this code.
+    Code(u8),
+    /// This signal ended it.
+    Signal(u8),
+    /// The guest went down under it; nobody knows.
+    Lost,
+}
+
+impl Exit {
+    /// The code a shell would report: the code itself, or 128 and the signal's number; 255 where nobody knows.
+    pub fn shell_code(self) -> u8 {
+        match self {
+            Exit::Code(code) => code,
+            Exit::Signal(signal) => 128u8.saturating_add(signal),
+            Exit::Lost => 255,
+        }
+    }
+}
+
+/// How far a guest has come up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// The agent answers.
+    Agent,
+    /// Its init has reached multi-user operation (or runs degraded).
+    System,
+    /// Something listens on TCP port 22.
+    Ssh,
+}
+
+/// What the guest says about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Facts {
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// `uname -r`.
+    pub kernel: String,
+    /// `PRETTY_NAME` of os-release.
+    pub system: String,
+    /// Resident memory of the agent, in bytes.
+    pub agent_resident: u64,
+}

@@ -1,0 +1,165 @@
+//! The greeting that starts a session.
+//!
+//! A virtio serial port keeps no message boundaries: what a dead daemon half sent may still be in the pipe. Both sides
+//! therefore skip everything up to [`MAGIC`], and the daemon accepts only a welcome that repeats its own nonce.
+//! Layout of each side's greeting: [`MAGIC`], four bytes of length in network order, JSON.
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::{OLDEST, VERSION};
+
+/// What every greeting begins with.
+pub const MAGIC: [u8; 8] = *b"\xbabanger\n";
+
+/// The longest greeting, in bytes of JSON.
+const MAX_GREETING: usize = 4096;
+
+/// How many bytes of rubbish in front of a greeting are skipped before the peer counts as broken.
+const MAX_RUBBISH: usize = 16 * 1024 * 1024;
+
+/// The daemon's greeting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The protocol that the daemon speaks.
+    pub protocol: u32,
+    /// Sixteen random bytes in hexadecimal, new for every session.
+    pub nonce: String,
+}
+
+/// The agent's greeting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The protocol that the agent speaks.
+    pub protocol: u32,
+    /// The daemon's nonce, repeated.
+    pub nonce: String,
+    /// The agent's own version.
+    pub agent: String,
+    /// The guest's boot id: changes with every boot and with nothing else.
+    pub boot_id: String,
+}
+
+/// Why two sides did not find together.
+#[derive(Debug, thiserror::Error)]
+pub enum HelloError {
+    /// The stream failed or ended.
+    #[error("the channel closed before the greeting was complete")]
+    Io(#[source] std::io::Error),
+    /// Too much rubbish, or a greeting that is too long or no JSON.
+    #[error("the peer sent no valid greeting")]
+    Malformed,
+    /// The agent is older than anything that this daemon serves.
+    #[error("the agent speaks protocol {0}, and the oldest that is served is {OLDEST}")]
+    TooOld(u32),
+}
+
+/// The daemon's side: greets and waits for the welcome that repeats `nonce`.
+///
+/// # Errors
+/// [`HelloError`]; there is no deadline here, the caller sets one.
+pub async fn greet(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), nonce: &str) -> Result<Welcome, HelloError> {
+    send(stream, &Hello { protocol: VERSION, nonce: nonce.to_owned() }).await?;
+    loop {
+        let welcome: Welcome = receive(stream).await?;
+        if welcome.nonce != nonce {
+            continue;
+        }
+        if welcome.protocol < OLDEST {
+            return Err(HelloError::TooOld(welcome.protocol));
+        }
+        return Ok(welcome);
+    }
+}
+
+/// The agent's side: waits for a hello and answers it.
+///
+/// # Errors
+/// [`HelloError`]; there is no deadline here, the agent waits for a daemon as long as it lives.
+pub async fn answer(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    protocol: u32,
+    agent: &str,
+    boot_id: &str,
+) -> Result<Hello, HelloError> {
+    let hello: Hello = receive(stream).await?;
+    let welcome =
+        Welcome { protocol, nonce: hello.nonce.clone(), agent: agent.to_owned(), boot_id: boot_id.to_owned() };
+    send(stream, &welcome).await?;
+    Ok(hello)
+}
+
+async fn send(stream: &mut (impl AsyncWrite + Unpin), greeting: &impl Serialize) -> Result<(), HelloError> {
+    let json = serde_json::to_vec(greeting).map_err(|_| HelloError::Malformed)?;
+    let length = u32::try_from(json.len()).map_err(|_| HelloError::Malformed)?;
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend_from_slice(&length.to_be_bytes());
+    bytes.extend_from_slice(&json);
+    stream.write_all(&bytes).await.map_err(HelloError::Io)?;
+    stream.flush().await.map_err(HelloError::Io)
+}
+
+/// Skips to the next greeting that can be read. Byte by byte up to its length: what follows a greeting belongs to the
+/// multiplexer, and a byte read too many would be lost to it.
+async fn receive<T: serde::de::DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin)) -> Result<T, HelloError> {
+    let mut skipped = 0;
+    loop {
+        skipped += skip_to_magic(stream, MAX_RUBBISH.saturating_sub(skipped)).await?;
+        let length = stream.read_u32().await.map_err(HelloError::Io)? as usize;
+        if length > MAX_GREETING {
+            continue;
+        }
+        let mut json = vec![0; length];
+        stream.read_exact(&mut json).await.map_err(HelloError::Io)?;
+        if let Ok(greeting) = serde_json::from_slice(&json) {
+            return Ok(greeting);
+        }
+    }
+}
+
+async fn skip_to_magic(stream: &mut (impl AsyncRead + Unpin), limit: usize) -> Result<usize, HelloError> {
+    let mut window = [0; MAGIC.len()];
+    let mut read = 0;
+    while window != MAGIC || read < MAGIC.len() {
+        if read > limit {
+            return Err(HelloError::Malformed);
+        }
+        window.rotate_left(1);
+        window[MAGIC.len() - 1] = stream.read_u8().await.map_err(HelloError::Io)?;
+        read += 1;
+    }
+    Ok(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn meet(rubbish: &[u8], old_welcome: &[u8]) -> Welcome {
+        let (mut daemon, mut agent) = tokio::io::duplex(64 * 1024);
+        daemon.write_all(rubbish).await.unwrap();
+        agent.write_all(old_welcome).await.unwrap();
+        let guest = async { answer(&mut agent, VERSION, "0", "boot").await.unwrap() };
+        let (welcome, hello) = tokio::join!(async { greet(&mut daemon, "n1").await.unwrap() }, guest);
+        assert_eq!(hello.protocol, VERSION);
+        welcome
+    }
+
+    #[tokio::test]
+    async fn the_two_sides_find_together() {
+        assert_eq!(meet(b"", b"").await.boot_id, "boot");
+    }
+
+    #[tokio::test]
+    async fn a_half_frame_of_a_dead_session_is_skipped() {
+        assert_eq!(meet(b"\x08\x00\x00\x40\x00half a frame\xba\xba", b"\x00\x01\xbabang").await.nonce, "n1");
+    }
+
+    #[tokio::test]
+    async fn a_welcome_for_an_earlier_nonce_is_skipped() {
+        let mut old = Vec::new();
+        let stale = Welcome { protocol: VERSION, nonce: "n0".into(), agent: "0".into(), boot_id: "old".into() };
+        send(&mut old, &stale).await.unwrap();
+        assert_eq!(meet(b"", &old).await.boot_id, "boot");
+    }
+}

@@ -1,0 +1,28 @@
+//! What banger's daemon and the agent in a guest say to each other.
+//!
+//! One connection carries many calls. It begins with a [`hello`], which finds its way past whatever an earlier, broken
+//! session left in the pipe; then a [`session`] multiplexes it. Every call is one stream: a [`call::Call`] as its first
+//! frame, an [`call::Answer`] as the reply, then the [`frame`]s of that call.
+//!
+//! The two sides may be of different age: an agent lives on in a guest that a newer daemon adopts. [`VERSION`] counts
+//! what changed; [`OLDEST`] is the oldest agent that a daemon still serves.
+//!
+//! **When changing a message**: only add optional fields with `#[serde(default)]`, or raise [`VERSION`], say below what
+//! the new number means, and make the daemon ask [`hello::Welcome::protocol`] before it uses what is new.
+//!
+//! | version | added |
+//! | --- | --- |
+//! | 1 | hello, exec, commands, files, levels, power-off |
+//! | 2 | [`call::Call::SetClock`] carries fresh random bytes; [`call::Call::Facts`] |
+
+pub mod call;
+pub mod frame;
+pub mod hello;
+#[cfg(feature = "session")]
+pub mod session;
+
+/// The protocol that this build speaks.
+pub const VERSION: u32 = 2;
+
+/// The oldest protocol that this build still serves.
+pub const OLDEST: u32 = 1;
