@@ -1,64 +1,150 @@
 //! Programs and processes. The only place that starts a program, from the list in [`Program`].
+//!
+//! A process is held by pidfd and known by pid and start time, so that a number that was reused is never taken for it.
 
 use std::ffi::OsString;
-use std::io;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// The programs that banger may start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Program {
     /// `/usr/bin/qemu-system-x86_64`.
     Qemu,
+    /// `/usr/bin/unshare`, to run a tool in namespaces that die with it.
+    Unshare,
     /// `/usr/bin/mmdebstrap`.
     Mmdebstrap,
     /// `/sbin/mke2fs`.
     Mke2fs,
-    /// A static agent, as the fake VMM runs it on the host; the caller names the file.
+    /// `/usr/bin/git`, which the command line asks for the files of a checkout.
+    Git,
+    /// `bangerd`; the command line starts one where none runs.
+    Daemon(PathBuf),
+    /// The static agent, as the fake VMM runs it on the host; the caller names the file.
     Agent(PathBuf),
+    /// A stand-in for QEMU; the daemon's own tests name it.
+    StandIn(PathBuf),
     /// A command that a guest's user asked for; only the agent starts it.
     Command(PathBuf),
 }
 
-/// How to start a program.
+impl Program {
+    /// Its absolute path.
+    pub fn path(&self) -> &Path {
+        match self {
+            Program::Qemu => Path::new("/usr/bin/qemu-system-x86_64"),
+            Program::Unshare => Path::new("/usr/bin/unshare"),
+            Program::Mmdebstrap => Path::new("/usr/bin/mmdebstrap"),
+            Program::Mke2fs => Path::new("/sbin/mke2fs"),
+            Program::Git => Path::new("/usr/bin/git"),
+            Program::Daemon(path) | Program::Agent(path) | Program::StandIn(path) | Program::Command(path) => path,
+        }
+    }
+}
+
+/// How to start a program. What is not named here it does not get: no environment, no descriptors, no terminal.
 #[derive(Debug)]
 pub struct Launch {
     /// Which.
     pub program: Program,
     /// Its arguments, without the program's name.
     pub args: Vec<OsString>,
+    /// What it sees as its own name; its path if absent.
+    pub arg0: Option<OsString>,
+    /// Its whole environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// Its working directory; `/` if absent.
+    pub workdir: Option<PathBuf>,
+    /// Its standard input.
+    pub stdin: Stream,
+    /// Its standard output.
+    pub stdout: Stream,
+    /// Its standard error.
+    pub stderr: Stream,
+    /// Descriptors that it gets under the numbers that they have here.
+    pub inherit: Vec<OwnedFd>,
+    /// Who it runs as; as the caller if absent. A VMM's or a guest user's program gets no capabilities by this.
+    pub credentials: Option<Credentials>,
+    /// Whether nothing that it executes may gain rights, set-user-id programs included (`PR_SET_NO_NEW_PRIVS`).
+    pub no_new_privileges: bool,
+    /// Whether it leads a session of its own.
+    pub session: bool,
+    /// Whether its standard input is a terminal that becomes the session's own.
+    pub terminal: bool,
+    /// Whether it is killed when the calling thread ends (`PR_SET_PDEATHSIG`); start it from a thread that stays.
+    pub die_with_parent: bool,
+    /// A file into which the child writes its pid and start time before it executes the program: whatever happens to the
+    /// caller, no program runs without its record. [`Process::recorded`] reads it.
+    pub pid_file: Option<File>,
 }
 
-/// A process, known by pid and start time, held by a pidfd: a number that was reused is never taken for it.
+impl Launch {
+    /// A launch with these arguments, no streams, and nothing else.
+    pub fn new<A: Into<OsString>>(program: Program, args: impl IntoIterator<Item = A>) -> Launch {
+        Launch {
+            program,
+            args: args.into_iter().map(Into::into).collect(),
+            arg0: None,
+            env: Vec::new(),
+            workdir: None,
+            stdin: Stream::Null,
+            stdout: Stream::Null,
+            stderr: Stream::Null,
+            inherit: Vec::new(),
+            credentials: None,
+            no_new_privileges: false,
+            session: false,
+            terminal: false,
+            die_with_parent: false,
+            pid_file: None,
+        }
+    }
+}
+
+/// Where a standard stream goes.
+#[derive(Debug)]
+pub enum Stream {
+    /// `/dev/null`.
+    Null,
+    /// The caller's own.
+    Inherit,
+    /// This descriptor.
+    Fd(OwnedFd),
+}
+
+/// Who a program runs as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary groups; these and no others.
+    pub groups: Vec<u32>,
+}
+
+/// A process, known by pid and start time, held by a pidfd.
 #[derive(Debug)]
 pub struct Process {
-    pid: u32,
+    pid: Pid,
     start_time: u64,
     pidfd: OwnedFd,
-}
-
-impl Process {
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// When it started, in clock ticks after boot (proc_pid_stat(5), field 22).
-    pub fn start_time(&self) -> u64 {
-        self.start_time
-    }
-
-    /// Its pidfd; readable once it has ended (pidfd_open(2)).
-    pub fn pidfd(&self) -> &OwnedFd {
-        &self.pidfd
-    }
 }
 
 /// Why a process could not be started or watched.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
     /// It could not be started.
-    #[error("cannot start {program}")]
+    #[error("cannot start {}", program.display())]
     Start {
         /// The program's path.
         program: PathBuf,
@@ -66,4 +152,374 @@ pub enum ProcessError {
         #[source]
         source: io::Error,
     },
+    /// It could not be watched or signalled.
+    #[error("cannot {attempted} process {pid}")]
+    Watch {
+        /// What was attempted.
+        attempted: &'static str,
+        /// Its process id.
+        pid: u32,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no such process any more.
+    #[error("process {pid} is gone")]
+    Gone {
+        /// The process id that it had.
+        pid: u32,
+    },
+    /// A process record holds something else.
+    #[error("{} is no process record", path.display())]
+    Record {
+        /// The record.
+        path: PathBuf,
+    },
+}
+
+impl Process {
+    /// Starts a program.
+    ///
+    /// # Errors
+    /// [`ProcessError::Start`]; nothing runs then.
+    pub fn start(launch: Launch) -> Result<Process, ProcessError> {
+        let path = launch.program.path().to_owned();
+        let failed = |source| ProcessError::Start { program: path.clone(), source };
+        let mut command = command(launch).map_err(failed)?;
+        let child = command.spawn().map_err(failed)?;
+        // The child is not reaped before `ended`, so its pid cannot have been reused.
+        Process::open(child.id(), None)
+    }
+
+    /// Executes a program in place of the calling one. Returns only what went wrong.
+    pub fn replace(launch: Launch) -> ProcessError {
+        let program = launch.program.path().to_owned();
+        let source = match command(launch) {
+            Ok(mut command) => command.exec(),
+            Err(source) => source,
+        };
+        ProcessError::Start { program, source }
+    }
+
+    /// Takes hold of a process. With a start time, only if it is that very one.
+    ///
+    /// # Errors
+    /// [`ProcessError::Gone`] where it does not exist or is another; [`ProcessError::Watch`].
+    pub fn open(pid: u32, start_time: Option<u64>) -> Result<Process, ProcessError> {
+        let gone = ProcessError::Gone { pid };
+        let Some(id) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Err(gone) };
+        let pidfd = match rustix::process::pidfd_open(id, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(rustix::io::Errno::SRCH) => return Err(gone),
+            Err(source) => {
+                return Err(ProcessError::Watch { attempted: "take hold of", pid, source: source.into() });
+            }
+        };
+        // Read after the pidfd is held: if the pid had been reused in between, the start times differ.
+        let Ok(found) = read_start_time(pid) else { return Err(gone) };
+        if start_time.is_some_and(|wanted| wanted != found) {
+            return Err(gone);
+        }
+        Ok(Process { pid: id, start_time: found, pidfd })
+    }
+
+    /// The process that a [`Launch::pid_file`] names, if it lives.
+    ///
+    /// # Errors
+    /// [`ProcessError::Gone`] where it has ended, or where there is no record because none was started;
+    /// [`ProcessError::Record`] where the file holds something else.
+    pub fn recorded(pid_file: &Path) -> Result<Process, ProcessError> {
+        let mut text = String::new();
+        match File::open(pid_file).and_then(|mut file| file.read_to_string(&mut text)) {
+            Ok(0) => return Err(ProcessError::Gone { pid: 0 }),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ProcessError::Gone { pid: 0 }),
+            Err(_) => return Err(ProcessError::Record { path: pid_file.to_owned() }),
+        }
+        let mut words = text.split_ascii_whitespace().map(str::parse::<u64>);
+        match (words.next(), words.next()) {
+            (Some(Ok(pid)), Some(Ok(start))) => {
+                let pid = u32::try_from(pid).map_err(|_| ProcessError::Record { path: pid_file.to_owned() })?;
+                Process::open(pid, Some(start))
+            }
+            _ => Err(ProcessError::Record { path: pid_file.to_owned() }),
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// When it started, in clock ticks after boot (proc_pid_stat(5), field 22).
+    pub fn start_time(&self) -> u64 {
+        self.start_time
+    }
+
+    /// Another hold on the same process.
+    ///
+    /// # Errors
+    /// [`ProcessError::Watch`].
+    pub fn try_clone(&self) -> Result<Process, ProcessError> {
+        let pidfd = self.pidfd.try_clone().map_err(|source| self.failed("take hold of", source))?;
+        Ok(Process { pid: self.pid, start_time: self.start_time, pidfd })
+    }
+
+    /// Sends a signal. One that has ended already is no error.
+    ///
+    /// # Errors
+    /// [`ProcessError::Watch`].
+    pub fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
+        match rustix::process::pidfd_send_signal(&self.pidfd, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(source) => Err(self.failed("signal", source.into())),
+        }
+    }
+
+    /// Waits until it has ended, and reaps it if it is a child. Its status, where it is a child that nobody has reaped.
+    ///
+    /// # Errors
+    /// [`ProcessError::Watch`].
+    pub async fn ended(&self) -> Result<Option<ExitStatus>, ProcessError> {
+        let watch = || -> io::Result<AsyncFd<OwnedFd>> {
+            Ok(AsyncFd::register_with_interest(self.pidfd.try_clone()?, Interest::READABLE)?)
+        };
+        let fd = watch().map_err(|source| self.failed("watch", source))?;
+        // A pidfd becomes readable when its process ends, and stays so (pidfd_open(2)).
+        drop(fd.readable().await.map_err(|source| self.failed("watch", source))?);
+        self.reap()
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        let mut fds = [rustix::event::PollFd::new(&self.pidfd, rustix::event::PollFlags::IN)];
+        let at_once = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut fds, Some(&at_once)).is_ok_and(|ready| ready > 0)
+    }
+
+    fn reap(&self) -> Result<Option<ExitStatus>, ProcessError> {
+        match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => {
+                let raw = match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => (code & 0xff) << 8,
+                    (None, Some(signal)) => signal,
+                    (None, None) => 0,
+                };
+                Ok(Some(ExitStatus::from_raw(raw)))
+            }
+            Ok(None) | Err(rustix::io::Errno::CHILD) => Ok(None),
+            Err(source) => Err(self.failed("reap", source.into())),
+        }
+    }
+
+    fn failed(&self, attempted: &'static str, source: io::Error) -> ProcessError {
+        ProcessError::Watch { attempted, pid: self.pid(), source }
+    }
+}
+
+/// A child that is killed and reaped when this is dropped before [`Leash::ended`] has returned: a cancelled operation
+/// leaves no tool behind.
+#[derive(Debug)]
+pub struct Leash {
+    process: Option<Process>,
+}
+
+impl Leash {
+    /// Starts a program on a leash.
+    ///
+    /// # Errors
+    /// [`ProcessError::Start`].
+    pub fn start(launch: Launch) -> Result<Leash, ProcessError> {
+        Ok(Leash { process: Some(Process::start(launch)?) })
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    /// [`ProcessError::Watch`].
+    pub async fn ended(mut self) -> Result<ExitStatus, ProcessError> {
+        let Some(process) = &self.process else { return Ok(ExitStatus::default()) };
+        let status = process.ended().await?.unwrap_or_default();
+        self.process = None;
+        Ok(status)
+    }
+}
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        if let Some(process) = &self.process
+            && process.signal(Signal::KILL).is_ok()
+        {
+            // A killed child ends in no time; the error of a failed wait has nowhere to go.
+            drop(process.reap());
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+fn command(launch: Launch) -> io::Result<Command> {
+    let mut command = Command::new(launch.program.path());
+    if let Some(arg0) = &launch.arg0 {
+        command.arg0(arg0);
+    }
+    command.args(&launch.args).env_clear().envs(launch.env.iter().map(|(name, value)| (name, value)));
+    command.current_dir(launch.workdir.as_deref().unwrap_or(Path::new("/")));
+    command.stdin(stdio(launch.stdin)).stdout(stdio(launch.stdout)).stderr(stdio(launch.stderr));
+    let setup = Setup {
+        inherit: launch.inherit,
+        credentials: launch.credentials,
+        no_new_privileges: launch.no_new_privileges,
+        session: launch.session,
+        terminal: launch.terminal,
+        parent: launch.die_with_parent.then(rustix::process::getpid),
+        pid_file: launch.pid_file,
+    };
+    // SAFETY: `Setup::apply` runs between fork and exec of a process with threads, and makes nothing but system calls: it
+    // allocates nothing and takes no lock.
+    unsafe { command.pre_exec(move || setup.apply()) };
+    Ok(command)
+}
+
+fn stdio(stream: Stream) -> Stdio {
+    match stream {
+        Stream::Null => Stdio::null(),
+        Stream::Inherit => Stdio::inherit(),
+        Stream::Fd(fd) => fd.into(),
+    }
+}
+
+/// What the child does to itself before it executes the program.
+struct Setup {
+    inherit: Vec<OwnedFd>,
+    credentials: Option<Credentials>,
+    no_new_privileges: bool,
+    session: bool,
+    terminal: bool,
+    parent: Option<Pid>,
+    pid_file: Option<File>,
+}
+
+impl Setup {
+    fn apply(&self) -> io::Result<()> {
+        if self.session {
+            rustix::process::setsid()?;
+        }
+        if self.terminal {
+            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+        }
+        if let Some(parent) = self.parent {
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            if rustix::process::getppid() != Some(parent) {
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            }
+        }
+        for fd in &self.inherit {
+            rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
+        }
+        if let Some(file) = &self.pid_file {
+            record_self(file)?;
+        }
+        if let Some(credentials) = &self.credentials {
+            assume(credentials)?;
+        }
+        if self.no_new_privileges {
+            rustix::thread::set_no_new_privs(true)?;
+        }
+        Ok(())
+    }
+}
+
+/// Raw system calls: the C library's wrappers want to change the threads that this child does not have.
+fn assume(credentials: &Credentials) -> io::Result<()> {
+    let groups = (credentials.groups.len(), credentials.groups.as_ptr());
+    // SAFETY: the pointer and length are those of a live vector of `gid_t`; the other calls take integers.
+    let results = unsafe {
+        [
+            libc::syscall(libc::SYS_setgroups, groups.0, groups.1),
+            libc::syscall(libc::SYS_setresgid, credentials.gid, credentials.gid, credentials.gid),
+            libc::syscall(libc::SYS_setresuid, credentials.uid, credentials.uid, credentials.uid),
+        ]
+    };
+    if results.contains(&-1) { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn record_self(mut file: &File) -> io::Result<()> {
+    let mut stat = [0u8; 1024];
+    let length = File::open("/proc/self/stat")?.read(&mut stat)?;
+    let start = start_time_field(&stat[..length]).ok_or(io::ErrorKind::InvalidData)?;
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    let mut line = [0u8; 48];
+    let mut rest = &mut line[..];
+    writeln!(rest, "{pid} {start}")?;
+    let left = rest.len();
+    file.write_all(&line[..line.len() - left])
+}
+
+fn read_start_time(pid: u32) -> io::Result<u64> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat"))?;
+    start_time_field(&stat).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Field 22 of proc_pid_stat(5). The second field, a name in parentheses, may itself hold blanks and parentheses.
+fn start_time_field(stat: &[u8]) -> Option<u64> {
+    let after_name = stat.iter().rposition(|&byte| byte == b')')? + 2;
+    let field = stat.get(after_name..)?.split(|&byte| byte == b' ').nth(19)?;
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
+/// The number under which an inherited descriptor is known to the program.
+pub fn number(fd: &OwnedFd) -> RawFd {
+    fd.as_raw_fd()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Launch {
+        Launch::new(Program::Command("/bin/sh".into()), ["-c", script])
+    }
+
+    #[tokio::test]
+    async fn a_child_is_reaped_with_its_status() {
+        let process = Process::start(shell("exit 7")).unwrap();
+        assert_eq!(process.ended().await.unwrap().unwrap().code(), Some(7));
+        assert!(process.has_ended());
+        assert!(matches!(Process::open(process.pid(), None), Err(ProcessError::Gone { .. })));
+    }
+
+    #[tokio::test]
+    async fn the_record_names_the_process_before_it_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        let mut launch = shell("sleep 60");
+        launch.pid_file = Some(File::create(&path).unwrap());
+        let process = Process::start(launch).unwrap();
+        let found = Process::recorded(&path).unwrap();
+        assert_eq!((found.pid(), found.start_time()), (process.pid(), process.start_time()));
+        process.signal(Signal::KILL).unwrap();
+        assert_eq!(process.ended().await.unwrap().unwrap().signal(), Some(9));
+        assert!(matches!(Process::recorded(&path), Err(ProcessError::Gone { .. })));
+    }
+
+    #[test]
+    fn another_start_time_is_another_process() {
+        let me = std::process::id();
+        assert!(Process::open(me, None).is_ok());
+        assert!(matches!(Process::open(me, Some(1)), Err(ProcessError::Gone { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_dropped_leash_kills() {
+        let leash = Leash::start(shell("sleep 60")).unwrap();
+        let pid = leash.process.as_ref().unwrap().pid();
+        drop(leash);
+        assert!(matches!(Process::open(pid, None), Err(ProcessError::Gone { .. })));
+    }
+
+    #[test]
+    fn a_name_with_parentheses_is_no_trap() {
+        let stat = b"1 (a) b) S 0 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 9";
+        assert_eq!(start_time_field(stat), Some(4711));
+    }
 }

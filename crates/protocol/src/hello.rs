@@ -4,6 +4,8 @@
 //! therefore skip everything up to [`MAGIC`], and the daemon accepts only a welcome that repeats its own nonce.
 //! Layout of each side's greeting: [`MAGIC`], four bytes of length in network order, JSON.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -25,6 +27,9 @@ pub struct Hello {
     pub protocol: u32,
     /// Sixteen random bytes in hexadecimal, new for every session.
     pub nonce: String,
+    /// The wall clock, in nanoseconds since 1970-01-01 UTC; the agent sets the guest's by it. Since protocol 2.
+    #[serde(default)]
+    pub unix_nanos: u64,
 }
 
 /// The agent's greeting.
@@ -54,12 +59,14 @@ pub enum HelloError {
     TooOld(u32),
 }
 
-/// The daemon's side: greets and waits for the welcome that repeats `nonce`.
+/// The daemon's side: greets, tells the time, and waits for the welcome that repeats `nonce`.
 ///
 /// # Errors
 /// [`HelloError`]; there is no deadline here, the caller sets one.
 pub async fn greet(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), nonce: &str) -> Result<Welcome, HelloError> {
-    send(stream, &Hello { protocol: VERSION, nonce: nonce.to_owned() }).await?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let unix_nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+    send(stream, &Hello { protocol: VERSION, nonce: nonce.to_owned(), unix_nanos }).await?;
     loop {
         let welcome: Welcome = receive(stream).await?;
         if welcome.nonce != nonce {

@@ -13,8 +13,9 @@
 //! | version | added |
 //! | --- | --- |
 //! | 1 | hello, exec, commands, files, levels, power-off |
-//! | 2 | [`call::Call::SetClock`] carries fresh random bytes; [`call::Call::Facts`] |
+//! | 2 | [`call::Call::SetClock`] carries fresh random bytes; [`call::Call::Facts`]; the hello tells the time |
 
+pub mod boot;
 pub mod call;
 pub mod frame;
 pub mod hello;
