@@ -2,6 +2,7 @@
 //!
 //! The only crate with `unsafe`; each block says why it is sound. Programs are started here and nowhere else.
 
+pub mod fd_stream;
 pub mod file;
 pub mod kvm;
 pub mod process;

@@ -12,7 +12,8 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+
+use crate::fd_stream::FdStream;
 
 /// The programs that banger may start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -281,12 +282,10 @@ impl Process {
     /// # Errors
     /// [`ProcessError::Watch`].
     pub async fn ended(&self) -> Result<Option<ExitStatus>, ProcessError> {
-        let watch = || -> io::Result<AsyncFd<OwnedFd>> {
-            Ok(AsyncFd::register_with_interest(self.pidfd.try_clone()?, Interest::READABLE)?)
-        };
+        let watch = || FdStream::new(self.pidfd.try_clone()?, Interest::READABLE);
         let fd = watch().map_err(|source| self.failed("watch", source))?;
         // A pidfd becomes readable when its process ends, and stays so (pidfd_open(2)).
-        drop(fd.readable().await.map_err(|source| self.failed("watch", source))?);
+        fd.readable().await.map_err(|source| self.failed("watch", source))?;
         self.reap()
     }
 
