@@ -4,5 +4,7 @@
 
 pub mod fd_stream;
 pub mod file;
+pub mod host;
 pub mod kvm;
 pub mod process;
+pub mod wall_clock;

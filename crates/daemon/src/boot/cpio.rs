@@ -91,7 +91,7 @@ mod tests {
                     00000000";
         assert_eq!(&bytes[..110], head.as_bytes());
         // 110 + 5 is padded to 116, the five bytes of content to 124.
-        assert_eq!(&bytes[110..116], b"init\0\0"[..6].as_ref());
+        assert_eq!(&bytes[110..116], &b"init\0\0"[..]);
         assert_eq!(&bytes[116..124], b"abcde\0\0\0");
         assert_eq!(&bytes[124..130], b"070701");
         assert_eq!(&bytes[124 + 110..124 + 121], b"TRAILER!!!\0");

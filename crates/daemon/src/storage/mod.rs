@@ -5,10 +5,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use banger_linux::file;
 pub use banger_linux::file::CloneMethod;
+use banger_linux::process::{Launch, Leash, Program};
 
 /// Why a disk could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +92,38 @@ pub fn clone_disk(from: &Path, to: &Path, size: u64, uid: u32) -> Result<CloneMe
         return Err(StorageError::Prepare { path: to.to_owned(), source });
     }
     Ok(method)
+}
+
+/// The size of a disk, in bytes.
+///
+/// # Errors
+/// [`StorageError::Read`].
+pub fn size(path: &Path) -> Result<u64, StorageError> {
+    let disk = std::fs::metadata(path).map_err(|source| StorageError::Read { path: path.to_owned(), source })?;
+    Ok(disk.len())
+}
+
+/// Makes a disk with an empty file system, for an image that has no work seed. As [`clone_disk`] otherwise.
+///
+/// # Errors
+/// [`StorageError`].
+pub async fn empty_disk(to: &Path, size: u64, uid: u32) -> Result<(), StorageError> {
+    let failed = |source| StorageError::Prepare { path: to.to_owned(), source };
+    let made = async {
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+        prepare(to, size, uid)?;
+        let args = ["-q".into(), "-F".into(), "-t".into(), "ext4".into(), to.as_os_str().to_owned()];
+        let status = Leash::start(Launch::new(Program::Mke2fs, args)).map_err(io::Error::other)?.ended().await;
+        match status.map_err(io::Error::other)? {
+            status if status.success() => Ok(()),
+            status => Err(io::Error::other(format!("mke2fs ended with {status}"))),
+        }
+    };
+    let made = made.await;
+    if made.is_err() {
+        drop(std::fs::remove_file(to));
+    }
+    made.map_err(failed)
 }
 
 /// Syncs a disk and its directory, so that a record may name it. Blocks.
