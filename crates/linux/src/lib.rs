@@ -2,7 +2,11 @@
 //!
 //! The only crate with `unsafe`; each block says why it is sound. Programs are started here and nowhere else.
 
+pub mod edge;
+pub mod entropy;
 pub mod fd_stream;
 pub mod file;
+pub mod fork;
 pub mod kvm;
 pub mod process;
+pub mod uevent;
