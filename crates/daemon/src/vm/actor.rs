@@ -238,22 +238,18 @@ impl Actor {
 
     async fn create(&mut self, operation: &Operation, start: bool) -> Result<(), VmError> {
         let context = Arc::clone(&self.context);
-        let syncing = create::make_disks(&context, &self.definition, operation).await?;
-        let synced = async {
-            match syncing.await {
-                Ok(synced) => Ok(synced?),
-                Err(_) => Err(VmError::Closing),
-            }
-        };
+        create::make_disks(&context, &self.definition, operation).await?;
         if !start {
-            operation.stage("disk.sync", synced).await?;
+            let syncing = create::sync_disks(&context, &self.definition);
+            operation.stage("disk.sync", create::synced(syncing)).await?;
             return self.advance(operation, Step::RecordStopped, Event::Made).await;
         }
         // One write for both steps: a crash between them would tell nothing that a crash before them does not.
         self.record.state = self.next(Event::Made)?;
         self.advance(operation, Step::RecordStart, Event::Start).await?;
+        let syncing = create::sync_disks(&context, &self.definition);
         let started = start::start(&context, &self.definition, operation).await?;
-        operation.stage("disk.sync", synced).await?;
+        operation.stage("disk.sync", create::synced(syncing)).await?;
         self.advance(operation, Step::RecordRunning, Event::Ready(started.run.clone())).await?;
         self.take(started);
         Ok(())

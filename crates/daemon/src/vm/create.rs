@@ -19,7 +19,7 @@ pub(super) async fn make_disks(
     context: &Context,
     definition: &Definition,
     operation: &Operation,
-) -> Result<Syncing, VmError> {
+) -> Result<(), VmError> {
     let paths = context.paths.vm(definition.id.as_str());
     let image = context.paths.image(&definition.image_id);
     let (uid, disk) = (definition.uid, definition.disk);
@@ -45,11 +45,26 @@ pub(super) async fn make_disks(
     };
     operation.stage("work.clone", context.step(Step::CloneWork, clone_work)).await?;
 
-    Ok(tokio::task::spawn_blocking(move || {
+    Ok(())
+}
+
+/// Begins to sync new disks. Not before the records that come first are written: on ext4 their own sync would wait for all
+/// of this.
+pub(super) fn sync_disks(context: &Context, definition: &Definition) -> Syncing {
+    let paths = context.paths.vm(definition.id.as_str());
+    tokio::task::spawn_blocking(move || {
         storage::sync(&paths.root)?;
         storage::sync(&paths.work)?;
         storage::sync(&paths.state)
-    }))
+    })
+}
+
+/// Waits until new disks are synced.
+pub(super) async fn synced(syncing: Syncing) -> Result<(), VmError> {
+    match syncing.await {
+        Ok(synced) => Ok(synced?),
+        Err(_) => Err(VmError::Closing),
+    }
 }
 
 fn make_private_dir(dir: &std::path::Path) -> Result<(), VmError> {
