@@ -26,6 +26,8 @@ pub enum Program {
     Mmdebstrap,
     /// `/sbin/mke2fs`.
     Mke2fs,
+    /// `/sbin/debugfs`, to set what mke2fs cannot.
+    Debugfs,
     /// `/usr/bin/git`, which the command line asks for the files of a checkout.
     Git,
     /// `bangerd`; the command line starts one where none runs.
@@ -46,6 +48,7 @@ impl Program {
             Program::Unshare => Path::new("/usr/bin/unshare"),
             Program::Mmdebstrap => Path::new("/usr/bin/mmdebstrap"),
             Program::Mke2fs => Path::new("/sbin/mke2fs"),
+            Program::Debugfs => Path::new("/sbin/debugfs"),
             Program::Git => Path::new("/usr/bin/git"),
             Program::Daemon(path) | Program::Agent(path) | Program::StandIn(path) | Program::Command(path) => path,
         }

@@ -176,6 +176,7 @@ impl Builds {
             scratch: paths.scratch().join(&image.id),
             dir: paths.image(&image.id),
             log: paths.build_log(&image.name),
+            suite: None,
         };
         let stage = Mutex::new(None);
         let tell = |progress: Progress| {

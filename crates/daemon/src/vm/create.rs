@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use super::definition::Definition;
 use super::error::VmError;
 use crate::context::{Context, blocking};
+use crate::image::names;
 use crate::operation::{Operation, Step};
 use crate::storage::{self, StorageError};
 
@@ -25,7 +26,7 @@ pub(super) async fn make_disks(
     let (uid, disk) = (definition.uid, definition.disk);
 
     let clone_root = async {
-        let (dir, from, to) = (paths.state.clone(), image.join("root.ext4"), paths.root.clone());
+        let (dir, from, to) = (paths.state.clone(), image.join(names::ROOT), paths.root.clone());
         blocking(move || {
             make_private_dir(&dir)?;
             Ok(storage::clone_disk(&from, &to, storage::size(&from)?, uid)?)
@@ -35,7 +36,7 @@ pub(super) async fn make_disks(
     operation.stage("disk.clone", context.step(Step::CloneRoot, clone_root)).await?;
 
     let clone_work = async {
-        let (seed, to) = (image.join("work-seed.ext4"), paths.work.clone());
+        let (seed, to) = (image.join(names::WORK_SEED), paths.work.clone());
         if seed.exists() {
             blocking(move || storage::clone_disk(&seed, &to, disk, uid)).await?;
         } else {

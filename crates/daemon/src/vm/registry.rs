@@ -13,6 +13,7 @@ use super::error::VmError;
 use super::state::State;
 use super::{identity, spec};
 use crate::context::{Context, blocking, random, unix_seconds};
+use crate::image::names;
 use crate::image::record::ImageState;
 use crate::operation::{Operation, Step};
 use crate::storage;
@@ -75,7 +76,7 @@ impl Registry {
         let context = &self.context;
         let wanted = request.image.clone().unwrap_or_else(|| context.config.defaults.image.clone());
         let image = context.store.image(wanted).await?.filter(|image| image.state == ImageState::Ready);
-        let seed_path = image.as_ref().map(|image| context.paths.image(&image.id).join("work-seed.ext4"));
+        let seed_path = image.as_ref().map(|image| context.paths.image(&image.id).join(names::WORK_SEED));
         let state_dir = context.paths.state.clone();
         let (seed, free) = blocking(move || {
             let seed = seed_path.and_then(|path| storage::size(&path).ok()).unwrap_or(0);

@@ -17,6 +17,7 @@ use super::state::Run;
 use crate::boot;
 use crate::context::{Context, blocking, random, unix_nanos, unix_seconds};
 use crate::guest::{self, Guest};
+use crate::image::names;
 use crate::operation::{Operation, Step};
 use crate::vmm::{Disk, Instance, Machine};
 
@@ -59,7 +60,7 @@ pub(super) fn machine(context: &Context, definition: &Definition) -> Machine {
     let disk = |path, name: &str| Disk { path, serial: name.to_owned() };
     Machine {
         id: definition.id.as_str().to_owned(),
-        kernel: context.paths.image(&definition.image_id).join("vmlinux"),
+        kernel: context.paths.image(&definition.image_id).join(names::KERNEL),
         initramfs: paths.initramfs,
         cmdline: boot::cmdline(crate::vmm::qemu::console_argument()),
         disks: vec![disk(paths.root, serial::ROOT), disk(paths.work, serial::WORK)],
@@ -135,7 +136,7 @@ async fn prepare(context: &Context, definition: &Definition, machine: &Machine) 
     let identity = identity::at_boot(definition, &entropy, unix_nanos());
     let image = context.paths.image(&definition.image_id);
     let (agent, runtime, to) = (context.agent.clone(), machine.runtime_dir.clone(), machine.initramfs.clone());
-    let fill_work_disk = !image.join("work-seed.ext4").exists();
+    let fill_work_disk = !image.join(names::WORK_SEED).exists();
     blocking(move || {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&runtime);
         made.map_err(VmError::io(format!("make the directory {}", runtime.display())))?;
