@@ -68,7 +68,15 @@ def become_subreaper():
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def descendants(pid=None):
+def reap_until(command):
+    """Waits for a child and reaps whatever orphans end before it, as an init does. Returns its exit status."""
+    while True:
+        pid, status = os.wait()
+        if pid == command:
+            return os.waitstatus_to_exitcode(status)
+
+
+def descendants(ancestor=None):
     """The living descendants of a process (this one), as pairs of pid and command line."""
     parents = {}
     for entry in os.listdir("/proc"):
@@ -76,7 +84,7 @@ def descendants(pid=None):
             state, parent = status(int(entry))
             if state not in (None, "Z"):
                 parents[int(entry)] = parent
-    found, queue = [], [pid or os.getpid()]
+    found, queue = [], [ancestor or os.getpid()]
     while queue:
         parent = queue.pop()
         children = [child for child, its_parent in parents.items() if its_parent == parent]
@@ -110,7 +118,7 @@ def main():
     given = options.parse_args()
     before = snapshot(given.file)
     become_subreaper()
-    result = subprocess.run(given.command).returncode
+    result = reap_until(subprocess.Popen(given.command).pid)
     left = [f"process {pid} {words}" for pid, words in descendants()]
     after = snapshot(given.file)
     left += sorted(after - before)
