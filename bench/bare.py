@@ -37,6 +37,7 @@ class Artefacts:
     work: str
     cpus: int = 2
     memory_mib: int = 1024
+    work_size: int = 0
     accelerator: str = "tcg,thread=multi"
     cpu_model: str = "max"
     extra_devices: list = field(default_factory=list)
@@ -45,12 +46,15 @@ class Artefacts:
 class BareGuest:
     """One running QEMU. Use it in a `with`: the process and its directory are gone afterwards."""
 
-    def __init__(self, artefacts: Artefacts, raw_port: bool = False):
-        self.directory = tempfile.TemporaryDirectory(prefix="bare-", dir=os.path.dirname(artefacts.root) or ".")
+    def __init__(self, artefacts: Artefacts, directory: str, raw_port: bool = False):
+        """Clones the disks into a new directory below `directory`, starts QEMU and waits until the agent has answered."""
+        self.directory = tempfile.TemporaryDirectory(prefix="bare-", dir=directory)
         at = lambda name: os.path.join(self.directory.name, name)
         began = time.perf_counter()
         clone(artefacts.root, at("root.ext4"))
         clone(artefacts.work, at("work.ext4"))
+        if artefacts.work_size:
+            os.truncate(at("work.ext4"), artefacts.work_size)
         self.clone_seconds = time.perf_counter() - began
         # Socket paths are short, whatever the disks' place is called.
         self.sockets = tempfile.TemporaryDirectory(prefix="bare-")
@@ -152,7 +156,7 @@ def main():
     artefacts = Artefacts(
         given.kernel, given.initramfs, given.append, given.root, given.work, given.cpus, given.memory
     )
-    with BareGuest(artefacts) as guest:
+    with BareGuest(artefacts, os.path.dirname(given.root) or ".") as guest:
         print(" ".join(guest.argv), file=sys.stderr)
         hello = guest.seconds()
         output = guest.session.first_output(given.command)
