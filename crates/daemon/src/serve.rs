@@ -88,7 +88,7 @@ pub enum ServeError {
     Recover(#[source] VmError),
     /// The images of an earlier daemon.
     #[error("cannot take over the images")]
-    Images(#[source] BuildError),
+    Images(#[source] Box<BuildError>),
     /// A file, directory or socket.
     #[error("cannot {attempted}")]
     Io {
@@ -150,7 +150,8 @@ impl Daemon {
             (choice.vmm, choice.kvm)
         };
         let context = Arc::new(Context { paths, config, store, vmm, kvm, agent, host_boot, faults });
-        let builds = Builds::recover(Arc::clone(&context)).await.map_err(ServeError::Images)?;
+        let builds =
+            Builds::recover(Arc::clone(&context)).await.map_err(|error| ServeError::Images(Box::new(error)))?;
         let registry = Registry::recover(Arc::clone(&context)).await.map_err(ServeError::Recover)?;
         let shutdown = CancellationToken::new();
         Ok(Arc::new(Daemon { context, registry, builds, started: unix_seconds(), shutdown, _lock: lock }))
