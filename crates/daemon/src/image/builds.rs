@@ -56,7 +56,7 @@ pub enum BuildError {
         log: PathBuf,
         /// Why.
         #[source]
-        source: ImageError,
+        source: Box<ImageError>,
     },
     /// Somebody asked to give up.
     #[error("the build was cancelled")]
@@ -195,7 +195,8 @@ impl Builds {
         if let Some((last, began)) = stage.lock().unwrap_or_else(PoisonError::into_inner).take() {
             operation.stage_ends(last, began);
         }
-        let failed = |source| BuildError::Build { name: image.name.clone(), log: request.log.clone(), source };
+        let failed =
+            |source| BuildError::Build { name: image.name.clone(), log: request.log.clone(), source: Box::new(source) };
         let built = built.map_err(failed)?;
         remove_tree(request.log.clone()).await?;
         Ok(built)
