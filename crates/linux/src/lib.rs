@@ -10,5 +10,6 @@ pub mod fork;
 pub mod host;
 pub mod kvm;
 pub mod process;
+pub mod tsc;
 pub mod uevent;
 pub mod wall_clock;

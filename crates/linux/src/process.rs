@@ -345,6 +345,16 @@ impl Leash {
         self.process = None;
         Ok(status)
     }
+
+    /// The process, as long as it is on the leash.
+    pub fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
+    }
+
+    /// Lets the process run on without a leash.
+    pub fn release(mut self) -> Option<Process> {
+        self.process.take()
+    }
 }
 
 impl Drop for Leash {

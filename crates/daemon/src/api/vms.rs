@@ -13,7 +13,6 @@ use serde::Deserialize;
 
 use super::error::{Failure, of_vm};
 use super::events::{self, HangUp};
-use crate::context::blocking;
 use crate::operation::Operation;
 use crate::serve::Daemon;
 use crate::vm::actor::View;
@@ -138,20 +137,8 @@ pub(super) async fn console(State(daemon): State<Arc<Daemon>>, Path(vm): Path<St
     let view = daemon.registry.find(&vm)?.view();
     let log = daemon.context.paths.vm(view.definition.id.as_str()).console;
     let attempted = format!("read the console's log {}", log.display());
-    let read = blocking(move || {
-        let mut bytes = or_empty(std::fs::read(crate::vmm::qemu::older_part(&log)))?;
-        bytes.extend(or_empty(std::fs::read(&log))?);
-        Ok::<_, std::io::Error>(bytes)
-    })
-    .await;
+    let read = crate::vmm::qemu::console::read(&log).await;
     Ok(read.map_err(VmError::io(attempted))?)
-}
-
-fn or_empty(read: std::io::Result<Vec<u8>>) -> std::io::Result<Vec<u8>> {
-    match read {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        other => other,
-    }
 }
 
 /// A VM as the API tells it.

@@ -1,16 +1,12 @@
-//! The kernel's command line. Pure.
+//! The kernel's command line, but for what a VMM's driver adds for its own machine. Pure.
 
 /// Words for every guest, each with its reason.
-const WORDS: [&str; 7] = [
+const WORDS: [&str; 5] = [
     // Each line that the kernel prints to a serial console costs a trap per character.
     "quiet",
     "loglevel=3",
     // A guest that panics ends its VMM at once (QEMU runs with `-no-reboot`): the daemon sees that instead of a hang.
     "panic=-1",
-    // The host's clock is steady; the watchdog that compares it with others takes seconds of a slow boot.
-    "tsc=reliable",
-    // A virtual timer works; the test waits for ten ticks of it.
-    "no_timer_check",
     // One tenant per guest: what the kernel would protect it from is itself.
     "mitigations=off",
     // The processor's random numbers count, so that nothing waits for entropy at boot.

@@ -62,7 +62,7 @@ pub(super) fn machine(context: &Context, definition: &Definition) -> Machine {
         id: definition.id.as_str().to_owned(),
         kernel: context.paths.image(&definition.image_id).join(names::KERNEL),
         initramfs: paths.initramfs,
-        cmdline: boot::cmdline(crate::vmm::qemu::console_argument()),
+        cmdline: boot::cmdline(Some(crate::vmm::qemu::console_argument())),
         disks: vec![disk(paths.root, serial::ROOT), disk(paths.work, serial::WORK)],
         cpus: definition.cpus,
         memory_mib: definition.memory / (1024 * 1024),
@@ -121,7 +121,7 @@ const ENDING: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The line of a console's log that says most about a failed boot.
 async fn last_words(console: std::path::PathBuf) -> Option<String> {
-    let log = blocking(move || std::fs::read(console)).await.ok()?;
+    let log = crate::vmm::qemu::console::read(&console).await.ok()?;
     let tail = &log[log.len().saturating_sub(16 * 1024)..];
     let text = String::from_utf8_lossy(tail);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();

@@ -14,6 +14,10 @@ use async_trait::async_trait;
 use banger_linux::process::Process;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+/// The record of a VMM's process in its machine's runtime directory, whichever driver started it; see
+/// [`banger_linux::process::Launch::pid_file`].
+pub const PID_FILE: &str = "vmm.pid";
+
 /// All that a VMM needs to know to run one VM. Made by `vm/start.rs` from a record, the same way every time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
@@ -21,9 +25,9 @@ pub struct Machine {
     pub id: String,
     /// A directory of this VM's own for sockets and pid records; it goes when the VM stops.
     pub runtime_dir: PathBuf,
-    /// The uncompressed kernel, an ELF file with a PVH entry.
+    /// The uncompressed kernel, an ELF file with a PVH entry. Readable by every user: the VMM has an own one.
     pub kernel: PathBuf,
-    /// The initramfs for this VM and this boot.
+    /// The initramfs for this VM and this boot. The driver may append zeros to it and give it to the VM's user.
     pub initramfs: PathBuf,
     /// The kernel's command line.
     pub cmdline: String,
@@ -137,6 +141,14 @@ pub enum VmmError {
         command: String,
         /// Its reason.
         reason: String,
+    },
+    /// It did not answer in time.
+    #[error("cannot {attempted}: the VMM did not answer within {seconds} s")]
+    Silent {
+        /// What was attempted.
+        attempted: &'static str,
+        /// How long it was waited for.
+        seconds: u64,
     },
     /// It could not be spoken to.
     #[error("cannot {attempted} for the VMM")]
