@@ -62,7 +62,7 @@ pub(super) fn machine(context: &Context, definition: &Definition) -> Machine {
         id: definition.id.as_str().to_owned(),
         kernel: context.paths.image(&definition.image_id).join(names::KERNEL),
         initramfs: paths.initramfs,
-        cmdline: boot::cmdline(Some(crate::vmm::qemu::console_argument())),
+        cmdline: boot::cmdline(crate::vmm::qemu::console_argument()),
         disks: vec![disk(paths.root, serial::ROOT), disk(paths.work, serial::WORK)],
         cpus: definition.cpus,
         memory_mib: definition.memory / (1024 * 1024),

@@ -11,5 +11,9 @@ pub struct Choice {
 }
 /// x
 pub fn select() -> Choice {
-    Choice { vmm: Arc::new(super::qemu::Qemu::new(banger_linux::process::Program::Qemu)), kvm: false, reason: String::new() }
+    Choice {
+        vmm: Arc::new(super::qemu::Qemu::new(banger_linux::process::Program::Qemu)),
+        kvm: false,
+        reason: String::new(),
+    }
 }
