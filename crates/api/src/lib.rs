@@ -34,6 +34,7 @@ pub mod daemon;
 pub mod error;
 pub mod exec;
 pub mod image;
+pub mod name;
 pub mod operation;
 pub mod vm;
 
@@ -45,3 +46,6 @@ pub use banger_protocol::frame;
 
 /// The API that this build speaks. A daemon of another number is refused with a hint.
 pub const VERSION: u32 = 1;
+
+/// The agent protocol that this build speaks.
+pub const PROTOCOL_VERSION: u32 = banger_protocol::VERSION;

@@ -4,7 +4,9 @@
 //! `select`, a program in `banger-linux/src/process.rs`'s allow-list. A driver says what it can do in its
 //! [`Capabilities`]; nobody asks for its name.
 
+pub mod fake;
 pub mod qemu;
+pub mod select;
 
 use std::path::PathBuf;
 

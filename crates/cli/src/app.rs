@@ -1,0 +1,125 @@
+//! What every verb needs: the daemon, started where none runs, and the screen.
+
+use std::io;
+
+use banger_api::client::{Client, ClientError, Operation, Request, Upgraded};
+use banger_api::error::ErrorCode;
+use banger_api::image::Image;
+use banger_api::vm::Vm;
+use serde::de::DeserializeOwned;
+
+use crate::commands::{self, Globals, Verb};
+use crate::daemon_start;
+use crate::environment::Environment;
+use crate::failure::Failure;
+use crate::output::Screen;
+
+/// One run of the command line.
+#[derive(Debug)]
+pub struct App {
+    /// What the process was given.
+    pub environment: Environment,
+    /// What the user sees.
+    pub screen: Screen,
+    /// The daemon's address.
+    pub client: Client,
+}
+
+impl App {
+    /// From the process's surroundings and the options that every verb has.
+    pub fn new(environment: Environment, globals: &Globals) -> App {
+        let host = globals.host.clone().or_else(|| environment.var("BANGER_HOST").map(Into::into));
+        let client = Client::new(host.unwrap_or_else(|| environment.own_socket()));
+        let screen = Screen::new(&environment, globals.output, globals.quiet, globals.timings);
+        App { environment, screen, client }
+    }
+
+    /// Runs a verb; its exit code.
+    ///
+    /// # Errors
+    /// Every [`Failure`].
+    pub fn run(&self, verb: Verb) -> Result<u8, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|source| Failure::Own { attempted: "start the event loop", source })?;
+        let result = runtime.block_on(commands::run(self, verb));
+        // A thread that still waits for the keyboard must not hold up the end.
+        runtime.shutdown_background();
+        result
+    }
+
+    /// Asks for one value.
+    ///
+    /// # Errors
+    /// [`Failure::Client`], [`Failure::Helped`], [`Failure::Start`].
+    pub async fn call<T: DeserializeOwned>(&self, request: Request) -> Result<T, Failure> {
+        self.with_daemon(async || self.client.call(request.clone()).await).await
+    }
+
+    /// Begins an operation.
+    ///
+    /// # Errors
+    /// As [`App::call`].
+    pub async fn operation<T: DeserializeOwned>(&self, request: Request) -> Result<Operation<T>, Failure> {
+        self.with_daemon(async || self.client.operation(request.clone()).await).await
+    }
+
+    /// Opens a stream of frames.
+    ///
+    /// # Errors
+    /// As [`App::call`].
+    pub async fn upgrade(&self, request: Request) -> Result<Upgraded, Failure> {
+        self.with_daemon(async || self.client.upgrade(request.clone()).await).await
+    }
+
+    /// Makes an attempt and, where it finds no daemon, starts one and makes it again.
+    ///
+    /// # Errors
+    /// As [`App::call`].
+    pub async fn with_daemon<T>(&self, attempt: impl AsyncFn() -> Result<T, ClientError>) -> Result<T, Failure> {
+        let result = match attempt().await {
+            Err(ClientError::NotRunning { .. }) if self.client.socket() == self.environment.own_socket() => {
+                daemon_start::ensure(self).await?;
+                attempt().await
+            }
+            result => result,
+        };
+        match result {
+            Ok(value) => Ok(value),
+            Err(error) => Err(self.helped(error).await),
+        }
+    }
+
+    /// Adds the name that was perhaps meant to an error about one that does not exist.
+    pub async fn helped(&self, error: ClientError) -> Failure {
+        let ClientError::Api(api) = &error else { return Failure::Client(error) };
+        let names = match api.code {
+            ErrorCode::VmNotFound => self.client.call::<Vec<Vm>>(Request::get(["vms"])).await.map(names_of_vms),
+            ErrorCode::ImageNotFound => {
+                self.client.call::<Vec<Image>>(Request::get(["images"])).await.map(names_of_images)
+            }
+            _ => return Failure::Client(error),
+        };
+        let meant = names.ok().and_then(|names| commands::suggest::nearest_in_message(&api.message, &names));
+        match (meant, &api.help, api.code) {
+            (Some(name), _, _) => Failure::Helped { source: error, help: format!("did you mean '{name}'?") },
+            (None, Some(_), _) => Failure::Client(error),
+            (None, None, ErrorCode::ImageNotFound) => {
+                Failure::Helped { source: error, help: "'banger image ls' lists the images".to_owned() }
+            }
+            (None, None, _) => Failure::Helped { source: error, help: "'banger ls' lists the VMs".to_owned() },
+        }
+    }
+}
+
+fn names_of_vms(vms: Vec<Vm>) -> Vec<String> {
+    vms.into_iter().map(|vm| vm.name).collect()
+}
+
+fn names_of_images(images: Vec<Image>) -> Vec<String> {
+    images.into_iter().map(|image| image.name).collect()
+}
+
+/// An error of the process's own means.
+pub fn own(attempted: &'static str) -> impl FnOnce(io::Error) -> Failure {
+    move |source| Failure::Own { attempted, source }
+}

@@ -1,0 +1,158 @@
+//! The files of a git checkout that a VM is to have: tracked ones, and untracked ones that are not ignored.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use banger_linux::process::{Launch, Process, ProcessError, Program, Stream};
+
+use crate::environment::Environment;
+
+/// A checkout and its files.
+#[derive(Debug)]
+pub struct Checkout {
+    /// Where it is.
+    pub directory: PathBuf,
+    /// The directory's own name, which it also has in the guest.
+    pub name: String,
+    /// Its files, relative to the directory; some may have been deleted since.
+    pub files: Vec<PathBuf>,
+}
+
+/// Why a directory's files could not be listed.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckoutError {
+    /// There is no such directory.
+    #[error("cannot use {} as a project", directory.display())]
+    Directory {
+        /// As it was typed.
+        directory: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It has no name that a guest could give it.
+    #[error("{} has no name to use in the guest", directory.display())]
+    Nameless {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// git could not be started or watched.
+    #[error("cannot ask git for the files of {}", directory.display())]
+    Git {
+        /// The directory.
+        directory: PathBuf,
+        /// Why.
+        #[source]
+        source: ProcessError,
+    },
+    /// git's answer could not be read.
+    #[error("cannot read what git says about {}", directory.display())]
+    Read {
+        /// The directory.
+        directory: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is no checkout.
+    #[error("{} is not in a git checkout", directory.display())]
+    NoCheckout {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// git refuses.
+    #[error("git does not list the files of {}: {message}", directory.display())]
+    Refused {
+        /// The directory.
+        directory: PathBuf,
+        /// In its own words.
+        message: String,
+    },
+}
+
+impl CheckoutError {
+    /// What to do.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            CheckoutError::Directory { directory, source } if source.kind() == io::ErrorKind::NotFound => {
+                Some(format!("if it is meant as a command, write it after '--': banger run -- {}", directory.display()))
+            }
+            CheckoutError::Git { source: ProcessError::Start { .. }, .. } => {
+                Some("install git: apt install git".to_owned())
+            }
+            CheckoutError::NoCheckout { .. } => {
+                Some("run 'git init' there, or create a VM without it and copy with 'banger cp'".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Checkout {
+    /// Asks git for the files of a directory in a checkout.
+    ///
+    /// # Errors
+    /// [`CheckoutError`].
+    pub async fn list(directory: &Path, environment: &Environment) -> Result<Checkout, CheckoutError> {
+        let found = directory.canonicalize().and_then(|found| match found.is_dir() {
+            true => Ok(found),
+            false => Err(io::ErrorKind::NotADirectory.into()),
+        });
+        let typed = directory.to_owned();
+        let directory = found.map_err(|source| CheckoutError::Directory { directory: typed, source })?;
+        let Some(name) = directory.file_name().and_then(OsStr::to_str).map(str::to_owned) else {
+            return Err(CheckoutError::Nameless { directory });
+        };
+        let files = ask_git(&directory, environment).await?;
+        Ok(Checkout { directory, name, files })
+    }
+}
+
+async fn ask_git(directory: &Path, environment: &Environment) -> Result<Vec<PathBuf>, CheckoutError> {
+    let unread = |source| CheckoutError::Read { directory: directory.to_owned(), source };
+    let failed = |source| CheckoutError::Git { directory: directory.to_owned(), source };
+    let (output, writer) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|errno| unread(errno.into()))?;
+    let complaints = scratch_file().map_err(unread)?;
+    // A checkout may configure a program that git asks what has changed. What it is not asked for it does not start.
+    let args =
+        ["-c", "core.fsmonitor=false", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate"];
+    let mut launch = Launch::new(Program::Git, args);
+    // No GIT_ variables: inside a hook they would name another checkout.
+    launch.env = environment.pick(&["HOME", "PATH", "XDG_CONFIG_HOME", "SUDO_UID"]);
+    launch.workdir = Some(directory.to_owned());
+    launch.stdout = Stream::Fd(writer);
+    launch.stderr = Stream::Fd(OwnedFd::from(complaints.try_clone().map_err(unread)?));
+    let git = Process::start(launch).map_err(failed)?;
+    let mut listed = Vec::new();
+    File::from(output).read_to_end(&mut listed).map_err(unread)?;
+    let status = git.ended().await.map_err(failed)?;
+    if status.is_some_and(|status| status.success()) {
+        let names = listed.split(|&byte| byte == 0).filter(|name| !name.is_empty());
+        return Ok(names.map(|name| PathBuf::from(OsStr::from_bytes(name))).collect());
+    }
+    Err(refusal(directory, complaints).unwrap_or_else(unread))
+}
+
+fn refusal(directory: &Path, mut complaints: File) -> io::Result<CheckoutError> {
+    let mut said = Vec::new();
+    complaints.rewind()?;
+    complaints.read_to_end(&mut said)?;
+    let said = String::from_utf8_lossy(&said);
+    let directory = directory.to_owned();
+    if said.contains("not a git repository") || said.contains("must be run in a work tree") {
+        return Ok(CheckoutError::NoCheckout { directory });
+    }
+    let message = said.trim().strip_prefix("fatal: ").unwrap_or(said.trim()).to_owned();
+    Ok(CheckoutError::Refused { directory, message })
+}
+
+/// A file in memory: a pipe that nobody reads meanwhile could fill up.
+fn scratch_file() -> io::Result<File> {
+    let fd = rustix::fs::memfd_create("git-complaints", rustix::fs::MemfdFlags::CLOEXEC)?;
+    Ok(File::from(fd))
+}

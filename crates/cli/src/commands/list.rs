@@ -1,0 +1,92 @@
+//! `banger ls` and `banger show`.
+
+use banger_api::client::Request;
+use banger_api::vm::Vm;
+use clap::Args;
+
+use super::values;
+use crate::app::App;
+use crate::failure::Failure;
+use crate::output::{Format, human, table};
+use crate::size::Size;
+
+/// Arguments of `ls`.
+#[derive(Debug, Args)]
+pub struct List {}
+
+/// Arguments of `show`.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The VM
+    #[arg(value_parser = values::known_name)]
+    name: String,
+}
+
+impl List {
+    pub(super) async fn run(self, app: &App) -> Result<u8, Failure> {
+        let vms: Vec<Vm> = app.call(Request::get(["vms"])).await?;
+        // As with docker and lima, a quiet list is one of names.
+        let names_only = app.screen.quiet || app.screen.format == Format::Name;
+        app.screen.print(&vms, || match (names_only, vms.is_empty()) {
+            (true, _) => vms.iter().map(|vm| format!("{}\n", vm.name)).collect(),
+            (false, _) => overview(&vms, human::now()),
+        })?;
+        if vms.is_empty() && app.screen.format == Format::Table {
+            app.screen.say("no VMs yet: 'banger run' makes one and opens a shell in it");
+        }
+        Ok(0)
+    }
+}
+
+impl Show {
+    pub(super) async fn run(self, app: &App) -> Result<u8, Failure> {
+        let vm: Vm = app.call(Request::get(["vms", &self.name])).await?;
+        app.screen.print(&vm, || match app.screen.format {
+            Format::Name => format!("{}\n", vm.name),
+            Format::Table | Format::Json => details(&vm, human::now()),
+        })?;
+        Ok(0)
+    }
+}
+
+fn overview(vms: &[Vm], now: u64) -> String {
+    let head = ["NAME", "STATE", "IMAGE", "CPUS", "MEMORY", "DISK", "CREATED"];
+    let row = |vm: &Vm| {
+        vec![
+            vm.name.clone(),
+            vm.state.as_str().to_owned(),
+            vm.image.clone(),
+            vm.cpus.to_string(),
+            Size(vm.memory).to_string(),
+            Size(vm.disk).to_string(),
+            human::ago(vm.created, now),
+        ]
+    };
+    table::columns(&head, &vms.iter().map(row).collect::<Vec<_>>())
+}
+
+fn details(vm: &Vm, now: u64) -> String {
+    let state = match &vm.reason {
+        Some(reason) => format!("{} ({reason})", vm.state.as_str()),
+        None => vm.state.as_str().to_owned(),
+    };
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    table::fields(&[
+        ("name", vm.name.clone()),
+        ("id", vm.id.clone()),
+        ("state", state),
+        ("image", vm.image.clone()),
+        ("cpus", vm.cpus.to_string()),
+        ("memory", Size(vm.memory).to_string()),
+        ("disk", Size(vm.disk).to_string()),
+        ("workdir", text(&vm.workdir)),
+        ("removed", if vm.ephemeral { "when its command or client ends".to_owned() } else { String::new() }),
+        ("vmm", vm.vmm.clone()),
+        ("accelerator", text(&vm.accelerator)),
+        ("pid", vm.pid.map_or(String::new(), |pid| pid.to_string())),
+        ("boot id", text(&vm.boot_id)),
+        ("host key", vm.host_key.clone()),
+        ("created", human::ago(vm.created, now)),
+        ("started", vm.started.map_or(String::new(), |started| human::ago(started, now))),
+    ])
+}

@@ -1,0 +1,106 @@
+//! `banger logs`.
+
+use banger_api::client::Request;
+use banger_api::exec::{Answer, Command, Exit};
+use banger_api::frame::Kind;
+use clap::Args;
+
+use super::values;
+use crate::app::App;
+use crate::attach::Output;
+use crate::failure::Failure;
+use crate::output::{Format, human, table, write_stdout};
+
+/// The id of the command that `run -d` starts.
+const MAIN: &str = "main";
+
+/// Arguments of `logs`.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// Go on until the command ends
+    #[arg(short, long)]
+    follow: bool,
+    /// What the guest's kernel and init wrote to its console
+    #[arg(long, conflicts_with_all = ["follow", "command", "list"])]
+    console: bool,
+    /// The output of another detached command: an id that 'exec -d' printed
+    #[arg(long, value_name = "ID")]
+    command: Option<String>,
+    /// List the detached commands
+    #[arg(long, conflicts_with_all = ["follow", "command"])]
+    list: bool,
+    /// The VM
+    #[arg(value_parser = values::known_name)]
+    name: String,
+}
+
+impl Logs {
+    pub(super) async fn run(self, app: &App) -> Result<u8, Failure> {
+        if self.console {
+            let request = Request::get(["vms", &self.name, "console"]);
+            let mut console = app.with_daemon(async || app.client.download(request.clone()).await).await?;
+            while let Some(bytes) = console.next().await? {
+                write_stdout(&bytes)?;
+            }
+        } else if self.list {
+            list(app, &self.name).await?;
+        } else {
+            self.output(app).await?;
+        }
+        Ok(0)
+    }
+
+    async fn output(&self, app: &App) -> Result<(), Failure> {
+        let id = self.command.as_deref().unwrap_or(MAIN);
+        let request = Request::post(["vms", &self.name, "commands", id, "output"]);
+        let request = request.query("follow", if self.follow { "true" } else { "false" });
+        let mut upgraded = app.upgrade(request).await?;
+        let broken = |source| Failure::Stream { during: "while reading the output", source };
+        match upgraded.answer().await.map_err(broken)? {
+            Answer::Done => {}
+            Answer::Error(error) => return Err(Failure::Call(error)),
+            _ => return Err(Failure::Answer { during: "while reading the output" }),
+        }
+        let (mut frames, _writer) = upgraded.split();
+        let mut output = Output::new();
+        loop {
+            tokio::select! {
+                frame = async { output.ready().await; frames.next().await } => {
+                    let frame = frame.map_err(broken)?;
+                    match frame.kind {
+                        Kind::Stdout => output.stdout(frame.payload).await?,
+                        Kind::Stderr => output.stderr(frame.payload).await?,
+                        Kind::Failed => return Err(Failure::Call(frame.parse().map_err(broken)?)),
+                        Kind::Exit => break,
+                        Kind::Data if frame.payload.is_empty() => break,
+                        Kind::Data | Kind::Message | Kind::Stdin | Kind::Resize | Kind::Signal => {}
+                    }
+                }
+                () = output.closed() => return Err(output.failure().await),
+            }
+        }
+        output.finish().await
+    }
+}
+
+async fn list(app: &App, name: &str) -> Result<(), Failure> {
+    let commands: Vec<Command> = app.call(Request::get(["vms", name, "commands"])).await?;
+    let now = human::now();
+    app.screen.print(&commands, || match app.screen.format {
+        Format::Name => commands.iter().map(|command| format!("{}\n", command.id)).collect(),
+        Format::Table | Format::Json => {
+            let row = |command: &Command| {
+                let state = match command.exit {
+                    None => "running".to_owned(),
+                    Some(Exit::Code(code)) => format!("exit {code}"),
+                    Some(Exit::Signal(signal)) => format!("signal {signal}"),
+                    Some(Exit::Lost) => "lost".to_owned(),
+                };
+                let words = crate::output::printable(&command.argv.join(" "));
+                vec![command.id.clone(), state, human::ago(command.started, now), words]
+            };
+            let rows: Vec<_> = commands.iter().map(row).collect();
+            table::columns(&["ID", "STATE", "STARTED", "COMMAND"], &rows)
+        }
+    })
+}

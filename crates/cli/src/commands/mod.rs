@@ -1,0 +1,129 @@
+//! The verbs. One file per group; each argument's help stands on its field.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::app::App;
+use crate::failure::Failure;
+use crate::output::Format;
+
+mod cp;
+mod create;
+mod daemon;
+mod doctor;
+mod exec;
+mod image;
+mod lifecycle;
+mod list;
+mod logs;
+mod operation;
+mod run;
+pub mod suggest;
+mod values;
+mod version;
+mod vm;
+
+pub use vm::VmVerb;
+
+/// Real virtual machines with names, at once.
+#[derive(Debug, Parser)]
+#[command(name = "banger", version, propagate_version = false, arg_required_else_help = true, max_term_width = 100)]
+pub struct Banger {
+    /// Options of every verb.
+    #[command(flatten)]
+    pub globals: Globals,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Options of every verb.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every verb")]
+pub struct Globals {
+    /// Print results and errors only
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// How to print results: table, json (the API's types; stable) or name
+    #[arg(short, long, global = true, value_enum, default_value = "table", value_name = "FORMAT")]
+    #[arg(hide_possible_values = true, hide_default_value = true)]
+    pub output: Format,
+    /// Print how long each stage took
+    #[arg(long, global = true)]
+    pub timings: bool,
+    /// The daemon's socket [default: BANGER_HOST, else bangerd.sock in /run/banger]
+    #[arg(long, global = true, value_name = "SOCKET")]
+    pub host: Option<PathBuf>,
+}
+
+/// The nouns, and the verbs on VMs without their noun.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// The verbs on VMs, which need no noun.
+    #[command(flatten)]
+    Direct(VmVerb),
+    /// VMs: the same verbs as without 'vm'
+    #[command(subcommand, arg_required_else_help = true)]
+    Vm(VmVerb),
+    /// Images, from which VMs are made
+    #[command(subcommand, arg_required_else_help = true)]
+    Image(image::ImageVerb),
+    /// The daemon, which owns the VMs
+    #[command(subcommand, arg_required_else_help = true)]
+    Daemon(daemon::DaemonVerb),
+    /// Check this host: what is there, what is missing, what to do about it
+    Doctor(doctor::Doctor),
+    /// Show the versions of this program and of the daemon that answers
+    Version(version::ShowVersion),
+}
+
+impl Verb {
+    /// Whether its exit code is a guest command's, so that banger's own failure needs a code apart.
+    pub fn is_for_command(&self) -> bool {
+        match self {
+            Verb::Direct(verb) | Verb::Vm(verb) => verb.is_for_command(),
+            Verb::Image(_) | Verb::Daemon(_) | Verb::Doctor(_) | Verb::Version(_) => false,
+        }
+    }
+}
+
+/// Runs a verb; its exit code.
+///
+/// # Errors
+/// Every [`Failure`].
+pub async fn run(app: &App, verb: Verb) -> Result<u8, Failure> {
+    match verb {
+        Verb::Direct(verb) | Verb::Vm(verb) => vm::dispatch(app, verb).await,
+        Verb::Image(verb) => image::run(app, verb).await,
+        Verb::Daemon(verb) => daemon::run(app, verb).await,
+        Verb::Doctor(doctor) => doctor.run(app).await,
+        Verb::Version(version) => version.run(app).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn check(command: &clap::Command, path: &str) {
+        assert!(command.get_about().is_some(), "{path} has no help text");
+        for argument in command.get_arguments() {
+            assert!(argument.get_help().is_some(), "{path}: {} has no help text", argument.get_id());
+        }
+        for sub in command.get_subcommands() {
+            check(sub, &format!("{path} {}", sub.get_name()));
+        }
+    }
+
+    #[test]
+    fn every_verb_and_argument_has_help() {
+        let mut command = Banger::command();
+        command.build();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            check(sub, sub.get_name());
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! `banger run`: create, bring a project in, run a command.
+
+use std::path::PathBuf;
+
+use banger_api::client::{Operation, Request};
+use banger_api::exec::{ExecRequest, ExecStarted};
+use banger_api::vm::{Lifetime, Vm};
+use clap::Args;
+
+use super::cp::report_skipped;
+use super::create::{Shape, announce, wait};
+use super::exec::{TerminalChoice, run_attached};
+use super::lifecycle::removal;
+use super::operation::follow;
+use super::values::{self, WaitLevel};
+use crate::app::App;
+use crate::attach::has_terminal;
+use crate::attach::interrupts::Interrupts;
+use crate::checkout::Checkout;
+use crate::copy::{self, Owners};
+use crate::failure::Failure;
+use crate::output::human;
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With DIR, a git checkout, its tracked files and those that are neither tracked nor ignored are copied to /root/NAME, \
+NAME being the directory's name, and the command runs there. Submodules come as empty directories. Without CMD a shell \
+is opened. The exit code is the command's; 125 if banger failed, 126 and 127 if the command cannot be run or found.")]
+pub struct Run {
+    /// Remove the VM when the command ends, or when this program does
+    #[arg(long)]
+    rm: bool,
+    /// Let the command run on by itself; print the VM's name
+    #[arg(short, long, conflicts_with_all = ["tty", "interactive"])]
+    detach: bool,
+    /// The VM's name; one is made up if it is left out
+    #[arg(long, value_name = "NAME", value_parser = values::new_name)]
+    name: Option<String>,
+    #[command(flatten)]
+    shape: Shape,
+    /// Run the command when the guest has come up this far: agent, system or ssh [default: agent; system for a shell]
+    #[arg(long, value_name = "LEVEL", value_enum, hide_possible_values = true)]
+    wait: Option<WaitLevel>,
+    #[command(flatten)]
+    terminal: TerminalChoice,
+    /// A git checkout whose files the VM is to have
+    #[arg(value_name = "DIR")]
+    directory: Option<PathBuf>,
+    /// The command and its arguments
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+impl Run {
+    pub(super) async fn run(mut self, app: &App) -> Result<u8, Failure> {
+        if self.rm && self.detach && self.command.is_empty() {
+            return Err(Failure::usage(
+                "--rm with --detach needs a command",
+                "write it at the end: banger run --rm -d -- CMD",
+            ));
+        }
+        let checkout = match &self.directory {
+            Some(directory) => Some(Checkout::list(directory, &app.environment).await?),
+            None => None,
+        };
+        if let Some(checkout) = &checkout {
+            self.shape.workdir.get_or_insert_with(|| format!("/root/{}", checkout.name));
+        }
+        let lifetime = match (self.rm, self.detach) {
+            (false, _) => Lifetime::Kept,
+            (true, false) => Lifetime::Connection,
+            (true, true) => Lifetime::Command,
+        };
+        let create = self.shape.request(app, self.name.clone(), lifetime)?;
+        let mut interrupts = Interrupts::catch()?;
+        let request = Request::post(["vms"]).json(&create);
+        let done = follow::<Vm>(app, request, &mut interrupts, "the VM is not created").await?;
+        let vm = done.result;
+        let sentence = format!("{} is running in {}", vm.name, human::duration(done.took));
+        if !self.detach {
+            app.screen.say(&sentence);
+        }
+        let leased = lifetime == Lifetime::Connection;
+        let result = self.work(app, &vm, checkout, &sentence, &mut interrupts).await;
+        if leased {
+            remove(app, &vm, done.lease, &mut interrupts).await;
+        }
+        result
+    }
+
+    /// All that happens in the VM.
+    async fn work(
+        self,
+        app: &App,
+        vm: &Vm,
+        checkout: Option<Checkout>,
+        sentence: &str,
+        interrupts: &mut Interrupts,
+    ) -> Result<u8, Failure> {
+        if let Some(checkout) = checkout {
+            bring(app, vm, checkout, interrupts).await?;
+        }
+        let level = match (self.wait, self.command.is_empty() && !self.detach) {
+            (Some(level), _) => level,
+            (None, true) => WaitLevel::System,
+            // The VM's creation has waited for it already.
+            (None, false) => WaitLevel::Agent,
+        };
+        if level != WaitLevel::Agent {
+            wait(app, &vm.name, level, interrupts).await?;
+        }
+        let request =
+            ExecRequest { login_shell: self.command.is_empty(), argv: self.command, ..ExecRequest::default() };
+        if !self.detach {
+            let tty = match request.login_shell {
+                true => has_terminal() && !self.terminal.no_tty,
+                false => self.terminal.wants_terminal(),
+            };
+            return run_attached(app, &vm.name, request, tty, interrupts).await;
+        }
+        if !request.login_shell {
+            let request = ExecRequest { detached: true, main: true, ..request };
+            app.call::<ExecStarted>(Request::post(["vms", &vm.name, "exec"]).json(&request)).await?;
+        }
+        announce(app, vm, sentence)?;
+        Ok(0)
+    }
+}
+
+/// Copies a checkout's files to `/root/NAME`.
+async fn bring(app: &App, vm: &Vm, checkout: Checkout, interrupts: &mut Interrupts) -> Result<(), Failure> {
+    let name = checkout.name.clone();
+    let place = (b"/root".as_slice(), name.as_bytes());
+    let transfer = copy::put(app, &vm.name, place, Owners::Root, interrupts, move |packer| {
+        packer.files(&checkout.directory, checkout.name.as_ref(), &checkout.files)
+    });
+    report_skipped(app, &transfer.await?);
+    Ok(())
+}
+
+/// Removes the VM and waits until it is gone, so that its name is free when this program ends. The lease does the same,
+/// unwatched, where this fails or is interrupted.
+async fn remove(app: &App, vm: &Vm, lease: Operation<Vm>, interrupts: &mut Interrupts) {
+    let removed = async {
+        let mut operation = app.client.operation::<Vm>(removal(&vm.id, true)).await?;
+        while operation.next().await?.is_some() {}
+        Ok::<_, banger_api::client::ClientError>(())
+    };
+    tokio::select! {
+        // What the command's exit code tells is worth more than what went wrong here, which the daemon logs.
+        result = removed => drop(result),
+        _ = interrupts.next() => {}
+    }
+    drop(lease);
+}

@@ -1,0 +1,62 @@
+//! The verbs on VMs.
+
+use clap::Subcommand;
+
+use super::{cp, create, exec, lifecycle, list, logs, run};
+use crate::app::App;
+use crate::failure::Failure;
+
+/// A verb on VMs.
+#[derive(Debug, Subcommand)]
+pub enum VmVerb {
+    /// Create a VM, run a command or a shell in it
+    Run(run::Run),
+    /// Create a VM and start it
+    Create(create::Create),
+    /// List the VMs
+    #[command(visible_aliases = ["ps", "list"])]
+    Ls(list::List),
+    /// Show all that is known of a VM
+    #[command(visible_alias = "inspect")]
+    Show(list::Show),
+    /// Run a command in a running VM
+    Exec(exec::Exec),
+    /// Open a login shell in a running VM
+    Shell(exec::Shell),
+    /// Copy files into or out of a running VM
+    Cp(cp::Copy),
+    /// Start stopped VMs
+    Start(lifecycle::Start),
+    /// Stop VMs in order; their disks are kept
+    Stop(lifecycle::Stop),
+    /// Stop VMs at once, without asking them; their disks are kept
+    Kill(lifecycle::Kill),
+    /// Remove VMs and their disks
+    #[command(visible_alias = "remove")]
+    Rm(lifecycle::Remove),
+    /// Show the output of a VM's main command, or its console
+    Logs(logs::Logs),
+}
+
+impl VmVerb {
+    pub(super) fn is_for_command(&self) -> bool {
+        matches!(self, VmVerb::Run(_) | VmVerb::Exec(_) | VmVerb::Shell(_))
+    }
+}
+
+pub(super) async fn dispatch(app: &App, verb: VmVerb) -> Result<u8, Failure> {
+    match verb {
+        VmVerb::Run(run) => run.run(app).await,
+        VmVerb::Create(create) => create.run(app).await,
+        VmVerb::Ls(list) => list.run(app).await,
+        VmVerb::Show(show) => show.run(app).await,
+        VmVerb::Exec(exec) => exec.run(app).await,
+        VmVerb::Shell(shell) => shell.run(app).await,
+        VmVerb::Cp(copy) => copy.run(app).await,
+        VmVerb::Start(start) => start.run(app).await,
+        VmVerb::Stop(stop) => stop.run(app).await,
+        VmVerb::Kill(kill) => kill.run(app).await,
+        VmVerb::Rm(remove) => remove.run(app).await,
+        VmVerb::Logs(logs) => logs.run(app).await,
+    }
+}

@@ -1,0 +1,50 @@
+//! What the process was given: variables and its own path. `main.rs` reads them once; everything else is handed this.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+/// The process's surroundings.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    vars: HashMap<OsString, OsString>,
+    program: PathBuf,
+}
+
+impl Environment {
+    /// From the variables and the path of the running program.
+    pub fn new(vars: impl Iterator<Item = (OsString, OsString)>, program: PathBuf) -> Environment {
+        Environment { vars: vars.collect(), program }
+    }
+
+    /// A variable's value, if it is set and not empty.
+    pub fn var(&self, name: &str) -> Option<&OsStr> {
+        self.vars.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
+    }
+
+    /// Those of the named variables that are set; for programs that are started.
+    pub fn pick(&self, names: &[&str]) -> Vec<(OsString, OsString)> {
+        let set = |name: &&str| self.var(name).map(|value| (OsString::from(name), value.to_owned()));
+        names.iter().filter_map(set).collect()
+    }
+
+    /// Where the daemon keeps its records.
+    pub fn state_dir(&self) -> PathBuf {
+        self.var("BANGER_STATE_DIR").map_or_else(|| "/var/lib/banger".into(), PathBuf::from)
+    }
+
+    /// Where the daemon keeps its socket.
+    pub fn runtime_dir(&self) -> PathBuf {
+        self.var("BANGER_RUNTIME_DIR").map_or_else(|| "/run/banger".into(), PathBuf::from)
+    }
+
+    /// The socket of the daemon that this process would start.
+    pub fn own_socket(&self) -> PathBuf {
+        self.runtime_dir().join("bangerd.sock")
+    }
+
+    /// A program that is installed in the same directory as this one.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.program.parent().unwrap_or(Path::new("/")).join(name)
+    }
+}

@@ -1,0 +1,224 @@
+//! Every way in which a command can fail, with what the user reads and the exit code.
+
+use std::error::Error;
+use std::fmt::Write;
+use std::io;
+
+use banger_api::client::ClientError;
+use banger_api::error::ErrorCode;
+use banger_api::exec::{CallError, CallErrorCode};
+use banger_api::frame::FrameError;
+use banger_linux::process::ProcessError;
+
+use crate::checkout::CheckoutError;
+use crate::copy::CopyError;
+use crate::daemon_start::StartError;
+use crate::output::{complain, printable};
+
+/// A failed command.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// What was typed makes no sense.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong.
+        message: String,
+        /// What to type instead.
+        help: String,
+    },
+    /// The daemon could not be asked, or it refused.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The daemon could not be asked, or it refused, and something is known that helps.
+    #[error("{source}")]
+    Helped {
+        /// Why.
+        source: ClientError,
+        /// What to do.
+        help: String,
+    },
+    /// The guest refused a call.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The stream to the guest broke.
+    #[error("lost the guest {during}")]
+    Stream {
+        /// What was going on.
+        during: &'static str,
+        /// Why.
+        #[source]
+        source: FrameError,
+    },
+    /// The guest said something that does not belong there.
+    #[error("the guest's answer makes no sense {during}")]
+    Answer {
+        /// What was going on.
+        during: &'static str,
+    },
+    /// A signal ended it.
+    #[error("{what}")]
+    Interrupted {
+        /// The signal's number.
+        signal: u8,
+        /// What was under way, and what becomes of it.
+        what: String,
+    },
+    /// Standard output does not take any more.
+    #[error("cannot write to standard output")]
+    Stdout {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The terminal, the event loop or another of the process's own means failed.
+    #[error("cannot {attempted}")]
+    Own {
+        /// What was attempted.
+        attempted: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No daemon could be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A process could not be started or watched.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The daemon is still there.
+    #[error("the daemon, process {pid}, has not ended after {seconds} s")]
+    StillRunning {
+        /// Its process id.
+        pid: u32,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// The directory's files could not be listed.
+    #[error(transparent)]
+    Checkout(#[from] CheckoutError),
+    /// Files could not be copied.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+}
+
+impl Failure {
+    /// What was typed makes no sense.
+    pub fn usage(message: impl Into<String>, help: impl Into<String>) -> Failure {
+        Failure::Usage { message: message.into(), help: help.into() }
+    }
+
+    /// Whether it is nothing but a reader that has seen enough (`banger ls | head -1`).
+    pub fn is_quiet(&self) -> bool {
+        matches!(self, Failure::Stdout { source } if source.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// The exit code. For `run`, `exec` and `shell`, whose codes are otherwise the guest command's, it is 125 where banger
+    /// failed, 126 and 127 where the command cannot be executed or does not exist.
+    pub fn exit_code(&self, for_command: bool) -> u8 {
+        let general = if for_command { 125 } else { 1 };
+        match self {
+            Failure::Usage { .. } => 2,
+            Failure::Interrupted { signal, .. } => 128 + signal,
+            // 128 and SIGPIPE: as if the signal had ended this process.
+            Failure::Stdout { .. } if self.is_quiet() => 141,
+            Failure::Call(error) if for_command => match error.code {
+                CallErrorCode::NotFound => 127,
+                CallErrorCode::NotExecutable => 126,
+                CallErrorCode::Invalid | CallErrorCode::Failed | CallErrorCode::Unknown => general,
+            },
+            Failure::Client(ClientError::Api(error)) | Failure::Helped { source: ClientError::Api(error), .. } => {
+                match error.code {
+                    ErrorCode::GuestNotFound if for_command => 127,
+                    ErrorCode::GuestNotExecutable if for_command => 126,
+                    code if code.exit_code() == 1 => general,
+                    code => code.exit_code(),
+                }
+            }
+            Failure::Start(error) => error.exit_code().unwrap_or(general),
+            _ => general,
+        }
+    }
+
+    /// Prints it: `error:`, `help:` and `also:`, one line each.
+    pub fn print(&self) {
+        if self.is_quiet() {
+            return;
+        }
+        complain(&format!("error: {}", printable(&chain(self))));
+        if let Some(help) = self.help() {
+            complain(&format!("help: {}", printable(&help)));
+        }
+        for also in self.also() {
+            complain(&format!("also: {}", printable(&also)));
+        }
+    }
+
+    fn help(&self) -> Option<String> {
+        match self {
+            Failure::Usage { help, .. } | Failure::Helped { help, .. } => Some(help.clone()),
+            Failure::Client(error) => client_help(error),
+            Failure::Call(error) => match error.code {
+                CallErrorCode::NotFound => Some("look at what the guest has with 'banger shell'".to_owned()),
+                CallErrorCode::Unknown => Some("stop and start the VM: it then gets this banger's agent".to_owned()),
+                CallErrorCode::Invalid | CallErrorCode::NotExecutable | CallErrorCode::Failed => None,
+            },
+            Failure::Stream { .. } | Failure::Answer { .. } => Some(
+                "the VM may have gone down: see 'banger ls', and 'banger logs --console NAME' for its last words"
+                    .to_owned(),
+            ),
+            Failure::StillRunning { pid, .. } => {
+                Some(format!("its log may say why; 'kill -9 {pid}' ends it, and VMs run on"))
+            }
+            Failure::Start(error) => error.help(),
+            Failure::Checkout(error) => error.help(),
+            Failure::Copy(error) => error.help(),
+            Failure::Interrupted { .. } | Failure::Stdout { .. } | Failure::Own { .. } | Failure::Process(_) => None,
+        }
+    }
+
+    fn also(&self) -> Vec<String> {
+        match self {
+            Failure::Client(ClientError::Api(error)) | Failure::Helped { source: ClientError::Api(error), .. } => {
+                let operation = error.operation.iter().map(|id| format!("operation {id} in the daemon's log"));
+                error.also.iter().cloned().chain(operation).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn client_help(error: &ClientError) -> Option<String> {
+    let help = match error {
+        ClientError::NotRunning { .. } => "start one with 'banger daemon start'",
+        ClientError::Forbidden { .. } => {
+            "only root and the group 'banger' may: 'sudo usermod -aG banger $USER', then log in anew"
+        }
+        ClientError::WrongVersion { .. } => {
+            "'banger daemon stop', then 'banger daemon start' brings up the daemon beside this banger; VMs run on"
+        }
+        ClientError::NotBanger { .. } => "see what --host or BANGER_HOST names",
+        ClientError::Lost { .. } => "see 'banger daemon status' and the daemon's log",
+        ClientError::Api(error) => return error.help.clone(),
+        ClientError::Answer { .. } | ClientError::Refused { .. } | ClientError::NotUpgraded { .. } => {
+            "compare the two versions that 'banger version' shows"
+        }
+        ClientError::Connect { .. } => return None,
+    };
+    Some(help.to_owned())
+}
+
+/// The error and its causes on one line. The operating system's numbers in parentheses are left out.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        let short = cause_text.split(" (os error ").next().unwrap_or(&cause_text);
+        // Transparent errors show up twice in their own chain.
+        if !text.ends_with(short) {
+            write!(text, ": {short}").expect("writing to a string cannot fail");
+        }
+        next = cause.source();
+    }
+    text
+}

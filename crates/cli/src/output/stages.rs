@@ -1,0 +1,188 @@
+//! The stages of an operation, as they come: live on a terminal, plain lines elsewhere, nothing with `--quiet`.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use super::{Screen, complain, human, width};
+
+/// A stage that takes less than this is not drawn before it has ended: a line that flashes by tells nothing.
+const PATIENCE: Duration = Duration::from_millis(80);
+
+/// How often the running time of a stage is drawn anew.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Draws stages and remembers their times.
+#[derive(Debug)]
+pub struct Stages {
+    style: Style,
+    colour: bool,
+    unicode: bool,
+    current: Option<Current>,
+    drawn: bool,
+    finished: Vec<(String, Duration)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Style {
+    Live,
+    Plain,
+    Silent,
+}
+
+#[derive(Debug)]
+struct Current {
+    name: String,
+    began: Instant,
+    message: String,
+    next_draw: Instant,
+}
+
+impl Stages {
+    /// Stages on this screen.
+    pub fn new(screen: &Screen) -> Stages {
+        let style = match (screen.quiet, screen.live) {
+            (true, _) => Style::Silent,
+            (false, true) => Style::Live,
+            (false, false) => Style::Plain,
+        };
+        Stages {
+            style,
+            colour: screen.colour,
+            unicode: screen.unicode,
+            current: None,
+            drawn: false,
+            finished: Vec::new(),
+        }
+    }
+
+    /// A stage began.
+    pub fn started(&mut self, name: &str) {
+        let began = Instant::now();
+        let next_draw = began + PATIENCE;
+        self.current = Some(Current { name: name.to_owned(), began, message: String::new(), next_draw });
+    }
+
+    /// The stage ended.
+    pub fn finished(&mut self, name: &str, took: Duration) {
+        self.current = None;
+        let time = human::duration(took);
+        match self.style {
+            Style::Live => {
+                let tick = self.paint("32", if self.unicode { "✓" } else { "*" });
+                self.replace(&format!("{tick} {name} {}", self.paint("2", &time)), true);
+            }
+            Style::Plain => complain(&format!("{name}: {time}")),
+            Style::Silent => {}
+        }
+        self.finished.push((name.to_owned(), took));
+    }
+
+    /// Something worth a line.
+    pub fn progress(&mut self, message: &str) {
+        match self.style {
+            Style::Live => {
+                if let Some(current) = &mut self.current {
+                    current.message = super::printable(message);
+                }
+            }
+            Style::Plain => complain(&format!("  {}", super::printable(message))),
+            Style::Silent => {}
+        }
+    }
+
+    /// When [`Stages::draw`] wants to be called next; never where nothing is drawn.
+    pub fn next_draw(&self) -> Option<Instant> {
+        self.current.as_ref().filter(|_| self.style == Style::Live).map(|current| current.next_draw)
+    }
+
+    /// Draws the running stage.
+    pub fn draw(&mut self) {
+        let Some(current) = &mut self.current else { return };
+        current.next_draw = Instant::now() + TICK;
+        let running = current.began.elapsed();
+        let mark = if self.unicode { "…" } else { "..." };
+        let mut line = format!("{mark} {}", current.name);
+        if running >= Duration::from_secs(1) {
+            line += &format!(" {} s", running.as_secs());
+        }
+        if !current.message.is_empty() {
+            line += &format!("  {}", current.message);
+        }
+        let columns = width().saturating_sub(1);
+        let line: String = line.chars().take(columns).collect();
+        self.replace(&line, false);
+    }
+
+    /// Takes a stage that did not end off the screen.
+    pub fn clear(&mut self) {
+        self.current = None;
+        if self.drawn {
+            self.replace("", false);
+            self.drawn = false;
+        }
+    }
+
+    /// The name of the stage under way.
+    pub fn current(&self) -> Option<&str> {
+        self.current.as_ref().map(|current| current.name.as_str())
+    }
+
+    /// The stage table: times, shares of the total, and what no stage accounts for.
+    pub fn table(&self, total: Duration) -> String {
+        let named: Duration = self.finished.iter().map(|(_, took)| *took).sum();
+        let other = total.saturating_sub(named);
+        let mut rows: Vec<(&str, Duration)> = self.finished.iter().map(|(name, took)| (name.as_str(), *took)).collect();
+        rows.push(("(between)", other));
+        rows.push(("total", total));
+        let wide = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        let share = |took: Duration| took.as_secs_f64() * 100.0 / total.as_secs_f64().max(f64::MIN_POSITIVE);
+        let mut table = format!("{:<wide$}  {:>11}  {:>7}\n", "STAGE", "TIME", "SHARE");
+        for (name, took) in rows {
+            table += &format!("{name:<wide$}  {:>11}  {:>5.1} %\n", human::duration(took), share(took));
+        }
+        table
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// One line in place of the one that is drawn. A terminal that is gone shows nothing, which is no failure.
+    fn replace(&mut self, line: &str, keep: bool) {
+        let back = if self.drawn { "\r\x1b[K" } else { "" };
+        let end = if keep { "\n" } else { "" };
+        self.drawn = !keep;
+        drop(io::stderr().lock().write_all(format!("{back}{line}{end}").as_bytes()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_sums_up_to_the_total() {
+        let screen = Screen {
+            format: super::super::Format::Table,
+            quiet: true,
+            timings: true,
+            stdout_is_terminal: false,
+            live: false,
+            colour: false,
+            unicode: false,
+        };
+        let mut stages = Stages::new(&screen);
+        stages.started("disk.clone");
+        stages.finished("disk.clone", Duration::from_micros(2_500));
+        stages.started("agent.ready");
+        stages.finished("agent.ready", Duration::from_micros(197_000));
+        let expected = "\
+STAGE               TIME    SHARE
+disk.clone        2.5 ms    1.2 %
+agent.ready       197 ms   98.5 %
+(between)         0.5 ms    0.2 %
+total             200 ms  100.0 %
+";
+        assert_eq!(stages.table(Duration::from_micros(200_000)), expected);
+    }
+}
