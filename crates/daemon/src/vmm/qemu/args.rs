@@ -26,7 +26,7 @@ pub mod id {
     pub const SERIAL_BUS: &str = "serial.0";
     /// The agent's port.
     pub const PORT: &str = "port";
-    /// The port's connection to the daemon.
+    /// The port's connection to the daemon. Those of later sessions have names of their own that begin with it.
     pub const CHANNEL: &str = "channel";
 }
 

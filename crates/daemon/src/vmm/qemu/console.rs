@@ -79,9 +79,12 @@ impl Log {
     pub async fn follow(mut self, mut console: UnixStream) -> io::Result<()> {
         let mut buffer = vec![0; 16 * 1024];
         loop {
-            match console.read(&mut buffer).await? {
-                0 => return Ok(()),
-                count => self.write(&buffer[..count]).await?,
+            match console.read(&mut buffer).await {
+                Ok(0) => return Ok(()),
+                Ok(count) => self.write(&buffer[..count]).await?,
+                // QEMU ended with something unread on its side.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+                Err(error) => return Err(error),
             }
         }
     }

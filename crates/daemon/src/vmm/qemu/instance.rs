@@ -86,24 +86,33 @@ impl Instance for QemuInstance {
     }
 }
 
-/// A virtio serial port keeps no message boundaries: bytes of an old session may be in QEMU's hands, in the port's queues,
-/// or half read by the agent. So the port goes, which the guest notices without fail; its connection goes, and with it
-/// what was in it; and both are made anew. From any state that a cancelled renewal leaves behind, the next one leads out.
+/// A virtio serial port keeps no message boundaries: bytes of an old session may be in a socket, in QEMU's hands, in the
+/// port's queues, or half read by the agent. First the old connection goes, and with it what was in it; then the port,
+/// which the guest notices without fail; then both are made anew.
+///
+/// QEMU frees an unplugged port 50 ms later (when its RCU thread gets to it), and until then the old connection's name is
+/// taken. Nobody waits for that: the new connection gets another name, and the old one is removed by the next renewal.
+/// From any state that a cancelled renewal leaves behind, the next one leads out.
 async fn renew(qmp: &Path) -> Result<UnixStream, QmpError> {
     let mut qmp = Qmp::connect(qmp).await?;
-    qmp.device_del(id::PORT).await?;
-    match qmp.chardev_remove(id::CHANNEL).await {
-        // Either there is none, after a renewal that was cut short, or adding one of the same name fails and says why.
-        Ok(()) | Err(QmpError::Refused { .. }) => {}
-        Err(error) => return Err(error),
+    let mut newest: u64 = 0;
+    for old in qmp.chardevs().await? {
+        let Some(number) = old.strip_prefix(id::CHANNEL) else { continue };
+        newest = newest.max(number.parse().unwrap_or(0));
+        match qmp.chardev_remove(&old).await {
+            Err(QmpError::Refused { .. }) => qmp.chardev_close(&old).await?,
+            result => result?,
+        }
     }
+    qmp.device_del(id::PORT).await?;
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-    qmp.chardev_add(id::CHANNEL, theirs.into()).await?;
+    let channel = format!("{}{}", id::CHANNEL, newest + 1);
+    qmp.chardev_add(&channel, theirs.into()).await?;
     qmp.device_add(json!({
         "driver": "virtserialport",
         "bus": id::SERIAL_BUS,
         "id": id::PORT,
-        "chardev": id::CHANNEL,
+        "chardev": channel,
         "name": boot::PORT,
     }))
     .await?;
