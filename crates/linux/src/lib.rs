@@ -2,7 +2,13 @@
 //!
 //! The only crate with `unsafe`; each block says why it is sound. Programs are started here and nowhere else.
 
+pub mod edge;
+pub mod entropy;
 pub mod fd_stream;
 pub mod file;
+pub mod fork;
+pub mod host;
 pub mod kvm;
 pub mod process;
+pub mod uevent;
+pub mod wall_clock;

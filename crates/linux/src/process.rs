@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -26,6 +26,8 @@ pub enum Program {
     Mmdebstrap,
     /// `/sbin/mke2fs`.
     Mke2fs,
+    /// `/sbin/debugfs`, to set what mke2fs cannot.
+    Debugfs,
     /// `/usr/bin/git`, which the command line asks for the files of a checkout.
     Git,
     /// `bangerd`; the command line starts one where none runs.
@@ -46,6 +48,7 @@ impl Program {
             Program::Unshare => Path::new("/usr/bin/unshare"),
             Program::Mmdebstrap => Path::new("/usr/bin/mmdebstrap"),
             Program::Mke2fs => Path::new("/sbin/mke2fs"),
+            Program::Debugfs => Path::new("/sbin/debugfs"),
             Program::Git => Path::new("/usr/bin/git"),
             Program::Daemon(path) | Program::Agent(path) | Program::StandIn(path) | Program::Command(path) => path,
         }
@@ -464,6 +467,22 @@ fn start_time_field(stat: &[u8]) -> Option<u64> {
     let after_name = stat.iter().rposition(|&byte| byte == b')')? + 2;
     let field = stat.get(after_name..)?.split(|&byte| byte == b' ').nth(19)?;
     std::str::from_utf8(field).ok()?.parse().ok()
+}
+
+/// Takes a descriptor that this process was started with, under its number. It is not passed on to further programs.
+///
+/// # Errors
+/// Where there is no such descriptor, or it is one of the standard streams.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    if number <= 2 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: borrowed only to ask the kernel whether it is open; a number that is not gives EBADF.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC)?;
+    // SAFETY: it is open, it came from whoever started this process, and by this function's contract the caller takes it
+    // once and before anything else could have opened a descriptor of that number.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// The number under which an inherited descriptor is known to the program.

@@ -4,6 +4,10 @@
 //! `select`, a program in `banger-linux/src/process.rs`'s allow-list. A driver says what it can do in its
 //! [`Capabilities`]; nobody asks for its name.
 
+pub mod fake;
+pub mod qemu;
+pub mod select;
+
 use std::path::PathBuf;
 
 use async_trait::async_trait;

@@ -1,0 +1,1 @@
+//! The agent on a host, for the fake VMM.

@@ -1,0 +1,48 @@
+//! Asking a guest to go down: by its agent, then by its power button. Who does not follow is ended by `release`.
+
+use std::time::Duration;
+
+use super::start::VmmEnd;
+use crate::context::Context;
+use crate::guest::Guest;
+use crate::operation::Operation;
+use crate::vmm::Instance;
+
+/// Asks, and waits until the VMM has ended or nobody listens. Errors are no failures: there is a harder way.
+pub(super) async fn ask(
+    context: &Context,
+    instance: &dyn Instance,
+    guest: Option<&Guest>,
+    ended: &VmmEnd,
+    patience: Duration,
+    operation: &Operation,
+) {
+    let by_agent = async {
+        let Some(guest) = guest else { return false };
+        match guest.power_off().await {
+            Ok(()) => goes_down(ended, patience).await,
+            Err(error) => {
+                operation.line(format!("the guest's agent does not power off: {}", crate::api::error::chain(&error)));
+                false
+            }
+        }
+    };
+    if operation.stage("guest.poweroff", by_agent).await {
+        return;
+    }
+    if !context.vmm.capabilities().power_button {
+        return;
+    }
+    let by_button = async {
+        if let Err(error) = instance.press_power_button().await {
+            operation.line(format!("the power button does not work: {}", crate::api::error::chain(&error)));
+            return;
+        }
+        goes_down(ended, context.config.timeouts.button()).await;
+    };
+    operation.stage("vmm.button", by_button).await;
+}
+
+async fn goes_down(ended: &VmmEnd, patience: Duration) -> bool {
+    tokio::time::timeout(patience, ended.clone()).await.is_ok()
+}
