@@ -62,26 +62,28 @@ def cold_run(name):
 
 def artefacts(image, keep: Path):
     """What banger boots a VM from, taken from a VM that it runs: the kernel and its command line, the initramfs with the
-    agent, the image's disks, and the sizes that it gave to QEMU. Copies what goes with the VM into `keep`."""
+    agent, the image's disks, the kind of machine and its sizes. Copies what goes with the VM into `keep`."""
     vm = banger_json("create", "bench-probe")
     try:
         if isinstance(vm, list):
             vm = vm[0]
         words = Path(f"/proc/{vm['pid']}/cmdline").read_text().split("\0")
         after = lambda option: words[words.index(option) + 1]
-        initramfs = keep / "initramfs"
-        shutil.copyfile(after("-initrd"), initramfs)
+        # banger passes open files, whose names say nothing to others.
+        for option, name in (("-kernel", "vmlinux"), ("-initrd", "initramfs")):
+            shutil.copyfile(after(option).replace("/dev/fd/", f"/proc/{vm['pid']}/fd/"), keep / name)
         directory = STATE / "images" / image["id"]
         return Artefacts(
-            kernel=after("-kernel"),
-            initramfs=str(initramfs),
+            kernel=str(keep / "vmlinux"),
+            initramfs=str(keep / "initramfs"),
             append=after("-append"),
             root=str(directory / "root.ext4"),
             work=str(directory / "work-seed.ext4"),
             cpus=vm["cpus"],
             memory_mib=vm["memory"] >> 20,
             work_size=vm["disk"],
-            accelerator="kvm" if vm["accelerator"] == "kvm" else "tcg,thread=multi",
+            machine=after("-M"),
+            accelerator=after("-accel"),
             cpu_model=after("-cpu"),
         ), words
     finally:

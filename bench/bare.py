@@ -16,14 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from agent_client import Session
 
 QEMU = "/usr/bin/qemu-system-x86_64"
 PORT = "banger.agent"
 FICLONE = 0x40049409
-DEADLINE = 60
+DEADLINE = 30
 
 
 @dataclass
@@ -38,9 +38,9 @@ class Artefacts:
     cpus: int = 2
     memory_mib: int = 1024
     work_size: int = 0
-    accelerator: str = "tcg,thread=multi"
+    machine: str = "microvm,acpi=on,pic=off,pit=off,rtc=on"
+    accelerator: str = "tcg,thread=multi,tb-size=256"
     cpu_model: str = "max"
-    extra_devices: list = field(default_factory=list)
 
 
 class BareGuest:
@@ -68,6 +68,8 @@ class BareGuest:
             self.connections["agent"].settimeout(DEADLINE)
             self.session = Session(self.connections["agent"])
         except BaseException:
+            with open(at("console"), errors="replace") as console:
+                print("\n".join(console.read().splitlines()[-20:]), file=sys.stderr)
             self.__exit__()
             raise
 
@@ -96,9 +98,9 @@ class BareGuest:
 
 def argv(artefacts, root, work, console, sockets, raw_port):
     """What one would type."""
-    disk = "if=none,format=raw,cache=writeback,discard=unmap,detect-zeroes=unmap"
+    disk = "if=none,format=raw,cache=writeback,aio=threads,discard=unmap"
     words = [
-        QEMU, "-M", "microvm,acpi=on,pic=off,pit=off,rtc=on", "-accel", artefacts.accelerator,
+        QEMU, "-M", artefacts.machine, "-accel", artefacts.accelerator,
         "-cpu", artefacts.cpu_model, "-smp", str(artefacts.cpus), "-m", f"{artefacts.memory_mib}M",
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-kernel", artefacts.kernel, "-initrd", artefacts.initramfs, "-append", artefacts.append,
@@ -111,7 +113,7 @@ def argv(artefacts, root, work, console, sockets, raw_port):
     ]  # fmt: skip
     if raw_port:
         words += ["-chardev", f"socket,id=raw,path={sockets}/raw", "-device", "virtserialport,chardev=raw,name=raw"]
-    return words + artefacts.extra_devices
+    return words
 
 
 def listen(path):

@@ -18,10 +18,12 @@ use banger_protocol::session;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, Interest};
 use tokio::task::LocalSet;
 
-use crate::boot::Growth;
-use crate::connection::{Arrivals, Gathered};
+use crate::connection::{Gathered, Traffic};
 use crate::guest::{Guest, Kind};
 use crate::{call, clock};
+
+/// `O_NONBLOCK`: to open the port must not wait for its other end.
+const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 
 /// How much is read from the port at once.
 const READ_AHEAD: usize = 64 * 1024;
@@ -29,29 +31,32 @@ const READ_AHEAD: usize = 64 * 1024;
 /// Leaves the first process's session and console.
 pub fn detach_from_console() {
     // None of these can fail in a process just forked; if one does, the agent has a console that it does not use.
-    drop(rustix::process::setsid());
+    rustix::process::setsid().ok();
     if let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
-        drop(rustix::stdio::dup2_stdin(&null));
-        drop(rustix::stdio::dup2_stdout(&null));
-        drop(rustix::stdio::dup2_stderr(&null));
+        rustix::stdio::dup2_stdin(&null).ok();
+        rustix::stdio::dup2_stdout(&null).ok();
+        rustix::stdio::dup2_stderr(&null).ok();
     }
-    drop(rustix::thread::set_name(c"banger-agent"));
+    rustix::thread::set_name(c"banger-agent").ok();
 }
 
-/// Serves the daemon's sessions on the virtio serial port for as long as the guest lives.
+/// Serves the daemon's sessions on the virtio serial port until the guest is to be powered off by the first process.
 ///
 /// # Errors
 /// Where the event loop or the kernel's announcements fail.
-pub fn serve_port(guest: Guest, growing: Vec<Growth>) -> io::Result<()> {
+pub fn serve_port(guest: Guest) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async move {
         let guest = Rc::new(guest);
-        for growth in growing {
-            growth.apply()?;
-        }
-        loop {
-            let port = find_port().await?;
-            serve_until_unplugged(&guest, &port).await?;
+        let sessions = async {
+            loop {
+                let port = find_port().await?;
+                serve_until_unplugged(&guest, &port).await?;
+            }
+        };
+        tokio::select! {
+            failed = sessions => failed,
+            () = guest.end.cancelled() => Ok(()),
         }
     })
 }
@@ -61,7 +66,7 @@ async fn find_port() -> io::Result<OwnedFd> {
     let devices = Uevents::open()?;
     loop {
         if let Some(path) = look() {
-            match OpenOptions::new().read(true).write(true).custom_flags(libc_nonblock()).open(path) {
+            match OpenOptions::new().read(true).write(true).custom_flags(NONBLOCK).open(path) {
                 Ok(port) => return Ok(port.into()),
                 // It went, or an earlier one of the name goes just now: the next announcement says more.
                 Err(_gone) => {}
@@ -69,10 +74,6 @@ async fn find_port() -> io::Result<OwnedFd> {
         }
         devices.announced("virtio-ports").await?;
     }
-}
-
-fn libc_nonblock() -> i32 {
-    i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0)
 }
 
 fn look() -> Option<PathBuf> {
@@ -116,10 +117,10 @@ where
         // A clock that cannot be set is no reason to leave the daemon without an agent.
         drop(clock::set(hello.unix_nanos));
     }
-    let arrivals = Arrivals::default();
-    let connection = Gathered::new(connection, arrivals.clone());
+    let traffic = Rc::new(Traffic::default());
+    let connection = Gathered::new(connection, traffic.clone());
     session::accept(connection, |stream| {
-        tokio::task::spawn_local(call::serve(guest.clone(), stream, arrivals.clone()));
+        tokio::task::spawn_local(call::serve(guest.clone(), stream, traffic.clone()));
     })
     .await;
     Ok(())

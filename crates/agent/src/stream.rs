@@ -13,18 +13,18 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::Mutex;
 
-use crate::connection::Arrivals;
+use crate::connection::Traffic;
 
 /// Splits a stream.
-pub fn split(stream: Stream, arrivals: Arrivals) -> (Incoming, Outgoing) {
+pub fn split(stream: Stream, traffic: Rc<Traffic>) -> (Incoming, Outgoing) {
     let stream = Rc::new(RefCell::new(stream));
-    (Incoming { stream: stream.clone(), arrivals }, Outgoing { stream: Mutex::new(Half(stream)) })
+    (Incoming { stream: stream.clone(), traffic }, Outgoing { stream: Mutex::new(Half(stream)) })
 }
 
 /// The half that is read. Its end means that the caller has gone.
 pub struct Incoming {
     stream: Rc<RefCell<Stream>>,
-    arrivals: Arrivals,
+    traffic: Rc<Traffic>,
 }
 
 impl Incoming {
@@ -37,7 +37,7 @@ impl Incoming {
     pub async fn dropped(&self) {
         loop {
             // Made before the look, so that what arrives after it wakes.
-            let arrival = self.arrivals.notified();
+            let arrival = self.traffic.arrived.notified();
             if self.stream.borrow().get_ref().is_closed() {
                 return;
             }

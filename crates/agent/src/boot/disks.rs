@@ -65,7 +65,7 @@ impl Disk {
             options.push_str(",discard");
         }
         let options = std::ffi::CString::new(options).map_err(|error| failed(error.into()))?;
-        mount(&self.device(), on, "ext4", MountFlags::empty(), options.as_c_str()).map_err(|error| failed(error.into()))
+        mount(self.device(), on, "ext4", MountFlags::empty(), options.as_c_str()).map_err(|error| failed(error.into()))
     }
 
     /// How its file system, mounted on `mount_point`, is to grow; nothing where it fills its device.
@@ -86,12 +86,16 @@ impl Disk {
 }
 
 impl Growth {
-    /// Grows the file system while it is mounted.
-    ///
-    /// # Errors
-    /// Those of the kernel's `EXT4_IOC_RESIZE_FS`.
-    pub fn apply(&self) -> io::Result<()> {
-        Ok(rustix::fs::ext4_ioc_resize_fs(fs::File::open(&self.mount_point)?, self.blocks)?)
+    /// Grows the file system while it is mounted. Where that fails, the guest goes on with the size that it had, and the
+    /// kernel's log says why.
+    pub fn apply_or_log(&self) {
+        let grow = || -> io::Result<()> {
+            Ok(rustix::fs::ext4_ioc_resize_fs(fs::File::open(&self.mount_point)?, self.blocks)?)
+        };
+        if let Err(error) = grow() {
+            let on = self.mount_point.display();
+            drop(fs::write("/dev/kmsg", format!("<3>banger-agent: cannot grow the file system on {on}: {error}\n")));
+        }
     }
 }
 

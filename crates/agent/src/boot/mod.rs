@@ -19,7 +19,9 @@ use banger_linux::uevent::Uevents;
 use banger_protocol::boot::{Boot, PATH, serial};
 
 pub use disks::Growth;
+pub use units::{STATE, SYSTEM_UP};
 
+use crate::files::FilesError;
 use crate::guest::Guest;
 use crate::{init, serve};
 
@@ -82,7 +84,7 @@ pub enum BootError {
     },
     /// The image's `/root` could not be copied to the work disk.
     #[error("fill the work disk from the image's /root")]
-    Fill(#[source] io::Error),
+    Fill(#[source] Box<FilesError>),
     /// A file could not be written.
     #[error("write {}", path.display())]
     Write {
@@ -153,8 +155,8 @@ pub fn first_process(protocol: u32) -> Result<(), BootError> {
     match banger_linux::fork::fork().map_err(BootError::Fork)? {
         Side::Child => {
             serve::detach_from_console();
-            let guest = Guest::real(protocol, init.is_some());
-            serve::serve_port(guest, growing.into_iter().flatten().collect()).map_err(BootError::Serve)
+            let guest = Guest::real(protocol, init.is_some(), growing.into_iter().flatten().collect());
+            serve::serve_port(guest).map_err(BootError::Serve)
         }
         Side::Parent(agent) => {
             units::write(agent, Path::new("/"))?;
@@ -171,19 +173,25 @@ pub fn first_process(protocol: u32) -> Result<(), BootError> {
 
 /// Says on the console why the guest cannot come up, in the one line that the daemon looks for.
 pub fn report(error: &BootError) {
-    let mut line = format!("banger-agent: cannot boot: {error}");
-    let mut cause = std::error::Error::source(error);
+    mounts::say_on_console(&format!("banger-agent: cannot boot: {}", in_one_line(error)));
+}
+
+/// An error and all its causes.
+pub fn in_one_line(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
     while let Some(source) = cause {
-        line.push_str(&format!(": {source}"));
+        line.push_str(": ");
+        line.push_str(&source.to_string());
         cause = source.source();
     }
-    mounts::say_on_console(&line.replace('\n', " "));
+    line.replace('\n', " ")
 }
 
 /// Powers the machine off at once. Returns only where this process may not.
 pub fn power_off() {
     rustix::fs::sync();
-    drop(rustix::system::reboot(rustix::system::RebootCommand::PowerOff));
+    rustix::system::reboot(rustix::system::RebootCommand::PowerOff).ok();
 }
 
 fn read_boot() -> Result<Boot, BootError> {

@@ -1,73 +1,84 @@
-//! Commands: started, fed, listened to, signalled, and ended with their session.
+//! Commands that live as long as their caller listens: fed, listened to, signalled, and hung up on.
 
+mod hang_up;
+mod input;
 mod launch;
+mod output;
 
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Duration;
 
-use banger_linux::fd_stream::FdStream;
 use banger_linux::process::Process;
-use banger_protocol::call::{Answer, CallError, CallErrorCode, Exec, Exit};
-use banger_protocol::frame::{FrameError, HEAD, Kind};
-use bytes::{BufMut, BytesMut};
-use rustix::process::{Pid, Signal};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use banger_protocol::call::{Answer, Exec, Exit};
+use banger_protocol::frame::{FrameError, Kind};
+use tokio_util::sync::CancellationToken;
 
 use crate::guest::Guest;
 use crate::stream::{Incoming, Outgoing};
-
-/// How long a command has after SIGHUP before it is killed.
-const GRACE: Duration = Duration::from_secs(5);
-
-/// How much output is sent in one frame: with its head, one frame of the multiplexer.
-const OUTPUT: usize = 64 * 1024 - HEAD;
+use input::Input;
+pub use launch::{Started, Streams, start};
+use output::Output;
 
 /// Runs a command for as long as its caller stays.
+///
+/// # Errors
+/// Where the caller has gone; the command is then being ended.
 pub async fn run(
     guest: &Rc<Guest>,
     exec: &Exec,
     incoming: &mut Incoming,
     outgoing: &Rc<Outgoing>,
 ) -> Result<(), FrameError> {
-    let started = match launch::start(guest, exec) {
+    let Started { process, streams } = match start(guest, exec) {
         Ok(started) => started,
         Err(error) => return outgoing.answer(&Answer::Error(error)).await,
     };
-    outgoing.answer(&Answer::Started { pid: started.process.pid() }).await?;
-    let process = started.process;
-    let out = pump(started.stdout, Kind::Stdout, outgoing);
-    let err = pump(started.stderr, Kind::Stderr, outgoing);
-    let (_, _) = tokio::join!(out, err);
-    let status = process.ended().await;
-    let exit = match status {
-        Ok(Some(status)) => {
-            use std::os::unix::process::ExitStatusExt;
-            match (status.code(), status.signal()) {
-                (Some(code), _) => Exit::Code(u8::try_from(code).unwrap_or(255)),
-                (None, Some(signal)) => Exit::Signal(u8::try_from(signal).unwrap_or(0)),
-                _ => Exit::Lost,
-            }
-        }
-        _ => Exit::Lost,
-    };
-    outgoing.exit(exit).await
+    let result = attend(&process, streams, incoming, outgoing).await;
+    if result.is_err() {
+        tokio::task::spawn_local(hang_up::hang_up(process));
+    }
+    result
 }
 
-async fn pump(pipe: Option<OwnedFd>, kind: Kind, outgoing: &Outgoing) -> Result<(), FrameError> {
-    let Some(pipe) = pipe else { return Ok(()) };
-    let mut pipe = FdStream::new(pipe, Interest::READABLE).map_err(FrameError::Io)?;
-    let mut buffer = BytesMut::with_capacity(OUTPUT + HEAD);
-    loop {
-        buffer.clear();
-        buffer.put_u8(kind as u8);
-        buffer.put_u32(0);
-        let count = pipe.read_buf(&mut buffer).await.map_err(FrameError::Io)?;
-        if count == 0 {
-            return Ok(());
+/// Carries a command's streams until it has ended or its caller has gone.
+async fn attend(
+    process: &Process,
+    streams: Streams,
+    incoming: &mut Incoming,
+    outgoing: &Outgoing,
+) -> Result<(), FrameError> {
+    let (mut input, outputs) = match streams {
+        Streams::Terminal(terminal) => {
+            let output = Output::new(terminal.try_clone().map_err(FrameError::Io)?, Kind::Stdout)?;
+            (Input::terminal(terminal)?, [Some(output), None])
         }
-        let length = u32::try_from(count).unwrap_or(0).to_be_bytes();
-        buffer[1..HEAD].copy_from_slice(&length);
-        outgoing.send_encoded(&buffer).await?;
+        Streams::Pipes { stdin, stdout, stderr } => {
+            let outputs = [Some(Output::new(stdout, Kind::Stdout)?), Some(Output::new(stderr, Kind::Stderr)?)];
+            (Input::pipe(stdin)?, outputs)
+        }
+    };
+    outgoing.answer(&Answer::Started { pid: process.pid() }).await?;
+
+    let ended = CancellationToken::new();
+    let [first, second] = outputs.map(|output| output::carry(output, outgoing, &ended));
+    let end = async {
+        let exit = exit_of(process).await;
+        ended.cancel();
+        Ok(exit)
+    };
+    tokio::select! {
+        all = async { tokio::try_join!(end, first, second) } => {
+            let (exit, (), ()) = all?;
+            outgoing.exit(exit).await
+        }
+        gone = input.carry(incoming, process) => Err(gone),
     }
+}
+
+/// Waits until a command has ended, and says how.
+pub async fn exit_of(process: &Process) -> Exit {
+    use std::os::unix::process::ExitStatusExt;
+    let Ok(Some(status)) = process.ended().await else { return Exit::Lost };
+    let code = status.code().and_then(|code| u8::try_from(code).ok()).map(Exit::Code);
+    let signal = || status.signal().and_then(|signal| u8::try_from(signal).ok()).map(Exit::Signal);
+    code.or_else(signal).unwrap_or(Exit::Lost)
 }

@@ -183,9 +183,6 @@ fn destination_for(destination: &Path, name: Option<OsString>) -> Result<Destina
     }
     let typed = destination.as_os_str().as_bytes();
     let slash = typed.ends_with(b"/");
-    if slash && destination.exists() {
-        return Err(unwritten(std::io::ErrorKind::NotADirectory.into()));
-    }
     let Some(new_name) = last_component(typed) else { return Err(unwritten(std::io::ErrorKind::NotFound.into())) };
     let parent = destination.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok(Destination {

@@ -92,8 +92,9 @@ impl Tree<'_> {
     fn entry(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<(), CopyError> {
         let path = self.place(&entry.path_bytes())?;
         let attributes = self.attributes(entry);
-        if path.len() <= 1 && self.to.only_directory && entry.header().entry_type() != EntryType::Directory {
-            return Err(CopyError::NoDirectory { path: self.path(None) });
+        let is_root = path.len() == usize::from(self.to.name.is_some());
+        if is_root && self.to.only_directory && entry.header().entry_type() != EntryType::Directory {
+            return Err(CopyError::NoDirectory { path: self.path(self.to.name.as_deref()) });
         }
         let Some((name, parents)) = path.split_last() else {
             // The destination itself, which exists and stays as it is.
@@ -362,11 +363,4 @@ fn apply(fd: BorrowedFd<'_>, attributes: Attributes) -> io::Result<()> {
     }
     rustix::fs::fchmod(fd, attributes.mode)?;
     Ok(rustix::fs::futimens(fd, &attributes.times())?)
-}
-
-/// For tests of other files: unpacks into a directory under a name.
-#[cfg(test)]
-pub fn into(directory: &std::path::Path, name: &str, stream: &[u8]) -> Result<Vec<PathBuf>, CopyError> {
-    let to = Destination { directory: directory.to_owned(), name: Some(name.into()), only_directory: false };
-    unpack(&mut io::Cursor::new(stream), &to, Owners::Root)
 }

@@ -280,12 +280,13 @@ impl Actor {
     async fn go_down(&mut self, operation: &Operation, force: bool, patience: Duration) -> Result<(), VmError> {
         let context = Arc::clone(&self.context);
         let mut errors = Vec::new();
-        if let (Some(running), false) = (&self.running, force) {
-            let ask =
-                stop::ask(&context, &*running.instance, running.guest.as_ref(), &running.ended, patience, operation);
+        // No watcher of this run may open a session beside the one that the stop may need.
+        let running = self.running.take();
+        if let (Some(Running { instance, guest, ended, watchers }), false) = (running, force) {
+            drop(watchers);
             let ask = async {
                 tokio::select! {
-                    () = ask => {}
+                    () = stop::ask(&context, &*instance, guest, &ended, patience, operation) => {}
                     // Not given up, but hurried: a kill came.
                     () = operation.cancelled() => {}
                 }
@@ -293,7 +294,6 @@ impl Actor {
             };
             errors.extend(context.step(Step::PowerOff, ask).await.err());
         }
-        self.running = None;
         errors.extend(release(&context, &self.definition.id, &self.definition.name, operation).await);
         if errors.is_empty() {
             errors.extend(self.advance(operation, Step::RecordStopped, Event::Ended { reason: None }).await.err());
