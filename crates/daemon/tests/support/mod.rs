@@ -194,7 +194,11 @@ pub enum Verb {
 impl Verb {
     /// Does it.
     pub async fn run(self, daemon: Arc<Daemon>) -> Result<View, VmError> {
-        let (operation, _) = Operation::begin("test", "one");
+        self.run_as(daemon, Operation::begin("test", "one").0).await
+    }
+
+    /// Does it as this operation.
+    pub async fn run_as(self, daemon: Arc<Daemon>, operation: Operation) -> Result<View, VmError> {
         let handle = || daemon.registry.find("one");
         match self {
             Verb::Create => {
