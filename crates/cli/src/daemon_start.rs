@@ -86,11 +86,6 @@ impl StartError {
             StartError::Launch(_) | StartError::Wait(_) => None,
         }
     }
-
-    /// An exit code of its own, where it has one.
-    pub fn exit_code(&self) -> Option<u8> {
-        None
-    }
 }
 
 /// Starts a daemon unless one listens, and returns when one does.

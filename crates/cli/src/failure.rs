@@ -134,7 +134,6 @@ impl Failure {
                     code => code.exit_code(),
                 }
             }
-            Failure::Start(error) => error.exit_code().unwrap_or(general),
             _ => general,
         }
     }

@@ -109,18 +109,16 @@ fn tar_streams_come_and_go() {
     let fake = guest::start();
     let here = tempfile::tempdir().unwrap();
     make_tree(&here.path().join("tree"));
-    let packed =
-        tool("/bin/tar", &["-c", "-C", here.path().to_str().unwrap(), "tree"]).stdout(Stdio::piped()).spawn().unwrap();
-    let child = fake.banger(&["cp", "-", "devbox:/data"]).stdin(packed.stdout.unwrap()).spawn().unwrap();
+    sh(here.path(), "tar -cf tree.tar tree");
+    let packed = fs::File::open(here.path().join("tree.tar")).unwrap();
+    let child = fake.banger(&["cp", "-", "devbox:/data"]).stdin(packed).spawn().unwrap();
     assert_eq!(wait(child).code, Some(0));
     assert_eq!(describe(&root(&fake).join("data/tree")), describe(&here.path().join("tree")));
-    let child =
-        fake.banger(&["cp", "devbox:/data/tree", "-"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-    fs::create_dir(here.path().join("out")).unwrap();
-    let out = here.path().join("out");
-    let mut unpack = tool("/bin/tar", &["-xp", "-C", out.to_str().unwrap()]);
-    assert!(unpack.stdin(child.stdout.unwrap()).status().unwrap().success());
-    assert_eq!(describe(&out.join("tree")), describe(&here.path().join("tree")));
+    let packed = fs::File::create(here.path().join("out.tar")).unwrap();
+    let child = fake.banger(&["cp", "devbox:/data/tree", "-"]).stdin(Stdio::null()).stdout(packed).spawn().unwrap();
+    assert_eq!(wait(child).code, Some(0));
+    sh(here.path(), "mkdir out && tar -xpf out.tar -C out");
+    assert_eq!(describe(&here.path().join("out/tree")), describe(&here.path().join("tree")));
     let mut broken =
         fake.banger(&["cp", "-", "devbox:/data"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     broken.stdin.take().unwrap().write_all(&[b'x'; 2000]).unwrap();

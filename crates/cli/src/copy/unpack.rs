@@ -256,7 +256,7 @@ impl Tree<'_> {
         timed.map_err(|errno| self.failed(Some(name), errno))?;
         if let Some((uid, gid)) = attributes.owner {
             let owned = rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
-            owned.map_err(|errno| self.failed(Some(name), errno))?;
+            permitted(owned).map_err(|errno| self.failed(Some(name), errno))?;
         }
         Ok(())
     }
@@ -356,10 +356,15 @@ fn copy_with_holes(from: &mut impl Read, to: &mut File, size: u64) -> Result<u64
     }
 }
 
+/// Only root can give files away; for others, as with tar(1) and `cp -a`, they stay their own.
+fn permitted(result: Result<(), Errno>) -> Result<(), Errno> {
+    if result == Err(Errno::PERM) { Ok(()) } else { result }
+}
+
 /// Owner first: changing it may clear bits of the mode.
 fn apply(fd: BorrowedFd<'_>, attributes: Attributes) -> io::Result<()> {
     if let Some((uid, gid)) = attributes.owner {
-        rustix::fs::fchown(fd, Some(uid), Some(gid))?;
+        permitted(rustix::fs::fchown(fd, Some(uid), Some(gid)))?;
     }
     rustix::fs::fchmod(fd, attributes.mode)?;
     Ok(rustix::fs::futimens(fd, &attributes.times())?)
