@@ -187,16 +187,19 @@ fn file(name: &str) -> Vec<u8> {
 
 /// Has a guest send this stream for `devbox:/tree`, into `into/tree`.
 fn receive(into: &Path, stream: &[u8]) -> Ran {
-    let stream = stream.to_vec();
-    let fake = Fake::start(move |request| {
+    give(stream.to_vec()).run(&["cp", "devbox:/tree", into.to_str().unwrap()])
+}
+
+/// A guest that sends this stream, whatever it is asked for.
+fn give(stream: Vec<u8>) -> Fake {
+    Fake::start(move |request| {
         let mut frames = request.upgrade();
         frames.send(Kind::Message, r#"{"answer":"done"}"#);
         for piece in stream.chunks(100_000) {
             frames.send(Kind::Data, piece);
         }
         frames.send(Kind::Data, "");
-    });
-    fake.run(&["cp", "devbox:/tree", into.to_str().unwrap()])
+    })
 }
 
 #[test]
@@ -274,6 +277,16 @@ fn a_device_as_destination_is_left_alone() {
     let ran = receive(outer.path(), &file("tree"));
     assert_eq!(ran.code, Some(1));
     assert!(ran.stderr.contains("is in the way: it is a device, pipe or socket\n"), "{ran:?}");
+}
+
+#[test]
+fn what_is_in_the_guests_root_comes_without_a_name() {
+    let outer = tempfile::tempdir().unwrap();
+    let stream = [directory("./"), directory("./etc/"), file("./etc/x"), file("./y")].concat();
+    let fake = give(stream);
+    let ran = fake.run(&["cp", "devbox:/", outer.path().join("new").to_str().unwrap()]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(sh(outer.path(), "find . -type f | sort"), "./new/etc/x\n./new/y\n");
 }
 
 #[test]
