@@ -1,2 +1,121 @@
-//! placeholder
-fn main() {}
+//! `bangerd`: reads its environment and its arguments, sets up its log, and serves. All else is in the library.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use bangerd::api::error::chain;
+use bangerd::operation::fault::Faults;
+use bangerd::paths::{Paths, agent_candidates};
+use bangerd::serve::{Daemon, Options};
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// The manager of banger's virtual machines. It stays in the foreground; `banger` starts one where none runs.
+#[derive(Debug, Parser)]
+#[command(version, about, long_about = None)]
+struct Arguments {
+    /// Write `ready` to this file descriptor once requests are taken, or what went wrong.
+    #[arg(long, value_name = "N")]
+    ready_fd: Option<i32>,
+    /// The agent that guests are given.
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
+    /// Run guests' agents on this host instead of VMs. For tests.
+    #[arg(long, hide = true)]
+    fake_vmm: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let ready = match arguments.ready_fd.map(banger_linux::process::inherited).transpose() {
+        Ok(ready) => ready.map(File::from),
+        Err(error) => return fail(None, &format!("cannot use the descriptor of --ready-fd: {error}"), "leave it out"),
+    };
+    let paths = paths();
+    if let Err(error) = set_up_log(&paths) {
+        let help = "run it as root, or set BANGER_STATE_DIR and BANGER_RUNTIME_DIR to directories of your own";
+        return fail(ready, &format!("cannot open the log {}: {error}", paths.log().display()), help);
+    }
+    let Some(agent) = arguments.agent.or_else(find_agent) else {
+        return fail(ready, "cannot find the file banger-agent", "put it beside bangerd, or name it with --agent");
+    };
+    let options = Options { paths, agent, fake_vmm: arguments.fake_vmm, faults: Faults::default() };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return fail(ready, &format!("cannot start the event loop: {error}"), "look at the limits of the host");
+        }
+    };
+    let ended = runtime.block_on(async {
+        let daemon = match Daemon::start(options).await {
+            Ok(daemon) => daemon,
+            Err(error) => return Err((error, ready)),
+        };
+        daemon.serve(ready).await.map_err(|error| (error, None))
+    });
+    // Streams of commands and work on blocking threads may still be there; they end with the process.
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((error, ready)) => fail(ready, &chain(&error), error.help()),
+    }
+}
+
+fn paths() -> Paths {
+    let usual = Paths::default();
+    #[expect(clippy::disallowed_methods, reason = "this is main.rs")]
+    let place = |name: &str, usual: PathBuf| std::env::var_os(name).map_or(usual, PathBuf::from);
+    Paths {
+        state: place("BANGER_STATE_DIR", usual.state),
+        runtime: place("BANGER_RUNTIME_DIR", usual.runtime),
+        config: place("BANGER_CONFIG", usual.config),
+    }
+}
+
+fn find_agent() -> Option<PathBuf> {
+    let daemon = std::env::current_exe().ok()?;
+    agent_candidates(&daemon).into_iter().find(|candidate| candidate.is_file())
+}
+
+/// The log's size at which a starting daemon puts it aside, in bytes.
+const LONG_LOG: u64 = 16 * 1024 * 1024;
+
+fn set_up_log(paths: &Paths) -> std::io::Result<()> {
+    std::fs::create_dir_all(&paths.state)?;
+    let log = paths.log();
+    if std::fs::metadata(&log).is_ok_and(|log| log.len() > LONG_LOG) {
+        std::fs::rename(&log, log.with_extension("log.1"))?;
+    }
+    let file = open_log(&log)?;
+    #[expect(clippy::disallowed_methods, reason = "this is main.rs")]
+    let wanted = std::env::var("BANGER_LOG").ok();
+    let wanted = wanted.as_deref().unwrap_or("info");
+    let filter = EnvFilter::try_new(wanted).unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(file))
+        .with(tracing_subscriber::fmt::layer().compact().with_writer(std::io::stderr))
+        .init();
+    Ok(())
+}
+
+fn open_log(path: &Path) -> std::io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+}
+
+/// Says why it cannot run, to whoever waits for it and on standard error.
+fn fail(ready: Option<File>, error: &str, help: &str) -> ExitCode {
+    let text = format!("error: {error}\nhelp: {help}\n");
+    tracing::error!(error, "the daemon ends");
+    if let Some(mut ready) = ready {
+        // Who waited may have gone.
+        drop(ready.write_all(text.as_bytes()));
+    }
+    drop(std::io::stderr().write_all(text.as_bytes()));
+    ExitCode::FAILURE
+}

@@ -56,12 +56,16 @@ impl AsyncRead for FdStream {
         loop {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
             let unfilled = buffer.initialize_unfilled();
+            // The event loop remembers a hang-up for ever: where one was seen and there is nothing to read, this is the end,
+            // and to try again would spin, even if a device has a new peer by now.
+            let hung_up = guard.ready().is_read_closed();
             match guard.try_io(|fd| Ok(rustix::io::read(fd, unfilled)?)) {
                 Ok(Ok(count)) => {
                     buffer.advance(count);
                     return Poll::Ready(Ok(()));
                 }
                 Ok(Err(error)) => return Poll::Ready(Err(error)),
+                Err(_would_block) if hung_up => return Poll::Ready(Ok(())),
                 Err(_would_block) => {}
             }
         }
@@ -72,8 +76,10 @@ impl AsyncWrite for FdStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = ready!(self.fd.poll_write_ready(cx))?;
+            let hung_up = guard.ready().is_write_closed();
             match guard.try_io(|fd| Ok(rustix::io::write(fd, buffer)?)) {
                 Ok(result) => return Poll::Ready(result),
+                Err(_would_block) if hung_up => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
                 Err(_would_block) => {}
             }
         }

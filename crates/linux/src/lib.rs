@@ -2,7 +2,17 @@
 //!
 //! The only crate with `unsafe`; each block says why it is sound. Programs are started here and nowhere else.
 
+pub mod dir_watch;
+pub mod edge;
+pub mod entropy;
 pub mod fd_stream;
 pub mod file;
+pub mod fork;
+pub mod host;
 pub mod kvm;
+pub mod power;
 pub mod process;
+pub mod session;
+pub mod tsc;
+pub mod uevent;
+pub mod wall_clock;

@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -26,6 +26,8 @@ pub enum Program {
     Mmdebstrap,
     /// `/sbin/mke2fs`.
     Mke2fs,
+    /// `/sbin/debugfs`, to set what mke2fs cannot.
+    Debugfs,
     /// `/usr/bin/git`, which the command line asks for the files of a checkout.
     Git,
     /// `bangerd`; the command line starts one where none runs.
@@ -46,6 +48,7 @@ impl Program {
             Program::Unshare => Path::new("/usr/bin/unshare"),
             Program::Mmdebstrap => Path::new("/usr/bin/mmdebstrap"),
             Program::Mke2fs => Path::new("/sbin/mke2fs"),
+            Program::Debugfs => Path::new("/sbin/debugfs"),
             Program::Git => Path::new("/usr/bin/git"),
             Program::Daemon(path) | Program::Agent(path) | Program::StandIn(path) | Program::Command(path) => path,
         }
@@ -342,6 +345,16 @@ impl Leash {
         self.process = None;
         Ok(status)
     }
+
+    /// The process, as long as it is on the leash.
+    pub fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
+    }
+
+    /// Lets the process run on without a leash.
+    pub fn release(mut self) -> Option<Process> {
+        self.process.take()
+    }
 }
 
 impl Drop for Leash {
@@ -349,8 +362,10 @@ impl Drop for Leash {
         if let Some(process) = &self.process
             && process.signal(Signal::KILL).is_ok()
         {
-            // A killed child ends in no time; the error of a failed wait has nowhere to go.
-            drop(process.reap());
+            // A killed child ends in no time. Waited for by poll, because `ended` may have made the pidfd one that does not
+            // block. The error of a failed wait has nowhere to go.
+            let mut fds = [rustix::event::PollFd::new(&process.pidfd, rustix::event::PollFlags::IN)];
+            drop(rustix::event::poll(&mut fds, None).map(|_| process.reap()));
         }
     }
 }
@@ -466,6 +481,22 @@ fn start_time_field(stat: &[u8]) -> Option<u64> {
     std::str::from_utf8(field).ok()?.parse().ok()
 }
 
+/// Takes a descriptor that this process was started with, under its number. It is not passed on to further programs.
+///
+/// # Errors
+/// Where there is no such descriptor, or it is one of the standard streams.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    if number <= 2 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: borrowed only to ask the kernel whether it is open; a number that is not gives EBADF.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC)?;
+    // SAFETY: it is open, it came from whoever started this process, and by this function's contract the caller takes it
+    // once and before anything else could have opened a descriptor of that number.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// The number under which an inherited descriptor is known to the program.
 pub fn number(fd: &OwnedFd) -> RawFd {
     fd.as_raw_fd()
@@ -514,6 +545,24 @@ mod tests {
         let pid = leash.process.as_ref().unwrap().pid();
         drop(leash);
         assert!(matches!(Process::open(pid, None), Err(ProcessError::Gone { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_dropped_leash_reaps_what_somebody_waited_for() {
+        let leash = Leash::start(shell("sleep 60")).unwrap();
+        let pid = leash.process().unwrap().pid();
+        let waited = tokio::time::timeout(std::time::Duration::from_millis(10), leash.process().unwrap().ended()).await;
+        assert!(waited.is_err());
+        drop(leash);
+        assert!(matches!(Process::open(pid, None), Err(ProcessError::Gone { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_released_process_runs_on() {
+        let process = Leash::start(shell("sleep 60")).unwrap().release().unwrap();
+        assert!(!process.has_ended());
+        process.signal(Signal::KILL).unwrap();
+        process.ended().await.unwrap();
     }
 
     #[test]

@@ -1,1 +1,19 @@
-//! placeholder
+//! VMs: from a request to a machine, through its life, to nothing left.
+//!
+//! One task owns one VM ([`actor`]); everything else sends to its queue and reads what it publishes.
+
+pub mod actor;
+pub mod definition;
+pub mod error;
+pub mod identity;
+pub mod registry;
+pub mod spec;
+pub mod state;
+
+mod create;
+mod recover;
+mod release;
+mod remove;
+mod start;
+mod stop;
+mod watch;

@@ -4,11 +4,20 @@
 //! `select`, a program in `banger-linux/src/process.rs`'s allow-list. A driver says what it can do in its
 //! [`Capabilities`]; nobody asks for its name.
 
-use std::path::PathBuf;
+pub mod fake;
+pub mod qemu;
+pub mod select;
+
+use std::io;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use banger_linux::process::Process;
+use banger_linux::process::{Process, ProcessError};
 use tokio::io::{AsyncRead, AsyncWrite};
+
+/// The record of a VMM's process in its machine's runtime directory, whichever driver started it; see
+/// [`banger_linux::process::Launch::pid_file`].
+pub const PID_FILE: &str = "vmm.pid";
 
 /// All that a VMM needs to know to run one VM. Made by `vm/start.rs` from a record, the same way every time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,9 +26,9 @@ pub struct Machine {
     pub id: String,
     /// A directory of this VM's own for sockets and pid records; it goes when the VM stops.
     pub runtime_dir: PathBuf,
-    /// The uncompressed kernel, an ELF file with a PVH entry.
+    /// The uncompressed kernel, an ELF file with a PVH entry. Readable by every user: the VMM has an own one.
     pub kernel: PathBuf,
-    /// The initramfs for this VM and this boot.
+    /// The initramfs for this VM and this boot. The driver may append zeros to it and give it to the VM's user.
     pub initramfs: PathBuf,
     /// The kernel's command line.
     pub cmdline: String,
@@ -134,6 +143,14 @@ pub enum VmmError {
         /// Its reason.
         reason: String,
     },
+    /// It did not answer in time.
+    #[error("cannot {attempted}: the VMM did not answer within {seconds} s")]
+    Silent {
+        /// What was attempted.
+        attempted: &'static str,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// It could not be spoken to.
     #[error("cannot {attempted} for the VMM")]
     Io {
@@ -141,9 +158,26 @@ pub enum VmmError {
         attempted: String,
         /// Why it failed.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The process could not be started or watched.
     #[error(transparent)]
     Process(#[from] banger_linux::process::ProcessError),
+}
+
+/// The VMM's process that [`PID_FILE`] names, if it lives.
+fn recorded(machine: &Machine) -> Result<Process, VmmError> {
+    match Process::recorded(&machine.runtime_dir.join(PID_FILE)) {
+        // One that has ended but that nobody has reaped can still be taken hold of.
+        Ok(process) if process.has_ended() => Err(VmmError::Gone),
+        Ok(process) => Ok(process),
+        Err(ProcessError::Gone { .. }) => Err(VmmError::Gone),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Names what was attempted, and on what.
+fn failed(act: &str, path: &Path) -> impl FnOnce(io::Error) -> VmmError {
+    let attempted = format!("{act} {}", path.display());
+    move |source| VmmError::Io { attempted, source }
 }

@@ -1,0 +1,51 @@
+# What one does with this repository. `make help` lists it.
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+ARGS    ?=
+
+target := $(or $(CARGO_TARGET_DIR),target)
+# Where the three programs lie side by side, as they would be installed.
+bin    := $(target)/banger/bin
+# The agent must run in any guest, with whatever C library or none, so it is the one program that is linked statically.
+static := x86_64-unknown-linux-gnu
+
+.PHONY: help quickstart build check test bench-create bench-channel install uninstall clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+quickstart: ## from nothing to a command's output from inside a virtual machine (root)
+	@scripts/quickstart
+
+build: ## the three programs, in release mode
+	@cargo build --release --locked --quiet -p banger -p bangerd
+	@RUSTFLAGS='-C target-feature=+crt-static' cargo build --profile agent --locked --quiet -p banger-agent --target $(static)
+	@install -d $(bin)
+	@install -C $(target)/release/banger $(target)/release/bangerd $(target)/$(static)/agent/banger-agent $(bin)
+
+check: ## format, lints, style, licences; nothing is started
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	python3 -m unittest discover --quiet --start-directory tests/style
+	scripts/check-licences
+
+test: ## every test that can run here; the last line has the totals (guests need root)
+	@scripts/test $(ARGS)
+
+bench-create: build ## time from create to the first command's output, against bare QEMU; ARGS="--runs N [--json]" (root)
+	@python3 bench/create.py $(ARGS)
+
+bench-channel: build ## commands and copies through banger against the bare channel; ARGS="--runs N [--json]" (root)
+	@python3 bench/channel.py $(ARGS)
+
+install: build ## into PREFIX (/usr/local); honours DESTDIR
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(bin)/banger $(bin)/bangerd
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/libexec/banger $(bin)/banger-agent
+
+uninstall: ## exactly what install put there; VMs, images and logs stay
+	rm -f $(DESTDIR)$(PREFIX)/bin/banger $(DESTDIR)$(PREFIX)/bin/bangerd $(DESTDIR)$(PREFIX)/libexec/banger/banger-agent
+	-rmdir --ignore-fail-on-non-empty $(DESTDIR)$(PREFIX)/libexec/banger
+
+clean: ## everything that was built; VMs, images and logs stay
+	cargo clean

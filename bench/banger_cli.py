@@ -1,0 +1,90 @@
+"""banger as the bench sees it: a command line, its output, and what /proc says of the VMM that it started."""
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from bare import Artefacts
+
+ROOT = Path(__file__).resolve().parents[1]
+BANGER = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "banger/bin/banger"
+STATE = Path(os.environ.get("BANGER_STATE_DIR", "/var/lib/banger"))
+RUNTIME = Path(os.environ.get("BANGER_RUNTIME_DIR", "/run/banger"))
+
+
+def banger(*args):
+    """Runs a command, which must succeed, and returns its output."""
+    return subprocess.run([BANGER, *args], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True).stdout
+
+
+def banger_json(*args):
+    return json.loads(banger("-o", "json", *args))
+
+
+def ensure_image():
+    """The default image; built where there is none."""
+    images = banger_json("image", "ls")
+    if not images:
+        subprocess.run([BANGER, "image", "build"], check=True)
+        images = banger_json("image", "ls")
+    return next(image for image in images if image["default"])
+
+
+@dataclass
+class ColdRun:
+    """One cold create to the first byte of its command's output."""
+
+    seconds: float
+    stages: dict
+    total: float
+
+
+def cold_run(name):
+    """`banger run --rm`: wall time from the start of the command line to the first byte that the guest's command prints."""
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [BANGER, "--timings", "--quiet", "-o", "json", "run", "--rm", "--name", name, "--", "echo", "hello"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    first = process.stdout.read(1)
+    seconds = time.perf_counter() - began
+    _, errors = process.communicate()
+    if first != b"h" or process.returncode != 0:
+        raise SystemExit(f"banger run failed: {errors.decode()}")
+    timings = json.loads(errors.decode().splitlines()[-1])
+    return ColdRun(seconds, {stage["stage"]: stage["micros"] / 1e6 for stage in timings["stages"]}, timings["micros"] / 1e6)
+
+
+def artefacts(image, keep: Path):
+    """What banger boots a VM from, taken from a VM that it runs: the kernel and its command line, the initramfs with the
+    agent, the image's disks, the kind of machine and its sizes. Copies what goes with the VM into `keep`."""
+    vm = banger_json("create", "bench-probe")
+    try:
+        if isinstance(vm, list):
+            vm = vm[0]
+        words = Path(f"/proc/{vm['pid']}/cmdline").read_text().split("\0")
+        after = lambda option: words[words.index(option) + 1]
+        # banger passes open files, whose names say nothing to others.
+        for option, name in (("-kernel", "vmlinux"), ("-initrd", "initramfs")):
+            shutil.copyfile(after(option).replace("/dev/fd/", f"/proc/{vm['pid']}/fd/"), keep / name)
+        directory = STATE / "images" / image["id"]
+        return Artefacts(
+            kernel=str(keep / "vmlinux"),
+            initramfs=str(keep / "initramfs"),
+            append=after("-append"),
+            root=str(directory / "root.ext4"),
+            work=str(directory / "work-seed.ext4"),
+            cpus=vm["cpus"],
+            memory_mib=vm["memory"] >> 20,
+            work_size=vm["disk"],
+            machine=after("-M"),
+            accelerator=after("-accel"),
+            cpu_model=after("-cpu"),
+        ), words
+    finally:
+        banger("rm", "--force", "bench-probe")

@@ -1,0 +1,222 @@
+//! The guest's first process: from a bare kernel to the distribution's init, with the agent beside it.
+//!
+//! The order is what makes it quick and safe: modules, disks, identity, file systems grown, then one fork. What fails
+//! here is said in one line on the console, and the machine is powered off.
+
+mod disks;
+mod fill;
+mod identity;
+mod mounts;
+mod units;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use banger_linux::fork::Side;
+use banger_linux::process::{Launch, ProcessError, Program, Stream};
+use banger_linux::uevent::Uevents;
+use banger_protocol::boot::{Boot, PATH, serial};
+
+pub use disks::Growth;
+pub use units::{STATE, SYSTEM_UP};
+
+use crate::files::FilesError;
+use crate::guest::Guest;
+use crate::{init, serve};
+
+/// How long the disks may take to appear. Far over what was ever seen: it ends a boot that would hang for ever.
+const DISKS_APPEAR_WITHIN: Duration = Duration::from_secs(30);
+
+/// Where the root disk is mounted before it becomes `/`.
+const NEW_ROOT: &str = "/newroot";
+
+/// Where a distribution keeps its init, by likelihood.
+const INITS: [&str; 3] = ["/sbin/init", "/usr/lib/systemd/systemd", "/etc/init"];
+
+/// Why the guest cannot come up.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// A file system of the kernel's own could not be mounted.
+    #[error("mount {kind} on {on}")]
+    MountKernel {
+        /// Its type.
+        kind: &'static str,
+        /// Where.
+        on: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The boot file is missing or broken.
+    #[error("read {PATH}")]
+    ReadBoot(#[source] io::Error),
+    /// A module does not load.
+    #[error("load module {module}")]
+    LoadModule {
+        /// Its path in the initramfs.
+        module: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel's announcements cannot be heard.
+    #[error("listen for devices")]
+    Listen(#[source] io::Error),
+    /// A disk did not appear.
+    #[error("find a disk with the serial number {serial}: none appeared within {} s", DISKS_APPEAR_WITHIN.as_secs())]
+    NoDisk {
+        /// Its serial number.
+        serial: &'static str,
+    },
+    /// A disk could not be mounted.
+    #[error("mount the {serial} disk {device} as ext4 on {on}")]
+    MountDisk {
+        /// Its serial number.
+        serial: &'static str,
+        /// Its device file.
+        device: String,
+        /// Where.
+        on: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The image's `/root` could not be copied to the work disk.
+    #[error("fill the work disk from the image's /root")]
+    Fill(#[source] Box<FilesError>),
+    /// A file could not be written.
+    #[error("write {}", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel did not take the host name.
+    #[error("set the host name {name}")]
+    HostName {
+        /// The name.
+        name: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The root disk could not become `/`.
+    #[error("make the root disk the root")]
+    SwitchRoot(#[source] io::Error),
+    /// The agent's own process could not be made.
+    #[error("fork the agent")]
+    Fork(#[source] io::Error),
+    /// The agent cannot serve.
+    #[error("serve the channel")]
+    Serve(#[source] io::Error),
+    /// The distribution's init does not start.
+    #[error("execute {init}")]
+    Init {
+        /// Its path.
+        init: &'static str,
+        /// Why.
+        #[source]
+        source: ProcessError,
+    },
+}
+
+/// Brings the guest up and goes on as its init, or as the agent in the process forked from this one. Returns where that
+/// fails; the machine can then only be powered off.
+///
+/// # Errors
+/// Every [`BootError`].
+pub fn first_process(protocol: u32) -> Result<(), BootError> {
+    mounts::mount_kernel_file_systems()?;
+    let boot = read_boot()?;
+    identity::set_clock(&boot.identity);
+    identity::stir_in(&boot.identity.entropy);
+    // Before the modules: what they find is announced.
+    let devices = Uevents::open().map_err(BootError::Listen)?;
+    load_modules(&boot.modules)?;
+
+    let deadline = Instant::now() + DISKS_APPEAR_WITHIN;
+    let root = disks::find(&devices, serial::ROOT, deadline)?;
+    let work = disks::find(&devices, serial::WORK, deadline)?;
+    root.mount(Path::new(NEW_ROOT))?;
+    let work_point = Path::new(NEW_ROOT).join("root");
+    if boot.fill_work_disk {
+        fill::mount_filled(&work, &work_point)?;
+    } else {
+        work.mount(&work_point)?;
+    }
+    identity::write(&boot.identity, Path::new(NEW_ROOT))?;
+    mounts::switch_root(Path::new(NEW_ROOT)).map_err(BootError::SwitchRoot)?;
+    let growing = [root.growth(Path::new("/")), work.growth(Path::new("/root"))];
+
+    let init = INITS.into_iter().find(|path| Path::new(path).exists());
+    match banger_linux::fork::fork().map_err(BootError::Fork)? {
+        Side::Child => {
+            serve::detach_from_console();
+            let guest = Guest::real(protocol, init.is_some(), growing.into_iter().flatten().collect());
+            serve::serve_port(guest).map_err(BootError::Serve)
+        }
+        Side::Parent(agent) => {
+            units::write(agent, Path::new("/"))?;
+            match init {
+                Some(init) => Err(BootError::Init { init, source: become_init(init) }),
+                None => {
+                    init::supervise(agent);
+                    Ok(())
+                }
+            }
+        }
+    }
+}
+
+/// Says on the console why the guest cannot come up, in the one line that the daemon looks for.
+pub fn report(error: &BootError) {
+    mounts::say_on_console(&format!("banger-agent: cannot boot: {}", in_one_line(error)));
+}
+
+/// An error and all its causes.
+pub fn in_one_line(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        line.push_str(": ");
+        line.push_str(&source.to_string());
+        cause = source.source();
+    }
+    line.replace('\n', " ")
+}
+
+/// Powers the machine off at once. Returns only where this process may not.
+pub fn power_off() {
+    rustix::fs::sync();
+    rustix::system::reboot(rustix::system::RebootCommand::PowerOff).ok();
+}
+
+fn read_boot() -> Result<Boot, BootError> {
+    let text = std::fs::read(PATH).map_err(BootError::ReadBoot)?;
+    serde_json::from_slice(&text).map_err(|error| BootError::ReadBoot(error.into()))
+}
+
+fn load_modules(modules: &[String]) -> Result<(), BootError> {
+    for module in modules {
+        let load = || {
+            let file = std::fs::File::open(module)?;
+            match rustix::system::finit_module(file, c"", 0) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+                Err(error) => Err(io::Error::from(error)),
+            }
+        };
+        load().map_err(|source| BootError::LoadModule { module: module.clone(), source })?;
+    }
+    Ok(())
+}
+
+fn become_init(path: &'static str) -> ProcessError {
+    let mut launch = Launch::new(Program::Command(path.into()), std::iter::empty::<&str>());
+    // What the kernel itself gives an init.
+    launch.env = vec![("HOME".into(), "/".into()), ("TERM".into(), "linux".into())];
+    (launch.stdin, launch.stdout, launch.stderr) = (Stream::Inherit, Stream::Inherit, Stream::Inherit);
+    banger_linux::process::Process::replace(launch)
+}

@@ -1,0 +1,62 @@
+//! What a command says, on its way to the caller.
+
+use std::os::fd::OwnedFd;
+
+use banger_linux::fd_stream::FdStream;
+use banger_protocol::frame::{FrameError, HEAD, Kind};
+use bytes::{BufMut, BytesMut};
+use tokio::io::{AsyncReadExt, Interest};
+use tokio_util::sync::CancellationToken;
+
+use crate::stream::Outgoing;
+
+/// How much is sent in one frame: with its head, one frame of the multiplexer.
+pub const CHUNK: usize = 64 * 1024 - HEAD;
+
+/// One of a command's output streams.
+#[derive(Debug)]
+pub struct Output {
+    stream: FdStream,
+    kind: Kind,
+}
+
+impl Output {
+    /// Takes our end of a pipe or terminal.
+    pub fn new(fd: OwnedFd, kind: Kind) -> Result<Output, FrameError> {
+        Ok(Output { stream: FdStream::new(fd, Interest::READABLE).map_err(FrameError::Io)?, kind })
+    }
+}
+
+/// Sends output until it ends, or until the command has ended and all that it said is sent: what it left behind in the
+/// background may hold the stream open for ever. No more is read than the caller takes.
+pub async fn carry(output: Option<Output>, outgoing: &Outgoing, ended: &CancellationToken) -> Result<(), FrameError> {
+    let Some(mut output) = output else { return Ok(()) };
+    // Most commands say little: room for more is made when there is more.
+    let mut frame = BytesMut::with_capacity(4096);
+    loop {
+        frame.clear();
+        frame.put_u8(output.kind as u8);
+        frame.put_u32(0);
+        let count = tokio::select! {
+            biased;
+            count = output.stream.read_buf(&mut frame) => count,
+            () = ended.cancelled() => read_at_once(&output.stream, &mut frame),
+        };
+        // A terminal whose other side is closed fails to be read: its way of ending.
+        let Ok(count @ 1..) = count else { return Ok(()) };
+        let length = u32::try_from(count).map_err(|_| FrameError::TooLong(count))?;
+        frame[1..HEAD].copy_from_slice(&length.to_be_bytes());
+        outgoing.send_encoded(&frame).await?;
+        if frame.len() == frame.capacity() && frame.capacity() < CHUNK + HEAD {
+            frame = BytesMut::with_capacity(CHUNK + HEAD);
+        }
+    }
+}
+
+/// Asks the kernel and not the event loop, which may not have heard yet of what is there.
+fn read_at_once(stream: &FdStream, frame: &mut BytesMut) -> std::io::Result<usize> {
+    frame.resize(CHUNK + HEAD, 0);
+    let count = rustix::io::read(stream, &mut frame[HEAD..])?;
+    frame.truncate(HEAD + count);
+    Ok(count)
+}

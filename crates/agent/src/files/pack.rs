@@ -1,0 +1,179 @@
+//! Files made into a tar stream.
+
+use std::collections::HashMap;
+use std::fs::{self, File, Metadata};
+use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use tar::{Builder, EntryType, Header};
+
+use super::FilesError;
+
+/// How much is read from a file at once.
+const READ: usize = 256 * 1024;
+
+/// What is packed.
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    /// What it is called in the stream.
+    name: PathBuf,
+    metadata: Metadata,
+}
+
+impl Source {
+    /// Finds it. A link named here means what it points to; those found below stay links. What has no name of its own, as
+    /// `/`, is called `.`.
+    ///
+    /// # Errors
+    /// [`FilesError::Read`] where there is nothing.
+    pub fn find(path: &Path) -> Result<Source, FilesError> {
+        let failed = |source| FilesError::Read { path: path.display().to_string(), source };
+        let metadata = fs::metadata(path).map_err(failed)?;
+        let name = path.file_name().map_or(PathBuf::from("."), PathBuf::from);
+        Ok(Source { path: path.to_owned(), name, metadata })
+    }
+
+    /// A directory of which only the contents count.
+    ///
+    /// # Errors
+    /// [`FilesError::Read`] where there is nothing.
+    pub fn contents(path: &Path) -> Result<Source, FilesError> {
+        Source::find(path).map(|source| Source { name: ".".into(), ..source })
+    }
+}
+
+/// Packs a file, or a directory with all that it holds.
+///
+/// # Errors
+/// [`FilesError`]; the stream is then cut off.
+pub fn pack(source: &Source, to: &mut impl Write) -> Result<(), FilesError> {
+    let mut packer = Packer { builder: Builder::new(to), links: HashMap::new() };
+    packer.add(&source.path, &source.name, &source.metadata)?;
+    packer.builder.finish().map_err(FilesError::Stream)
+}
+
+struct Packer<W: Write> {
+    builder: Builder<W>,
+    /// Where a file with more than one name is in the stream, by device and inode.
+    links: HashMap<(u64, u64), PathBuf>,
+}
+
+impl<W: Write> Packer<W> {
+    fn add(&mut self, path: &Path, name: &Path, metadata: &Metadata) -> Result<(), FilesError> {
+        let read = |source| FilesError::Read { path: path.display().to_string(), source };
+        let kind = metadata.file_type();
+        if kind.is_socket() {
+            return Ok(());
+        }
+        if !kind.is_dir() && metadata.nlink() > 1 {
+            let key = (metadata.dev(), metadata.ino());
+            if let Some(first) = self.links.get(&key) {
+                let mut header = header(metadata, EntryType::Link);
+                return self.builder.append_link(&mut header, name, first).map_err(FilesError::Stream);
+            }
+            self.links.insert(key, name.to_owned());
+        }
+        if kind.is_dir() {
+            self.directory(path, name, metadata)
+        } else if kind.is_symlink() {
+            let target = fs::read_link(path).map_err(read)?;
+            self.builder
+                .append_link(&mut header(metadata, EntryType::Symlink), name, target)
+                .map_err(FilesError::Stream)
+        } else if kind.is_file() {
+            self.file(path, name, metadata)
+        } else {
+            self.node(name, metadata)
+        }
+    }
+
+    fn directory(&mut self, path: &Path, name: &Path, metadata: &Metadata) -> Result<(), FilesError> {
+        let read = |source| FilesError::Read { path: path.display().to_string(), source };
+        let mut header = header(metadata, EntryType::Directory);
+        // Tar says that a directory is one by a slash, too.
+        self.builder.append_data(&mut header, name.join(""), io::empty()).map_err(FilesError::Stream)?;
+        let mut names = Vec::new();
+        for entry in fs::read_dir(path).map_err(read)? {
+            names.push(entry.map_err(read)?.file_name());
+        }
+        names.sort();
+        for child in names {
+            let path = path.join(&child);
+            match fs::symlink_metadata(&path) {
+                Ok(metadata) => self.add(&path, &name.join(&child), &metadata)?,
+                // It was removed while we were looking.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(FilesError::Read { path: path.display().to_string(), source }),
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: &Path, name: &Path, metadata: &Metadata) -> Result<(), FilesError> {
+        let read = |source| FilesError::Read { path: path.display().to_string(), source };
+        let mut file = File::open(path).map_err(read)?;
+        let length = metadata.len();
+        if metadata.blocks() * 512 < length {
+            self.builder.append_file(name, &mut file).map_err(read)?;
+            let now = file.metadata().map_err(read)?.len();
+            return if now >= length { Ok(()) } else { Err(read(changed())) };
+        }
+        let mut exact = Exact { file: BufReader::with_capacity(READ, file), left: length };
+        let mut header = header(metadata, EntryType::Regular);
+        header.set_size(length);
+        self.builder.append_data(&mut header, name, &mut exact).map_err(read)
+    }
+
+    fn node(&mut self, name: &Path, metadata: &Metadata) -> Result<(), FilesError> {
+        let kind = metadata.file_type();
+        let entry = if kind.is_char_device() {
+            EntryType::Char
+        } else if kind.is_block_device() {
+            EntryType::Block
+        } else {
+            EntryType::Fifo
+        };
+        let mut header = header(metadata, entry);
+        let (major, minor) = (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
+        let set = header.set_device_major(major).and_then(|()| header.set_device_minor(minor));
+        set.and_then(|()| self.builder.append_data(&mut header, name, io::empty())).map_err(FilesError::Stream)
+    }
+}
+
+fn header(metadata: &Metadata, kind: EntryType) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(metadata.mode() & 0o7777);
+    header.set_uid(metadata.uid().into());
+    header.set_gid(metadata.gid().into());
+    header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
+    header.set_size(0);
+    header
+}
+
+fn changed() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "it became shorter while it was read")
+}
+
+/// Exactly as many bytes as the header says, of a file that may grow meanwhile; one that shrinks is an error.
+struct Exact {
+    file: BufReader<File>,
+    left: u64,
+}
+
+impl Read for Exact {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        if most == 0 {
+            return Ok(0);
+        }
+        let count = self.file.read(&mut buffer[..most])?;
+        if count == 0 {
+            return Err(changed());
+        }
+        self.left -= count as u64;
+        Ok(count)
+    }
+}

@@ -1,0 +1,115 @@
+//! What the calls know of the guest that they run in.
+
+use std::path::{Path, PathBuf};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::boot::Growth;
+use crate::detached::Detached;
+use crate::users::User;
+
+/// The guest.
+#[derive(Debug)]
+pub struct Guest {
+    /// The protocol that this agent speaks.
+    pub protocol: u32,
+    /// Changes with every boot and with nothing else.
+    pub boot_id: String,
+    /// What plays the guest, if this is none.
+    pub kind: Kind,
+    /// The detached commands.
+    pub detached: Detached,
+    /// Cancelled when this process is to end: its guest is off.
+    pub end: CancellationToken,
+    /// Whether the file systems have their full size.
+    grown: watch::Receiver<bool>,
+}
+
+/// A guest, or what stands in for one.
+#[derive(Debug)]
+pub enum Kind {
+    /// A real one.
+    Real {
+        /// Whether its image has an init.
+        has_init: bool,
+    },
+    /// A directory of a host plays the guest's `/root`.
+    Fake {
+        /// The directory.
+        home: PathBuf,
+    },
+}
+
+/// Where a guest keeps its detached commands.
+const COMMANDS: &str = "/var/lib/banger-agent/commands";
+
+impl Guest {
+    /// The guest that this process runs in. Its file systems are grown beside whatever comes next.
+    pub fn real(protocol: u32, has_init: bool, growing: Vec<Growth>) -> Guest {
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let kind = Kind::Real { has_init };
+        let detached = Detached::new(COMMANDS.into());
+        Guest {
+            protocol,
+            boot_id: boot_id.trim().to_owned(),
+            kind,
+            detached,
+            end: CancellationToken::new(),
+            grown: grow(growing),
+        }
+    }
+
+    /// A directory that plays one. Each start of it is a boot.
+    pub fn fake(protocol: u32, boot_id: String, home: PathBuf) -> Guest {
+        let detached = Detached::new(home.join(".banger/commands"));
+        Guest {
+            protocol,
+            boot_id,
+            kind: Kind::Fake { home },
+            detached,
+            end: CancellationToken::new(),
+            grown: grow(Vec::new()),
+        }
+    }
+
+    /// Waits until the file systems have their full size: no command sees them smaller.
+    pub async fn grown(&self) {
+        // An error means that the thread has ended: there is nothing more to wait for.
+        drop(self.grown.clone().wait_for(|&grown| grown).await);
+    }
+
+    /// Whether this is none.
+    pub fn is_fake(&self) -> bool {
+        matches!(self.kind, Kind::Fake { .. })
+    }
+
+    /// Where a user's commands run unless they say otherwise, and their `HOME`.
+    pub fn home(&self, user: &User) -> PathBuf {
+        match &self.kind {
+            Kind::Fake { home } if user.uid == rustix::process::getuid().as_raw() => home.clone(),
+            Kind::Fake { .. } | Kind::Real { .. } => user.home.clone(),
+        }
+    }
+
+    /// What a path in a call means: relative ones begin at root's home.
+    pub fn path(&self, path: &str) -> PathBuf {
+        match &self.kind {
+            Kind::Fake { home } => home.join(path),
+            Kind::Real { .. } => Path::new("/root").join(path),
+        }
+    }
+}
+
+fn grow(growing: Vec<Growth>) -> watch::Receiver<bool> {
+    let (done, grown) = watch::channel(growing.is_empty());
+    if !growing.is_empty() {
+        std::thread::spawn(move || {
+            for growth in &growing {
+                growth.apply_or_log();
+            }
+            done.send_replace(true);
+        });
+    }
+    grown
+}

@@ -1,0 +1,235 @@
+//! From the daemon's errors to the one shape of a failure: a code, a line, what to do.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use banger_api::error::{ApiError, ErrorCode};
+use banger_protocol::call::CallErrorCode;
+
+use crate::guest::GuestError;
+use crate::image::ImageError;
+use crate::image::builds::BuildError;
+use crate::storage::StorageError;
+use crate::store::StoreError;
+use crate::vm::error::VmError;
+use crate::vm::spec::SpecError;
+use crate::vm::state::Denied;
+use crate::vmm::VmmError;
+
+/// An error with its causes, as one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // A transparent variant says the same as its cause.
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = error.source();
+    }
+    line
+}
+
+/// A failure that answers a request.
+#[derive(Debug)]
+pub struct Failure(pub ApiError);
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json(self.0)).into_response()
+    }
+}
+
+impl Failure {
+    /// A failure of this kind.
+    pub fn new(code: ErrorCode, message: impl Into<String>, help: Option<&str>) -> Failure {
+        Failure(ApiError {
+            code,
+            message: message.into(),
+            help: help.map(str::to_owned),
+            also: Vec::new(),
+            operation: None,
+        })
+    }
+}
+
+impl From<VmError> for Failure {
+    fn from(error: VmError) -> Failure {
+        Failure(of_vm(&error))
+    }
+}
+
+impl From<GuestError> for Failure {
+    fn from(error: GuestError) -> Failure {
+        Failure(of_vm(&VmError::Guest(error)))
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        Failure(of_vm(&VmError::Store(error)))
+    }
+}
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Failure {
+        Failure(of_build(&error))
+    }
+}
+
+/// A VM's error.
+pub fn of_vm(error: &VmError) -> ApiError {
+    let (code, help) = match error {
+        VmError::Spec(error) => of_spec(error),
+        VmError::NotFound { suggestion, .. } => (
+            ErrorCode::VmNotFound,
+            Some(match suggestion {
+                Some(name) => format!("did you mean {name}? `banger ls` lists all VMs"),
+                None => "`banger ls` lists all VMs".to_owned(),
+            }),
+        ),
+        VmError::Denied { denied, name, .. } => of_denied(*denied, name),
+        VmError::RemoveRunning(name) => (
+            ErrorCode::WrongState,
+            Some(format!("stop it first with `banger stop {name}`, or use `banger rm --force {name}`")),
+        ),
+        VmError::Busy { .. } => (
+            ErrorCode::Busy,
+            Some("wait until that is done; `banger kill` and `banger rm --force` do not wait".to_owned()),
+        ),
+        VmError::Store(error) => of_store(error),
+        VmError::Storage(StorageError::NoSpace { .. }) => {
+            (ErrorCode::NoSpace, Some("free some room, or remove VMs and images that are not needed".to_owned()))
+        }
+        VmError::Vmm(error) => of_vmm(error),
+        VmError::AgentSilent { name, .. } | VmError::WentDown { name, .. } => (
+            ErrorCode::GuestUnreachable,
+            Some(format!("see what the guest said with `banger logs --console {name}`, if the VM is still there")),
+        ),
+        VmError::NoAgent(name) => (
+            ErrorCode::GuestUnreachable,
+            Some(format!(
+                "look at `banger logs --console {name}`; `banger kill {name}` and `banger start {name}` reboot it"
+            )),
+        ),
+        VmError::Guest(error) => of_guest(error),
+        VmError::Cancelled(_) => (ErrorCode::Cancelled, None),
+        VmError::Unending { .. } => {
+            (ErrorCode::VmmFailed, Some("try again; `banger doctor` names processes that are left".to_owned()))
+        }
+        VmError::WithAftermath { cause, also } => {
+            let mut error = of_vm(cause);
+            error.also = also.iter().map(|error| chain(error)).collect();
+            return error;
+        }
+        VmError::Storage(_)
+        | VmError::Boot(_)
+        | VmError::Identity(_)
+        | VmError::Io { .. }
+        | VmError::Injected(_)
+        | VmError::Closing => {
+            (ErrorCode::Internal, Some("the daemon's log says more; `banger doctor` checks the host".to_owned()))
+        }
+    };
+    ApiError { code, message: chain(error), help, also: Vec::new(), operation: None }
+}
+
+fn of_spec(error: &SpecError) -> (ErrorCode, Option<String>) {
+    match error {
+        SpecError::NoImage(_) => (
+            ErrorCode::ImageNotFound,
+            Some("`banger image ls` lists all images, `banger image build` makes one".to_owned()),
+        ),
+        SpecError::Name { .. } => (ErrorCode::Invalid, Some("a good name is devbox, or web-1".to_owned())),
+        SpecError::Cpus(_) => (ErrorCode::Invalid, Some("give --cpus another number".to_owned())),
+        SpecError::LittleMemory(_) | SpecError::MuchMemory { .. } => {
+            (ErrorCode::Invalid, Some("give --memory another size, such as 1GiB".to_owned()))
+        }
+        SpecError::Disk { .. } => (ErrorCode::Invalid, Some("give --disk another size, such as 8GiB".to_owned())),
+        SpecError::Variable(_) | SpecError::Environment => (ErrorCode::Invalid, Some("look at --env".to_owned())),
+        SpecError::Workdir(_) => (ErrorCode::Invalid, Some("give --workdir a path that begins with /".to_owned())),
+    }
+}
+
+fn of_denied(denied: Denied, name: &str) -> (ErrorCode, Option<String>) {
+    let help = match denied {
+        Denied::NotRunning => Some(format!("start it with `banger start {name}`")),
+        Denied::Creating | Denied::Stopping | Denied::Removing => Some("wait until that is done".to_owned()),
+        Denied::AlreadyRunning => None,
+    };
+    (ErrorCode::WrongState, help)
+}
+
+fn of_store(error: &StoreError) -> (ErrorCode, Option<String>) {
+    match error {
+        StoreError::NameTaken(name) => {
+            (ErrorCode::NameTaken, Some(format!("take another name, or remove the old one with `banger rm {name}`")))
+        }
+        StoreError::ImageGone(_) => (ErrorCode::ImageNotFound, Some("`banger image ls` lists all images".to_owned())),
+        StoreError::InUse(_) => (ErrorCode::InUse, Some("remove these VMs first".to_owned())),
+        StoreError::Open { .. }
+        | StoreError::Migrate { .. }
+        | StoreError::Statement { .. }
+        | StoreError::Unusable { .. }
+        | StoreError::Closed => (ErrorCode::Internal, Some("the daemon's log says more".to_owned())),
+    }
+}
+
+fn of_vmm(error: &VmmError) -> (ErrorCode, Option<String>) {
+    match error {
+        VmmError::Unfit { .. } => (ErrorCode::HostUnfit, Some("`banger doctor` says what is missing".to_owned())),
+        _ => (ErrorCode::VmmFailed, Some("`banger doctor` checks the host; the daemon's log says more".to_owned())),
+    }
+}
+
+fn of_guest(error: &GuestError) -> (ErrorCode, Option<String>) {
+    match error {
+        GuestError::Refused(refusal) => match refusal.code {
+            CallErrorCode::Invalid => (ErrorCode::Invalid, None),
+            CallErrorCode::NotFound => (ErrorCode::GuestNotFound, None),
+            CallErrorCode::NotExecutable => (ErrorCode::GuestNotExecutable, None),
+            CallErrorCode::Failed => (ErrorCode::GuestFailed, None),
+            CallErrorCode::Unknown => (ErrorCode::Unsupported, Some(RESTART.to_owned())),
+        },
+        GuestError::TooOld(_) => (ErrorCode::Unsupported, Some(RESTART.to_owned())),
+        _ => (ErrorCode::GuestUnreachable, Some("look at `banger logs --console`".to_owned())),
+    }
+}
+
+const RESTART: &str = "stop and start the VM: it then gets this banger's agent";
+
+/// A build's error.
+pub fn of_build(error: &BuildError) -> ApiError {
+    let (code, help) = match error {
+        BuildError::Name { .. } => (ErrorCode::Invalid, Some("a good name is debian, or debian-12".to_owned())),
+        BuildError::Size(_) => (ErrorCode::Invalid, Some("give --size another size, such as 8GiB".to_owned())),
+        BuildError::NotFound(_) => (ErrorCode::ImageNotFound, Some("`banger image ls` lists all images".to_owned())),
+        BuildError::Busy(_) => (ErrorCode::Busy, Some("wait until that is done".to_owned())),
+        BuildError::Store(StoreError::NameTaken(name)) => (
+            ErrorCode::NameTaken,
+            Some(format!("take another name, or remove the old one with `banger image rm {name}`")),
+        ),
+        BuildError::Store(error) => of_store(error),
+        BuildError::Build { source, .. } if no_space(source) => (ErrorCode::NoSpace, Some("free some room".to_owned())),
+        BuildError::Build { log, .. } => {
+            (ErrorCode::HostUnfit, Some(format!("the raw log is {}; `banger doctor` checks the host", log.display())))
+        }
+        BuildError::Cancelled => (ErrorCode::Cancelled, None),
+        BuildError::Io { .. } => (ErrorCode::Internal, Some("the daemon's log says more".to_owned())),
+    };
+    ApiError { code, message: chain(error), help, also: Vec::new(), operation: None }
+}
+
+fn no_space(error: &ImageError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

@@ -1,0 +1,155 @@
+//! Commands in guests. Their frames are passed on as they come; nothing here takes them apart.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::header::UPGRADE;
+use axum::response::{IntoResponse, Response};
+use banger_api::exec::{Command, ExecRequest, ExecStarted};
+use banger_protocol::call::{Answer, Call, Exec};
+use serde::Deserialize;
+
+use super::error::Failure;
+use super::upgrade;
+use crate::context::random;
+use crate::guest::{Guest, GuestError};
+use crate::serve::Daemon;
+use crate::vm::actor::View;
+use crate::vm::definition::{Definition, word};
+use crate::vm::error::VmError;
+use crate::vm::registry::Handle;
+use crate::vm::spec::{SpecError, check_env};
+use crate::vm::state::{Denied, State as Doing};
+
+/// How long a running guest's agent may be away, as while a new daemon takes the guest over.
+const AWAY: Duration = Duration::from_secs(10);
+
+pub(super) async fn exec(
+    State(daemon): State<Arc<Daemon>>,
+    Path(vm): Path<String>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let handle = daemon.registry.find(&vm)?;
+    if request.headers().contains_key(UPGRADE) {
+        let (upgrade, body) = upgrade::accept(request).await?;
+        let request: ExecRequest = super::body(&body)?;
+        let (guest, definition) = guest_of(&handle).await?;
+        let (first, stream) = guest.call_raw(&Call::Exec(command(request, &definition, None)?)).await?;
+        return Ok(upgrade::answer(upgrade, first, stream));
+    }
+    let body = upgrade::bytes(request.into_body()).await?;
+    let request: ExecRequest = super::body(&body)?;
+    Ok(Json(start_detached(&handle, request).await?).into_response())
+}
+
+async fn start_detached(handle: &Handle, request: ExecRequest) -> Result<ExecStarted, Failure> {
+    let main = request.main;
+    let id = if main { "main".to_owned() } else { word(&random::<6>().map_err(VmError::io("make up an id"))?) };
+    let (guest, definition) = guest_of(handle).await?;
+    let exec = command(request, &definition, Some(id.clone()))?;
+    if main {
+        handle.begin_main().await?;
+    }
+    match guest.call(&Call::Exec(exec)).await? {
+        (Answer::Started { pid }, _) => {
+            if main {
+                handle.main_started().await?;
+            }
+            Ok(ExecStarted { id, pid })
+        }
+        _ => Err(GuestError::Unfitting.into()),
+    }
+}
+
+/// What the agent is asked, over what the VM's definition says for all commands.
+fn command(request: ExecRequest, definition: &Definition, detached: Option<String>) -> Result<Exec, Failure> {
+    check_env(&request.env).map_err(VmError::Spec)?;
+    if let Some(workdir) = request.workdir.as_ref().filter(|workdir| !workdir.starts_with('/')) {
+        return Err(VmError::Spec(SpecError::Workdir(workdir.clone())).into());
+    }
+    let mut env = definition.env.clone();
+    env.extend(request.env);
+    Ok(Exec {
+        argv: request.argv,
+        env,
+        workdir: request.workdir.or_else(|| definition.workdir.clone()),
+        user: request.user,
+        tty: request.tty,
+        stdin: request.stdin,
+        login_shell: request.login_shell,
+        detached,
+    })
+}
+
+pub(super) async fn commands(
+    State(daemon): State<Arc<Daemon>>,
+    Path(vm): Path<String>,
+) -> Result<Json<Vec<Command>>, Failure> {
+    let (guest, _) = guest_of(&daemon.registry.find(&vm)?).await?;
+    match guest.call(&Call::Commands).await? {
+        (Answer::Commands { commands }, _) => Ok(Json(commands)),
+        _ => Err(GuestError::Unfitting.into()),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Output {
+    #[serde(default)]
+    follow: bool,
+}
+
+pub(super) async fn output(
+    State(daemon): State<Arc<Daemon>>,
+    Path((vm, id)): Path<(String, String)>,
+    query: Result<Query<Output>, QueryRejection>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let follow = super::query(query)?.follow;
+    call(&daemon, &vm, Call::Output { id, follow }, request).await
+}
+
+/// Makes a call whose frames go to the client.
+pub(super) async fn call(daemon: &Daemon, vm: &str, call: Call, request: Request) -> Result<Response, Failure> {
+    let handle = daemon.registry.find(vm)?;
+    let (upgrade, _) = upgrade::accept(request).await?;
+    let (guest, _) = guest_of(&handle).await?;
+    let (first, stream) = guest.call_raw(&call).await?;
+    Ok(upgrade::answer(upgrade, first, stream))
+}
+
+/// The agent of a VM that runs, or is about to.
+pub(super) async fn guest_of(handle: &Handle) -> Result<(Guest, Arc<Definition>), Failure> {
+    let mut views = handle.follow();
+    let decided = |view: &View| match view.state {
+        Doing::Running(_) => view.guest.is_some(),
+        Doing::Starting => false,
+        Doing::Creating | Doing::Stopped { .. } | Doing::Stopping | Doing::Removing => true,
+    };
+    loop {
+        let view = views.borrow_and_update().clone();
+        let name = view.definition.name.clone();
+        let denied =
+            |denied| Failure::from(VmError::Denied { attempted: "run anything in", name: name.clone(), denied });
+        match (&view.state, view.guest) {
+            (Doing::Running(_), Some(guest)) => return Ok((guest, view.definition)),
+            (Doing::Running(_), None) => match tokio::time::timeout(AWAY, views.wait_for(decided)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) => return Err(denied(Denied::Removing)),
+                Err(_) => return Err(VmError::NoAgent(name).into()),
+            },
+            // A start has its own deadline.
+            (Doing::Starting, _) => {
+                if views.changed().await.is_err() {
+                    return Err(denied(Denied::Removing));
+                }
+            }
+            (Doing::Creating, _) => return Err(denied(Denied::Creating)),
+            (Doing::Stopped { .. }, _) => return Err(denied(Denied::NotRunning)),
+            (Doing::Stopping, _) => return Err(denied(Denied::Stopping)),
+            (Doing::Removing, _) => return Err(denied(Denied::Removing)),
+        }
+    }
+}

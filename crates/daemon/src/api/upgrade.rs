@@ -1,0 +1,62 @@
+//! Answers that become a stream of frames in both directions.
+
+use axum::body::Bytes;
+use axum::extract::Request;
+use axum::http::header::{CONNECTION, UPGRADE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use banger_api::error::ErrorCode;
+use banger_protocol::frame::{self, Frame};
+use banger_protocol::session::Stream;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use super::error::Failure;
+
+/// The protocol's name in the upgrade header.
+const TOKEN: &str = "banger-stream";
+
+/// The largest body of a request.
+const MAX_BODY: usize = 1024 * 1024;
+
+/// Bytes that are under way in each direction.
+const BUFFER: usize = 128 * 1024;
+
+/// A request that wants to become a stream: what makes it one, and its body.
+///
+/// # Errors
+/// Where the client does not ask for an upgrade, or its body is too long.
+pub async fn accept(request: Request) -> Result<(OnUpgrade, Bytes), Failure> {
+    let (mut parts, body) = request.into_parts();
+    let asked = parts.headers.get(UPGRADE).is_some_and(|token| token == TOKEN);
+    let upgrade = parts
+        .extensions
+        .remove::<OnUpgrade>()
+        .filter(|_| asked)
+        .ok_or_else(|| Failure::new(ErrorCode::Invalid, format!("this needs an upgrade to {TOKEN}"), None))?;
+    Ok((upgrade, bytes(body).await?))
+}
+
+/// A request's body.
+///
+/// # Errors
+/// Where it is too long, or breaks off.
+pub async fn bytes(body: axum::body::Body) -> Result<Bytes, Failure> {
+    axum::body::to_bytes(body, MAX_BODY).await.map_err(|problem| {
+        Failure::new(ErrorCode::Invalid, format!("the request's body cannot be read: {problem}"), None)
+    })
+}
+
+/// Answers, and from then on passes bytes between the client and the agent. The agent's first frame goes before.
+pub fn answer(upgrade: OnUpgrade, first: Frame, mut agent: Stream) -> Response {
+    tokio::spawn(async move {
+        // A client that went away before it was a stream, or that hangs up later: the agent's stream ends with it.
+        let Ok(client) = upgrade.await else { return };
+        let mut client = TokioIo::new(client);
+        if frame::write(&mut client, &first).await.is_ok() {
+            drop(tokio::io::copy_bidirectional_with_sizes(&mut client, &mut agent, BUFFER, BUFFER).await);
+        }
+    });
+    let headers = [(CONNECTION, HeaderValue::from_static("upgrade")), (UPGRADE, HeaderValue::from_static(TOKEN))];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}

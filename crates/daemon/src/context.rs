@@ -1,0 +1,92 @@
+//! What every part of a running daemon shares.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::operation::fault::{Faults, Phase, Step};
+use crate::paths::Paths;
+use crate::store::Store;
+use crate::vm::error::VmError;
+use crate::vmm::Vmm;
+
+/// What every part of a running daemon shares.
+pub struct Context {
+    /// Where things are.
+    pub paths: Paths,
+    /// What the daemon was told.
+    pub config: Config,
+    /// The records.
+    pub store: Store,
+    /// The driver that runs VMs here.
+    pub vmm: Arc<dyn Vmm>,
+    /// Whether VMs use the kernel's KVM.
+    pub kvm: bool,
+    /// The agent's file.
+    pub agent: PathBuf,
+    /// This boot of the host.
+    pub host_boot: String,
+    /// Planned faults; none but in tests.
+    pub faults: Faults,
+}
+
+impl Context {
+    /// Does one step: an effect on the host, or its record.
+    ///
+    /// # Errors
+    /// Those of the work; in tests, planned ones.
+    pub async fn step<T>(&self, step: Step, work: impl Future<Output = Result<T, VmError>>) -> Result<T, VmError> {
+        self.faults.pass(step, Phase::Before).await?;
+        let done = work.await?;
+        self.faults.pass(step, Phase::After).await?;
+        Ok(done)
+    }
+
+    /// How VMs run here, in a word.
+    pub fn accelerator(&self) -> &'static str {
+        match (self.vmm.capabilities().name, self.kvm) {
+            ("fake", _) => "fake",
+            (_, true) => "kvm",
+            (_, false) => "emulation",
+        }
+    }
+}
+
+/// Runs blocking work beside the event loop.
+///
+/// # Panics
+/// Where the work does.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // A runtime that is shutting down drops its tasks; this one with them.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+/// The time, in nanoseconds since 1970-01-01 UTC.
+pub fn unix_nanos() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The time, in seconds since 1970-01-01 UTC.
+pub fn unix_seconds() -> u64 {
+    unix_nanos() / 1_000_000_000
+}
+
+/// Random bytes from the kernel.
+///
+/// # Errors
+/// Where getrandom(2) fails.
+pub fn random<const N: usize>() -> std::io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let mut filled = 0;
+    while filled < N {
+        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(bytes)
+}

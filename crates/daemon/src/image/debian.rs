@@ -1,0 +1,234 @@
+//! What is in an image and how it is set up: the packages, and what an administrator would put into `/etc` of a machine that
+//! has neither a disk of its own to check nor a screen. Nothing of banger's is in here: the image is a plain Debian.
+
+use std::path::Path;
+
+use super::apt::Mirrors;
+use super::tree::{Tree, TreeError};
+
+/// The packages, besides those that every Debian has (`Essential: yes`, and apt).
+pub const PACKAGES: [&str; 33] = [
+    // The system.
+    "systemd",
+    "systemd-sysv",
+    "dbus",
+    "libpam-systemd",
+    "udev",
+    "linux-image-cloud-amd64",
+    "openssh-server",
+    "sudo",
+    "ca-certificates",
+    "netbase",
+    "tzdata",
+    "e2fsprogs",
+    // What a developer expects to find.
+    "bash-completion",
+    "bzip2",
+    "curl",
+    "file",
+    "git",
+    "iproute2",
+    "iputils-ping",
+    "kmod",
+    "less",
+    "lsof",
+    "make",
+    "nano",
+    "ncurses-term",
+    "patch",
+    "procps",
+    "psmisc",
+    "rsync",
+    "unzip",
+    "vim-tiny",
+    "xz-utils",
+    "zstd",
+];
+
+/// Documentation and translations, which a clone would carry along for nothing, and the kernel's own file, as the machine's
+/// kernel comes from outside. Copyright notices stay.
+const EXCLUDED: &str = "# Manual pages, documentation and translations are left out.\n\
+    path-exclude=/usr/share/man/*\n\
+    path-exclude=/usr/share/info/*\n\
+    path-exclude=/usr/share/locale/*\n\
+    path-include=/usr/share/locale/locale.alias\n\
+    path-exclude=/usr/share/doc/*\n\
+    path-include=/usr/share/doc/*/copyright\n\
+    # The kernel that this machine runs is not started from its disk.\n\
+    path-exclude=/boot/vmlinuz-*\n";
+
+/// Files in `/etc`, each whole.
+const FILES: [(&str, &str); 8] = [
+    ("/etc/dpkg/dpkg.cfg.d/excludes", EXCLUDED),
+    ("/etc/apt/apt.conf.d/99translations", "# Descriptions in English only.\nAcquire::Languages \"none\";\n"),
+    ("/etc/default/locale", "LANG=C.UTF-8\n"),
+    ("/etc/fstab", "# The root disk is mounted before init starts.\n"),
+    (
+        "/etc/hosts",
+        "127.0.0.1\tlocalhost\n::1\t\tlocalhost ip6-localhost ip6-loopback\nff02::1\t\tip6-allnodes\nff02::2\t\tip6-allrouters\n",
+    ),
+    // An initramfs made in the machine would never be used, and takes a minute to make.
+    ("/etc/initramfs-tools/update-initramfs.conf", "update_initramfs=no\nbackup_initramfs=no\n"),
+    // The journal outlives a restart and stays small.
+    ("/etc/systemd/journald.conf.d/size.conf", "[Journal]\nStorage=persistent\nSystemMaxUse=64M\nRuntimeMaxUse=16M\n"),
+    // A machine that a person works in stops when told to, not ninety seconds later.
+    ("/etc/systemd/system.conf.d/timeouts.conf", "[Manager]\nDefaultTimeoutStopSec=15s\n"),
+];
+
+/// Units that are masked, each because it waits for, asks or checks what such a machine does not have.
+const MASKED: [&str; 0] = [];
+
+/// What is removed from the installed tree.
+const REMOVED: [&str; 5] =
+    ["/etc/hostname", "/etc/resolv.conf", "/vmlinuz", "/vmlinuz.old", "/var/cache/debconf/templates.dat-old"];
+
+/// mmdebstrap's arguments for installing `suite` into `tree`.
+pub fn install_arguments(suite: &str, tree: &Path, mirrors: &Mirrors, acquire: &[String]) -> Vec<String> {
+    let mut arguments: Vec<String> = [
+        "--mode=root",
+        "--variant=minbase",
+        "--format=directory",
+        "--architectures=amd64",
+        // apt's and dpkg's own output, which progress is told from.
+        "--verbose",
+        // Half an installation is thrown away as a whole, so dpkg need not sync each file.
+        "--dpkgopt=force-unsafe-io",
+        // The machine's kernel comes from outside; a new one in the machine would never be started.
+        "--customize-hook=chroot \"$1\" apt-mark hold linux-image-cloud-amd64",
+    ]
+    .map(str::to_owned)
+    .into();
+    let excluded = EXCLUDED.lines().filter(|line| line.starts_with("path-") && !line.contains("vmlinuz"));
+    arguments.extend(excluded.map(|line| format!("--dpkgopt={line}")));
+    arguments.extend(acquire.iter().map(|option| format!("--aptopt={option}")));
+    arguments.push(format!("--include={}", PACKAGES.join(",")));
+    arguments.extend([suite.to_owned(), tree.display().to_string()]);
+    arguments.extend(mirrors.lines(suite));
+    arguments
+}
+
+/// Sets an installed tree up.
+///
+/// # Errors
+/// [`TreeError`].
+pub fn prepare(tree: &Tree, mirrors: &Mirrors, suite: &str) -> Result<(), TreeError> {
+    for path in REMOVED {
+        tree.remove(path)?;
+    }
+    remove_named(tree, "/etc/ssh", |name| name.starts_with("ssh_host_"))?;
+    remove_named(tree, "/boot", |name| name.starts_with("vmlinuz-") || name.starts_with("initrd.img-"))?;
+    // What the installer's first half unpacks by itself knows no exclusions.
+    for directory in ["/usr/share/man", "/usr/share/info"] {
+        remove_named(tree, directory, |_| true)?;
+    }
+    remove_named(tree, "/usr/share/locale", |name| name != "locale.alias")?;
+    for package in tree.names("/usr/share/doc")? {
+        remove_named(tree, &format!("/usr/share/doc/{package}"), |name| name != "copyright")?;
+    }
+    remove_named(tree, "/var/lib/apt/lists", |name| name != "partial" && name != "auxfiles")?;
+    remove_named(tree, "/var/cache/apt", |name| name.ends_with(".bin"))?;
+    remove_named(tree, "/var/log", |name| name.ends_with(".log") || name == "apt")?;
+    for (path, content) in FILES {
+        tree.write(path, content.as_bytes(), 0o644)?;
+    }
+    tree.link("/etc/systemd/system/default.target", "/lib/systemd/system/multi-user.target")?;
+    for unit in MASKED {
+        tree.link(&format!("/etc/systemd/system/{unit}"), "/dev/null")?;
+    }
+    // systemd makes one for each machine where it finds the file empty (machine-id(5)).
+    tree.write("/etc/machine-id", b"", 0o444)?;
+    tree.remove("/var/lib/dbus/machine-id")?;
+    tree.remove("/etc/apt/sources.list")?;
+    tree.write("/etc/apt/sources.list.d/debian.sources", mirrors.deb822(suite).as_bytes(), 0o644)
+}
+
+fn remove_named(tree: &Tree, directory: &str, unwanted: impl Fn(&str) -> bool) -> Result<(), TreeError> {
+    for name in tree.names(directory)?.iter().filter(|name| unwanted(name)) {
+        tree.remove(&format!("{directory}/{name}"))?;
+    }
+    Ok(())
+}
+
+/// What a line of apt's or dpkg's output says of how far the installation is, in a person's words.
+pub fn progress(line: &str) -> Option<String> {
+    let mut words = line.split_ascii_whitespace();
+    let first = words.next()?;
+    if let Some(message) = line.strip_prefix("I: ") {
+        return Some(message.trim_end_matches("...").to_owned());
+    }
+    // `Get:12 http://... bookworm/main amd64 less amd64 590-2.1 [132 kB]`
+    if first.starts_with("Get:") {
+        let mut words = words.skip(3);
+        return Some(format!("downloading {} {}", words.next()?, words.nth(1)?));
+    }
+    let doing = match (first, words.next()?) {
+        ("Unpacking", package) => format!("unpacking {package}"),
+        ("Setting", "up") => format!("setting up {}", words.next()?),
+        _ => return None,
+    };
+    let version = words.next().unwrap_or_default().trim_matches(['(', ')']);
+    Some(format!("{doing} {version}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::apt;
+
+    #[test]
+    fn progress_in_words() {
+        let get = "Get:12 http://mirror.example.org/debian bookworm/main amd64 less amd64 590-2.1~deb12u2 [132 kB]";
+        assert_eq!(progress(get).unwrap(), "downloading less 590-2.1~deb12u2");
+        assert_eq!(progress("Unpacking git (1:2.39.5-0) ...").unwrap(), "unpacking git 1:2.39.5-0");
+        assert_eq!(
+            progress("Setting up libpcre3:amd64 (2:8.39-15) ...").unwrap(),
+            "setting up libpcre3:amd64 2:8.39-15"
+        );
+        assert_eq!(progress("I: running apt-get update...").unwrap(), "running apt-get update");
+        assert_eq!(progress("Selecting previously unselected package dbus."), None);
+        assert_eq!(progress("Get:1"), None);
+        assert_eq!(progress(""), None);
+    }
+
+    #[test]
+    fn the_tree_is_set_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open(dir.path()).unwrap();
+        for (path, content) in [
+            ("/etc/ssh/ssh_host_ed25519_key", "secret"),
+            ("/etc/ssh/sshd_config", "kept"),
+            ("/etc/machine-id", "0123"),
+            ("/etc/hostname", "builder"),
+            ("/etc/resolv.conf", "nameserver 192.0.2.1"),
+            ("/etc/apt/sources.list", "old"),
+            ("/boot/vmlinuz-6.1.0-1-cloud-amd64", "kernel"),
+            ("/usr/share/doc/less/copyright", "kept"),
+            ("/usr/share/doc/less/README", "gone"),
+            ("/usr/share/man/man1/less.1.gz", "gone"),
+        ] {
+            tree.write(path, content.as_bytes(), 0o644).unwrap();
+        }
+        let mirrors = apt::mirrors(&apt::parse_list("deb http://mirror.example.org/debian bookworm main")).unwrap();
+        prepare(&tree, &mirrors, "bookworm").unwrap();
+        for path in [
+            "/etc/ssh/ssh_host_ed25519_key",
+            "/etc/hostname",
+            "/etc/resolv.conf",
+            "/etc/apt/sources.list",
+            "/boot/vmlinuz-6.1.0-1-cloud-amd64",
+            "/usr/share/doc/less/README",
+            "/usr/share/man/man1",
+        ] {
+            assert!(!dir.path().join(path.trim_start_matches('/')).exists(), "{path}");
+        }
+        for path in ["/etc/ssh/sshd_config", "/usr/share/doc/less/copyright"] {
+            assert_eq!(tree.read(path).unwrap(), b"kept");
+        }
+        assert_eq!(tree.read("/etc/machine-id").unwrap(), b"");
+        let sources = tree.read_text("/etc/apt/sources.list.d/debian.sources").unwrap();
+        assert!(sources.contains("URIs: http://mirror.example.org/debian\nSuites: bookworm\n"));
+        // Nothing of banger's is in an image.
+        let everything: String = FILES.iter().map(|(path, content)| format!("{path}{content}")).collect();
+        assert!(!everything.contains("banger"));
+    }
+}

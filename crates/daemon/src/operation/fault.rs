@@ -1,0 +1,167 @@
+//! The points at which an operation can fail or be killed, for the tests that try every one of them.
+//!
+//! Each effect on the host and each record of one is a [`Step`], and is passed before and after: so there is a point before
+//! the effect, one after it but before its record, and one after both. In a daemon that nobody tests, passing does nothing.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Notify;
+
+/// An effect on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// The record of a new VM.
+    Reserve,
+    /// The clone of the image's root disk.
+    CloneRoot,
+    /// The clone of the work seed.
+    CloneWork,
+    /// The record that a VM starts.
+    RecordStart,
+    /// The runtime directory and the initramfs of a boot.
+    Prepare,
+    /// The VMM's process.
+    StartVmm,
+    /// The agent's answer.
+    AwaitAgent,
+    /// The record that a VM runs.
+    RecordRunning,
+    /// The record that a VM stops.
+    RecordStop,
+    /// The request to power off.
+    PowerOff,
+    /// The end of the VMM's process.
+    EndVmm,
+    /// The end of the runtime directory.
+    RemoveRuntime,
+    /// The record that a VM has stopped.
+    RecordStopped,
+    /// The record that a VM goes.
+    RecordRemove,
+    /// The end of the disks.
+    RemoveDisks,
+    /// The end of the record.
+    Forget,
+}
+
+impl Step {
+    /// All of them.
+    pub const ALL: [Step; 16] = [
+        Step::Reserve,
+        Step::CloneRoot,
+        Step::CloneWork,
+        Step::RecordStart,
+        Step::Prepare,
+        Step::StartVmm,
+        Step::AwaitAgent,
+        Step::RecordRunning,
+        Step::RecordStop,
+        Step::PowerOff,
+        Step::EndVmm,
+        Step::RemoveRuntime,
+        Step::RecordStopped,
+        Step::RecordRemove,
+        Step::RemoveDisks,
+        Step::Forget,
+    ];
+}
+
+/// When, relative to the effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Nothing is done yet.
+    Before,
+    /// The effect is done.
+    After,
+}
+
+/// What happens at a point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The step fails.
+    Fail,
+    /// The daemon is killed: the step never goes on, and the test is told.
+    Kill,
+}
+
+/// A planned fault. It strikes once.
+#[derive(Debug)]
+struct Plan {
+    point: (Step, Phase),
+    mode: Mode,
+}
+
+/// The faults of one daemon: none, but in tests.
+#[derive(Debug, Clone, Default)]
+pub struct Faults {
+    shared: Option<Arc<Shared>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    plan: Mutex<Option<Plan>>,
+    struck: Notify,
+}
+
+/// A fault that a test planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a fault was injected {phase:?} {step:?}")]
+pub struct Injected {
+    /// Where.
+    pub step: Step,
+    /// When.
+    pub phase: Phase,
+}
+
+impl Faults {
+    /// Faults that a test can plan.
+    pub fn plannable() -> Faults {
+        Faults { shared: Some(Arc::default()) }
+    }
+
+    /// Plans the next fault.
+    pub fn plan(&self, step: Step, phase: Phase, mode: Mode) {
+        if let Some(shared) = &self.shared {
+            *shared.plan.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+                Some(Plan { point: (step, phase), mode });
+        }
+    }
+
+    /// Takes the plan back; whether it had not struck.
+    pub fn unplan(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| {
+            shared.plan.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take().is_some()
+        })
+    }
+
+    /// Ends when a planned [`Mode::Kill`] has struck.
+    pub async fn struck(&self) {
+        match &self.shared {
+            Some(shared) => shared.struck.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Passes a point.
+    ///
+    /// # Errors
+    /// [`Injected`], where a test planned so.
+    pub async fn pass(&self, step: Step, phase: Phase) -> Result<(), Injected> {
+        let Some(shared) = &self.shared else { return Ok(()) };
+        let mode = {
+            let mut plan = shared.plan.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            match &*plan {
+                Some(planned) if planned.point == (step, phase) => plan.take().map(|planned| planned.mode),
+                _ => None,
+            }
+        };
+        match mode {
+            None => Ok(()),
+            Some(Mode::Fail) => Err(Injected { step, phase }),
+            Some(Mode::Kill) => {
+                shared.struck.notify_one();
+                std::future::pending().await
+            }
+        }
+    }
+}

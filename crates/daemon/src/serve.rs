@@ -1,0 +1,305 @@
+//! A daemon's life: take the places, take over what is there, serve, go. Guests run on.
+
+use std::fs::{DirBuilder, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use banger_linux::file::{Lock, LockError};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::api;
+use crate::config::{Config, ConfigError};
+use crate::context::{Context, unix_seconds};
+use crate::image::builds::{BuildError, Builds};
+use crate::operation::fault::Faults;
+use crate::paths::{MAX_SOCKET_PATH, Paths};
+use crate::store::{Store, StoreError};
+use crate::vm::actor::View;
+use crate::vm::error::VmError;
+use crate::vm::registry::Registry;
+use crate::vmm::{self, Vmm};
+
+/// How long operations that are under way may take when the daemon is to go.
+const LAST_WORK: Duration = Duration::from_secs(10);
+
+/// How a daemon is started.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Its places.
+    pub paths: Paths,
+    /// The agent's file.
+    pub agent: PathBuf,
+    /// Use the fake VMM: guests are the agent on this very host. For tests.
+    pub fake_vmm: bool,
+    /// Faults that a test plans.
+    pub faults: Faults,
+}
+
+/// A running daemon.
+pub struct Daemon {
+    /// What every part shares.
+    pub context: Arc<Context>,
+    /// The VMs.
+    pub registry: Arc<Registry>,
+    /// The images.
+    pub builds: Builds,
+    /// When it started, in seconds since 1970-01-01 UTC.
+    pub started: u64,
+    /// Cancelled when it is to go.
+    pub shutdown: CancellationToken,
+    _lock: Lock,
+}
+
+/// Why a daemon cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A socket's path would be too long for the kernel.
+    #[error(
+        "the runtime directory {} is {excess} bytes too long: a socket's path may have {MAX_SOCKET_PATH}",
+        path.display()
+    )]
+    LongPath {
+        /// The directory.
+        path: PathBuf,
+        /// By how much.
+        excess: usize,
+    },
+    /// Another daemon owns these places.
+    #[error("another daemon, process {pid}, runs on {}", path.display())]
+    Taken {
+        /// The places' runtime directory.
+        path: PathBuf,
+        /// The other daemon.
+        pid: String,
+    },
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The records.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The VMs of an earlier daemon.
+    #[error("cannot take over the VMs")]
+    Recover(#[source] VmError),
+    /// The images of an earlier daemon.
+    #[error("cannot take over the images")]
+    Images(#[source] Box<BuildError>),
+    /// A file, directory or socket.
+    #[error("cannot {attempted}")]
+    Io {
+        /// What was attempted, on what.
+        attempted: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl ServeError {
+    /// One line: what to do.
+    pub fn help(&self) -> &'static str {
+        match self {
+            ServeError::LongPath { .. } => "set BANGER_RUNTIME_DIR to a shorter path",
+            ServeError::Taken { .. } => "use it, or end it with `banger daemon stop`",
+            ServeError::Config(_) => "correct the file, or name another one in BANGER_CONFIG",
+            ServeError::Store(StoreError::Migrate { .. }) => {
+                "start the newer banger that wrote the records, or set BANGER_STATE_DIR to another directory"
+            }
+            ServeError::Store(_) | ServeError::Recover(_) | ServeError::Images(_) => {
+                "look at the file system and at the daemon's log"
+            }
+            ServeError::Io { .. } => {
+                "run it as root, or set BANGER_STATE_DIR and BANGER_RUNTIME_DIR to directories of your own"
+            }
+        }
+    }
+}
+
+impl Daemon {
+    /// Takes the places and takes over what is there. Every VM is known when this returns.
+    ///
+    /// # Errors
+    /// [`ServeError`].
+    pub async fn start(options: Options) -> Result<Arc<Daemon>, ServeError> {
+        let Options { paths, agent, fake_vmm, faults } = options;
+        let excess = paths.socket_excess();
+        if excess > 0 {
+            return Err(ServeError::LongPath { path: paths.runtime, excess });
+        }
+        let config = Config::load(&paths.config)?;
+        // Others may pass through to files whose own modes let them; who is in here stays with root.
+        make_dir(&paths.state, 0o711)?;
+        make_dir(&paths.runtime, 0o755)?;
+        let lock = take_lock(&paths)?;
+        for dir in [paths.images(), paths.vms(), paths.vms_runtime(), paths.logs()] {
+            make_dir(&dir, 0o711)?;
+        }
+        let store = Store::open(&paths.database())?;
+        let host_boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        let host_boot = host_boot.map_err(io("read the host's boot id"))?.trim().to_owned();
+        let (vmm, kvm): (Arc<dyn Vmm>, bool) = if fake_vmm {
+            (Arc::new(vmm::fake::Fake::new(agent.clone())), false)
+        } else {
+            let choice = vmm::select::select();
+            tracing::info!(kvm = choice.kvm, reason = choice.reason, "how VMs run here");
+            (choice.vmm, choice.kvm)
+        };
+        let context = Arc::new(Context { paths, config, store, vmm, kvm, agent, host_boot, faults });
+        let builds =
+            Builds::recover(Arc::clone(&context)).await.map_err(|error| ServeError::Images(Box::new(error)))?;
+        let registry = Registry::recover(Arc::clone(&context)).await.map_err(ServeError::Recover)?;
+        let shutdown = CancellationToken::new();
+        Ok(Arc::new(Daemon { context, registry, builds, started: unix_seconds(), shutdown, _lock: lock }))
+    }
+
+    /// Listens, says so to `ready`, and serves until it is told to go.
+    ///
+    /// # Errors
+    /// [`ServeError::Io`], where it cannot listen.
+    pub async fn serve(self: Arc<Self>, ready: Option<std::fs::File>) -> Result<(), ServeError> {
+        let listener = listen(&self.context.paths.socket())?;
+        if let Some(mut ready) = ready {
+            // Who wanted to know may have gone.
+            drop(ready.write_all(b"ready\n"));
+        }
+        let clock = tokio::spawn(follow_the_clock(Arc::clone(&self)));
+        let router = api::router(Arc::clone(&self));
+        let told = {
+            let daemon = Arc::clone(&self);
+            async move { daemon.told_to_go().await }
+        };
+        tokio::pin!(told);
+        let stopping = CancellationToken::new();
+        let server = axum::serve(api::listener::Local(listener), router)
+            .with_graceful_shutdown(stopping.clone().cancelled_owned())
+            .into_future();
+        tokio::pin!(server);
+        tokio::select! {
+            ended = &mut server => ended.map_err(io("serve the API"))?,
+            () = &mut told => {
+                stopping.cancel();
+                // Streams of commands have no end of their own: only operations are waited for.
+                tokio::select! {
+                    ended = &mut server => ended.map_err(io("serve the API"))?,
+                    () = self.finish_work() => {}
+                }
+            }
+        }
+        clock.abort();
+        remove_socket(&self.context.paths.socket())
+    }
+
+    /// What the doctor finds.
+    pub async fn examine(&self) -> Vec<banger_api::daemon::Finding> {
+        Vec::new()
+    }
+
+    /// A VM as the API tells it.
+    pub fn wire(&self, view: &View) -> banger_api::vm::Vm {
+        api::wire(view, self.context.vmm.capabilities().name)
+    }
+
+    async fn told_to_go(&self) {
+        let terminate = async {
+            match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+                (Ok(mut terminate), Ok(mut interrupt)) => {
+                    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+                }
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = terminate => {}
+            () = self.shutdown.cancelled() => {}
+        }
+    }
+
+    /// Lets operations come to their end; image builds give up.
+    async fn finish_work(&self) {
+        let builds = self.builds.cancel_all();
+        tracing::info!(builds, "going; guests run on");
+        let work = async {
+            for handle in self.registry.handles() {
+                let mut views = handle.follow();
+                // The owner of a VM that was removed is gone: idle enough.
+                drop(views.wait_for(|view| view.busy.is_none()).await);
+            }
+            self.builds.idle().await;
+        };
+        if tokio::time::timeout(LAST_WORK, work).await.is_err() {
+            tracing::warn!("an operation did not end in time; the next daemon goes on with it");
+        }
+    }
+}
+
+/// After the host slept, or when somebody set its clock, guests are told the time.
+async fn follow_the_clock(daemon: Arc<Daemon>) {
+    let jumps = match banger_linux::wall_clock::Jumps::new() {
+        Ok(jumps) => jumps,
+        Err(error) => {
+            tracing::warn!(%error, "the host's clock cannot be followed; guests keep their own time");
+            return;
+        }
+    };
+    while jumps.next().await.is_ok() {
+        tracing::info!("the host's clock jumped; telling guests the time");
+        for handle in daemon.registry.handles() {
+            if let Some(guest) = handle.view().guest {
+                tokio::spawn(async move {
+                    if let Err(error) = guest.set_clock().await {
+                        tracing::warn!(error = api::error::chain(&error), "a guest does not take the time");
+                    }
+                });
+            }
+        }
+    }
+}
+
+fn take_lock(paths: &Paths) -> Result<Lock, ServeError> {
+    Lock::acquire(&paths.lock()).map_err(|error| match error {
+        LockError::Held { holder, .. } => ServeError::Taken {
+            path: paths.runtime.clone(),
+            pid: holder.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string()),
+        },
+        LockError::Io { path, source } => ServeError::Io { attempted: format!("lock {}", path.display()), source },
+    })
+}
+
+fn make_dir(dir: &Path, mode: u32) -> Result<(), ServeError> {
+    let made = DirBuilder::new().recursive(true).mode(mode).create(dir);
+    made.map_err(io(format!("make the directory {}", dir.display())))
+}
+
+/// The socket, open to root and to the group `banger` where there is one. The lock is held: what is there is stale.
+fn listen(path: &Path) -> Result<UnixListener, ServeError> {
+    remove_socket(path)?;
+    let failed = || io(format!("listen on {}", path.display()));
+    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let bound = UnixListener::bind(path);
+    rustix::process::umask(before);
+    let listener = bound.map_err(failed())?;
+    if let Some(gid) = banger_linux::host::group_id("banger") {
+        std::os::unix::fs::chown(path, None, Some(gid)).map_err(failed())?;
+        std::fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(failed())?;
+    }
+    Ok(listener)
+}
+
+fn remove_socket(path: &Path) -> Result<(), ServeError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(ServeError::Io { attempted: format!("remove the socket {}", path.display()), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn io(attempted: impl Into<String>) -> impl FnOnce(io::Error) -> ServeError {
+    let attempted = attempted.into();
+    move |source| ServeError::Io { attempted, source }
+}

@@ -1,0 +1,86 @@
+//! The tables and how older ones become them.
+//!
+//! **When changing a table**: append a migration, never edit one that has been released.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use rusqlite_migration::{M, Migrations};
+
+use super::StoreError;
+
+const STEPS: &[M<'static>] = &[M::up(
+    "CREATE TABLE images (
+        id          TEXT PRIMARY KEY,
+        name        TEXT NOT NULL UNIQUE,
+        state       TEXT NOT NULL,
+        system      TEXT NOT NULL DEFAULT '',
+        kernel      TEXT NOT NULL DEFAULT '',
+        size        INTEGER NOT NULL,
+        packages    INTEGER NOT NULL DEFAULT 0,
+        manifest    TEXT NOT NULL DEFAULT '',
+        work_seed   INTEGER NOT NULL DEFAULT 0,
+        created     INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE vms (
+        id              TEXT PRIMARY KEY,
+        name            TEXT NOT NULL UNIQUE,
+        image           TEXT NOT NULL REFERENCES images (id) ON DELETE RESTRICT,
+        cpus            INTEGER NOT NULL,
+        memory          INTEGER NOT NULL,
+        disk            INTEGER NOT NULL,
+        env             TEXT NOT NULL,
+        workdir         TEXT,
+        lifetime        TEXT NOT NULL,
+        uid             INTEGER NOT NULL UNIQUE,
+        machine_id      TEXT NOT NULL,
+        host_key        TEXT NOT NULL,
+        host_key_public TEXT NOT NULL,
+        created         INTEGER NOT NULL,
+        state           TEXT NOT NULL,
+        generation      INTEGER NOT NULL,
+        host_boot       TEXT NOT NULL,
+        main            INTEGER NOT NULL
+    ) STRICT;",
+)];
+
+const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
+
+/// Opens the file and brings its schema up to date.
+pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
+    let opened = |source| StoreError::Open { path: path.to_owned(), source };
+    let mut connection = Connection::open(path).map_err(opened)?;
+    connection.busy_timeout(Duration::from_secs(5)).map_err(opened)?;
+    // Pragmas belong to the connection, not to the file: they are set at each opening. FULL, because what a record says
+    // must not be lost to a power failure after the effect that it covers.
+    connection
+        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
+        .map_err(opened)?;
+    MIGRATIONS.to_latest(&mut connection).map_err(|source| StoreError::Migrate { path: path.to_owned(), source })?;
+    Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_migrations_apply_and_foreign_keys_are_on() {
+        MIGRATIONS.validate().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let connection = open(&dir.path().join("r.db")).unwrap();
+        let on: i64 = connection.query_row("PRAGMA foreign_keys", [], |row| row.get(0)).unwrap();
+        assert_eq!(on, 1);
+        drop(connection);
+        open(&dir.path().join("r.db")).unwrap();
+    }
+
+    #[test]
+    fn records_of_a_newer_banger_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r.db");
+        Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 999").unwrap();
+        assert!(matches!(open(&path), Err(StoreError::Migrate { .. })));
+    }
+}

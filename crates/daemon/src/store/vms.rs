@@ -1,0 +1,204 @@
+//! Records of VMs.
+
+use rusqlite::{OptionalExtension, Row, Transaction, params};
+use serde::{Deserialize, Serialize};
+
+use super::{Store, StoreError, attempt, is_duplicate};
+use crate::image::record::ImageState;
+use crate::vm::definition::{Definition, VmId, VmRecord};
+use crate::vm::state::{Run, State};
+
+/// A state as it is written; [`State`] itself may change freely.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+enum StoredState {
+    Creating,
+    Stopped { reason: Option<String> },
+    Starting,
+    Running { boot_id: String, accelerator: String, since: u64 },
+    Stopping,
+    Removing,
+}
+
+impl Store {
+    /// Reserves a VM's name, id and uid, and records it. The uid in `record` is the first that may be taken; the one that
+    /// was is returned.
+    ///
+    /// # Errors
+    /// [`StoreError::NameTaken`], [`StoreError::ImageGone`] where the image went since it was looked up, or a failed
+    /// statement.
+    pub async fn insert_vm(&self, mut record: VmRecord) -> Result<VmRecord, StoreError> {
+        const WHAT: &str = "record a new VM";
+        self.write(WHAT, move |records| {
+            if !image_is_ready(records, &record.definition.image_id)? {
+                return Err(StoreError::ImageGone(record.definition.image));
+            }
+            record.definition.uid = free_uid(records, record.definition.uid)?;
+            let definition = &record.definition;
+            let inserted = records.execute(
+                "INSERT INTO vms (id, name, image, cpus, memory, disk, env, workdir, lifetime, uid, machine_id, host_key,
+                                  host_key_public, created, state, generation, host_boot, main)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                params![
+                    definition.id.as_str(),
+                    definition.name,
+                    definition.image_id,
+                    definition.cpus,
+                    definition.memory.cast_signed(),
+                    definition.disk.cast_signed(),
+                    json(&definition.env, "environment", definition)?,
+                    definition.workdir,
+                    json(&definition.lifetime, "lifetime", definition)?,
+                    definition.uid,
+                    definition.machine_id,
+                    definition.host_key,
+                    definition.host_key_public,
+                    definition.created.cast_signed(),
+                    state_json(&record.state, definition)?,
+                    record.generation.cast_signed(),
+                    record.host_boot,
+                    record.main,
+                ],
+            );
+            match inserted {
+                Err(error) if is_duplicate(&error) => Err(StoreError::NameTaken(record.definition.name.clone())),
+                other => attempt(WHAT, other).map(|_| record),
+            }
+        })
+        .await
+    }
+
+    /// Writes what changes in a VM's life.
+    ///
+    /// # Errors
+    /// A failed statement.
+    pub async fn update_vm(&self, record: VmRecord) -> Result<(), StoreError> {
+        const WHAT: &str = "record a VM's state";
+        self.write(WHAT, move |records| {
+            let updated = records.execute(
+                "UPDATE vms SET state = ?, generation = ?, host_boot = ?, main = ? WHERE id = ?",
+                params![
+                    state_json(&record.state, &record.definition)?,
+                    record.generation.cast_signed(),
+                    record.host_boot,
+                    record.main,
+                    record.definition.id.as_str(),
+                ],
+            );
+            attempt(WHAT, updated).map(drop)
+        })
+        .await
+    }
+
+    /// Forgets a VM.
+    ///
+    /// # Errors
+    /// A failed statement.
+    pub async fn delete_vm(&self, id: VmId) -> Result<(), StoreError> {
+        const WHAT: &str = "forget a VM";
+        self.write(WHAT, move |records| {
+            attempt(WHAT, records.execute("DELETE FROM vms WHERE id = ?", [id.as_str()])).map(drop)
+        })
+        .await
+    }
+
+    /// All VMs, in the order of their creation.
+    ///
+    /// # Errors
+    /// A failed statement, or a value of another banger.
+    pub async fn vms(&self) -> Result<Vec<VmRecord>, StoreError> {
+        const WHAT: &str = "read the VMs";
+        self.run(|records| {
+            let sql = "SELECT vms.*, images.name AS image_name FROM vms JOIN images ON images.id = vms.image
+                       ORDER BY vms.created, vms.id";
+            let mut query = attempt(WHAT, records.prepare(sql))?;
+            let mut rows = attempt(WHAT, query.query([]))?;
+            let mut vms = Vec::new();
+            while let Some(row) = attempt(WHAT, rows.next())? {
+                vms.push(vm(row)?);
+            }
+            Ok(vms)
+        })
+        .await
+    }
+}
+
+fn image_is_ready(records: &Transaction<'_>, id: &str) -> Result<bool, StoreError> {
+    let found =
+        records.query_row("SELECT state FROM images WHERE id = ?", [id], |row| row.get::<_, String>(0)).optional();
+    Ok(attempt("look an image up", found)?.is_some_and(|state| state == ImageState::Ready.as_str()))
+}
+
+/// The lowest uid from `first` on that no VM has.
+fn free_uid(records: &Transaction<'_>, first: u32) -> Result<u32, StoreError> {
+    const WHAT: &str = "find a free uid";
+    let mut query = attempt(WHAT, records.prepare("SELECT uid FROM vms WHERE uid >= ? ORDER BY uid"))?;
+    let taken = attempt(WHAT, query.query_map([first], |row| row.get::<_, u32>(0)))?;
+    let mut free = first;
+    for uid in taken {
+        if attempt(WHAT, uid)? != free {
+            break;
+        }
+        free += 1;
+    }
+    Ok(free)
+}
+
+fn vm(row: &Row<'_>) -> Result<VmRecord, StoreError> {
+    const WHAT: &str = "read a VM's record";
+    let name: String = attempt(WHAT, row.get("name"))?;
+    let unusable = |field| StoreError::Unusable { field, of: format!("VM {name}") };
+    let text = |column: &str| attempt(WHAT, row.get::<_, String>(column));
+    let number = |column: &str| attempt(WHAT, row.get::<_, i64>(column)).map(i64::cast_unsigned);
+    let state: StoredState = serde_json::from_str(&text("state")?).map_err(|_| unusable("state"))?;
+    Ok(VmRecord {
+        definition: Definition {
+            id: VmId::from_record(text("id")?),
+            image_id: text("image")?,
+            image: text("image_name")?,
+            cpus: attempt(WHAT, row.get("cpus"))?,
+            memory: number("memory")?,
+            disk: number("disk")?,
+            env: serde_json::from_str(&text("env")?).map_err(|_| unusable("environment"))?,
+            workdir: attempt(WHAT, row.get("workdir"))?,
+            lifetime: serde_json::from_str(&text("lifetime")?).map_err(|_| unusable("lifetime"))?,
+            uid: attempt(WHAT, row.get("uid"))?,
+            machine_id: text("machine_id")?,
+            host_key: text("host_key")?,
+            host_key_public: text("host_key_public")?,
+            created: number("created")?,
+            name: name.clone(),
+        },
+        state: from_stored(state),
+        generation: number("generation")?,
+        host_boot: text("host_boot")?,
+        main: attempt(WHAT, row.get("main"))?,
+    })
+}
+
+fn json(value: &impl Serialize, field: &'static str, of: &Definition) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|_| StoreError::Unusable { field, of: format!("VM {}", of.name) })
+}
+
+fn state_json(state: &State, of: &Definition) -> Result<String, StoreError> {
+    let stored = match state.clone() {
+        State::Creating => StoredState::Creating,
+        State::Stopped { reason } => StoredState::Stopped { reason },
+        State::Starting => StoredState::Starting,
+        State::Running(Run { boot_id, accelerator, since }) => StoredState::Running { boot_id, accelerator, since },
+        State::Stopping => StoredState::Stopping,
+        State::Removing => StoredState::Removing,
+    };
+    json(&stored, "state", of)
+}
+
+fn from_stored(stored: StoredState) -> State {
+    match stored {
+        StoredState::Creating => State::Creating,
+        StoredState::Stopped { reason } => State::Stopped { reason },
+        StoredState::Starting => State::Starting,
+        StoredState::Running { boot_id, accelerator, since } => State::Running(Run { boot_id, accelerator, since }),
+        StoredState::Stopping => State::Stopping,
+        StoredState::Removing => State::Removing,
+    }
+}

@@ -1,0 +1,506 @@
+//! The owner of one VM: a task that serialises what changes it and publishes what it has become.
+//!
+//! One request is worked on at a time. While it is, others are refused as busy; a kill, a forced removal and the end of a
+//! lease cancel it and come next. Commands and copies do not come here: they take the published [`Guest`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use banger_api::vm::Lifetime;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::create;
+use super::definition::{Definition, VmRecord};
+use super::error::VmError;
+use super::recover;
+use super::release::release;
+use super::remove::remove;
+use super::start::{self, Started, VmmEnd};
+use super::state::{Event, State};
+use super::stop;
+use super::watch::{Wake, Watchers};
+use crate::context::Context;
+use crate::guest::Guest;
+use crate::operation::{Operation, Step};
+use crate::vmm::Instance;
+
+/// What a VM has become.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// What it is.
+    pub definition: Arc<Definition>,
+    /// What it is doing.
+    pub state: State,
+    /// Counts the changes.
+    pub generation: u64,
+    /// The agent, where it answers.
+    pub guest: Option<Guest>,
+    /// The VMM's process id.
+    pub pid: Option<u32>,
+    /// The operation that is under way.
+    pub busy: Option<&'static str>,
+    /// Whether it is removed.
+    pub gone: bool,
+}
+
+/// The answer to a request: the VM as it became.
+pub(super) type Reply = oneshot::Sender<Result<View, VmError>>;
+
+/// What can be asked of a VM's owner.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) verb: Verb,
+    pub(super) operation: Operation,
+    pub(super) reply: Reply,
+}
+
+/// The verbs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    /// Make the disks, and start it.
+    Create { start: bool },
+    /// Start it.
+    Start,
+    /// Stop it; force does not ask the guest.
+    Stop { force: bool, patience: Duration },
+    /// Remove it; force also where it runs.
+    Remove { force: bool },
+    /// The connection that an ephemeral VM lives with has closed.
+    LeaseEnded,
+    /// Take over what an earlier daemon left.
+    Recover,
+    /// Nothing: the answer says that all before it is done.
+    Settle,
+    /// A main command is about to be started.
+    BeginMain,
+    /// A main command was started.
+    MainStarted,
+}
+
+impl Verb {
+    /// Whether it comes before what is under way.
+    fn overrides(self) -> bool {
+        matches!(self, Verb::Stop { force: true, .. } | Verb::Remove { force: true } | Verb::LeaseEnded)
+    }
+}
+
+struct Running {
+    instance: Arc<dyn Instance>,
+    guest: Option<Guest>,
+    ended: VmmEnd,
+    watchers: Watchers,
+}
+
+/// The owner of one VM.
+pub(super) struct Actor {
+    context: Arc<Context>,
+    record: VmRecord,
+    definition: Arc<Definition>,
+    running: Option<Running>,
+    run: u64,
+    main_started: bool,
+    gone: bool,
+    busy: Option<&'static str>,
+    view: watch::Sender<View>,
+    wakes: mpsc::UnboundedSender<Wake>,
+    waking: Option<mpsc::UnboundedReceiver<Wake>>,
+}
+
+impl Actor {
+    /// An owner for this record, and its view.
+    pub(super) fn new(context: Arc<Context>, record: VmRecord) -> (Actor, watch::Receiver<View>) {
+        let (wakes, waking) = mpsc::unbounded_channel();
+        let definition = Arc::new(record.definition.clone());
+        let view = View {
+            definition: Arc::clone(&definition),
+            state: record.state.clone(),
+            generation: record.generation,
+            guest: None,
+            pid: None,
+            busy: None,
+            gone: false,
+        };
+        let (view, views) = watch::channel(view);
+        let actor = Actor {
+            context,
+            record,
+            definition,
+            running: None,
+            run: 0,
+            main_started: false,
+            gone: false,
+            busy: None,
+            view,
+            wakes,
+            waking: Some(waking),
+        };
+        (actor, views)
+    }
+
+    /// Works until the VM is gone, or nobody can ask any more.
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Request>) {
+        let Some(mut waking) = self.waking.take() else { return };
+        let mut next = None;
+        while !self.gone {
+            let request = match next.take() {
+                Some(request) => request,
+                None => tokio::select! {
+                    Some(wake) = waking.recv() => {
+                        self.wake(wake).await;
+                        continue;
+                    }
+                    request = inbox.recv() => match request {
+                        Some(request) => request,
+                        None => return,
+                    },
+                },
+            };
+            next = self.serve(request, &mut inbox).await;
+        }
+    }
+
+    /// Works on one request and refuses others meanwhile. One that overrides is returned, to come next.
+    async fn serve(&mut self, request: Request, inbox: &mut mpsc::Receiver<Request>) -> Option<Request> {
+        let Request { verb, operation, reply } = request;
+        let name = self.record.definition.name.clone();
+        self.busy = Some(operation.verb());
+        self.publish();
+        let mut waiting = None;
+        let result = {
+            let work = self.perform(verb, &operation);
+            tokio::pin!(work);
+            loop {
+                tokio::select! {
+                    result = &mut work => break result,
+                    Some(other) = inbox.recv(), if waiting.is_none() => {
+                        if other.verb.overrides() {
+                            operation.cancel();
+                            waiting = Some(other);
+                        } else {
+                            let busy = VmError::Busy { name: name.clone(), verb: operation.verb() };
+                            // Who does not wait for the answer does not need it.
+                            drop(other.reply.send(Err(busy)));
+                        }
+                    }
+                }
+            }
+        };
+        self.busy = None;
+        self.publish();
+        operation.ended(&result);
+        drop(reply.send(result.map(|()| self.view.borrow().clone())));
+        waiting
+    }
+
+    async fn perform(&mut self, verb: Verb, operation: &Operation) -> Result<(), VmError> {
+        match verb {
+            Verb::Create { start } => {
+                let made = until_cancelled(operation, self.create(operation, start)).await;
+                self.or_remove(made, operation).await
+            }
+            Verb::Start => match &self.record.state {
+                State::Running(_) => Ok(()),
+                _ => {
+                    let started = until_cancelled(operation, self.start(operation)).await;
+                    self.or_release(started, operation).await
+                }
+            },
+            Verb::Stop { force, patience } => self.stop(operation, force, patience).await,
+            Verb::Remove { force } => {
+                let runs = matches!(self.record.state, State::Starting | State::Running(_) | State::Stopping);
+                if runs && !force {
+                    return Err(VmError::RemoveRunning(self.record.definition.name.clone()));
+                }
+                VmError::all(self.remove(operation).await)
+            }
+            Verb::LeaseEnded => {
+                let stays = match self.record.definition.lifetime {
+                    Lifetime::Kept => true,
+                    Lifetime::Connection => false,
+                    Lifetime::Command => self.main_started,
+                };
+                if stays { Ok(()) } else { VmError::all(self.remove(operation).await) }
+            }
+            Verb::Recover => self.recover(operation).await,
+            Verb::Settle => Ok(()),
+            Verb::BeginMain => {
+                self.main_started = false;
+                self.record.main = true;
+                Ok(self.context.store.update_vm(self.record.clone()).await?)
+            }
+            Verb::MainStarted => {
+                self.main_started = true;
+                self.watch_main();
+                Ok(())
+            }
+        }
+    }
+
+    async fn create(&mut self, operation: &Operation, start: bool) -> Result<(), VmError> {
+        let context = Arc::clone(&self.context);
+        create::make_disks(&context, &self.definition, operation).await?;
+        if !start {
+            let syncing = create::sync_disks(&context, &self.definition);
+            operation.stage("disk.sync", create::synced(syncing)).await?;
+            return self.advance(operation, Step::RecordStopped, Event::Made).await;
+        }
+        // One write for both steps: a crash between them would tell nothing that a crash before them does not.
+        self.record.state = self.next(Event::Made)?;
+        self.advance(operation, Step::RecordStart, Event::Start).await?;
+        let syncing = create::sync_disks(&context, &self.definition);
+        let started = start::start(&context, &self.definition, operation).await?;
+        operation.stage("disk.sync", create::synced(syncing)).await?;
+        self.advance(operation, Step::RecordRunning, Event::Ready(started.run.clone())).await?;
+        self.take(started);
+        Ok(())
+    }
+
+    async fn start(&mut self, operation: &Operation) -> Result<(), VmError> {
+        let context = Arc::clone(&self.context);
+        self.record.main = false;
+        self.main_started = false;
+        self.advance(operation, Step::RecordStart, Event::Start).await?;
+        let started = start::start(&context, &self.definition, operation).await?;
+        self.advance(operation, Step::RecordRunning, Event::Ready(started.run.clone())).await?;
+        self.take(started);
+        Ok(())
+    }
+
+    async fn stop(&mut self, operation: &Operation, force: bool, patience: Duration) -> Result<(), VmError> {
+        match &self.record.state {
+            State::Stopped { .. } => return Ok(()),
+            // An earlier stop could not end the VMM: try again.
+            State::Stopping => {}
+            _ => self.advance(operation, Step::RecordStop, Event::Stop).await?,
+        }
+        self.go_down(operation, force, patience).await
+    }
+
+    /// What a stop does once it is recorded.
+    async fn go_down(&mut self, operation: &Operation, force: bool, patience: Duration) -> Result<(), VmError> {
+        let context = Arc::clone(&self.context);
+        let mut errors = Vec::new();
+        // No watcher of this run may open a session beside the one that the stop may need.
+        let running = self.running.take();
+        if let (Some(Running { instance, guest, ended, watchers }), false) = (running, force) {
+            drop(watchers);
+            let ask = async {
+                tokio::select! {
+                    () = stop::ask(&context, &*instance, guest, &ended, patience, operation) => {}
+                    // Not given up, but hurried: a kill came.
+                    () = operation.cancelled() => {}
+                }
+                Ok(())
+            };
+            errors.extend(context.step(Step::PowerOff, ask).await.err());
+        }
+        errors.extend(release(&context, &self.definition.id, &self.definition.name, operation).await);
+        if errors.is_empty() {
+            errors.extend(self.advance(operation, Step::RecordStopped, Event::Ended { reason: None }).await.err());
+        }
+        if errors.is_empty() && self.record.definition.lifetime != Lifetime::Kept {
+            errors = self.remove(operation).await;
+        }
+        VmError::all(errors)
+    }
+
+    /// A failed create is removed.
+    async fn or_remove(&mut self, made: Result<(), VmError>, operation: &Operation) -> Result<(), VmError> {
+        match made {
+            Ok(()) => Ok(()),
+            Err(cause) => Err(cause.with(self.remove(operation).await)),
+        }
+    }
+
+    /// A failed start is released; the disks stay.
+    async fn or_release(&mut self, started: Result<(), VmError>, operation: &Operation) -> Result<(), VmError> {
+        let Err(cause) = started else { return Ok(()) };
+        let reason = format!("its start failed: {}", crate::api::error::chain(&cause));
+        Err(cause.with(self.fall(operation, Some(reason)).await))
+    }
+
+    /// Releases what a VM holds that is not to run any more.
+    async fn fall(&mut self, operation: &Operation, reason: Option<String>) -> Vec<VmError> {
+        self.running = None;
+        let context = Arc::clone(&self.context);
+        let mut errors = release(&context, &self.definition.id, &self.definition.name, operation).await;
+        if errors.is_empty() && matches!(self.record.state, State::Starting | State::Running(_) | State::Stopping) {
+            errors.extend(self.advance(operation, Step::RecordStopped, Event::Ended { reason }).await.err());
+        }
+        if errors.is_empty() && self.record.definition.lifetime != Lifetime::Kept {
+            errors = self.remove(operation).await;
+        }
+        errors
+    }
+
+    async fn remove(&mut self, operation: &Operation) -> Vec<VmError> {
+        if self.record.state != State::Removing
+            && let Err(error) = self.advance(operation, Step::RecordRemove, Event::Remove).await
+        {
+            return vec![error];
+        }
+        self.running = None;
+        let context = Arc::clone(&self.context);
+        let errors = remove(&context, &self.definition.id, &self.definition.name, operation).await;
+        self.gone = errors.is_empty();
+        errors
+    }
+
+    async fn recover(&mut self, operation: &Operation) -> Result<(), VmError> {
+        let context = Arc::clone(&self.context);
+        match recover::plan(&self.record, &context).await {
+            recover::Plan::Remove => VmError::all(self.remove(operation).await),
+            recover::Plan::Release(reason) => VmError::all(self.fall(operation, reason).await),
+            recover::Plan::GoDown(instance) => {
+                self.adopt(instance)?;
+                self.go_down(operation, false, context.config.timeouts.stop()).await
+            }
+            recover::Plan::Adopt(instance) => {
+                self.adopt(instance)?;
+                Ok(())
+            }
+            recover::Plan::Leave(error) => Err(error.into()),
+            recover::Plan::AwaitAgent(instance) => {
+                let awaited = self.await_agent(operation, Arc::from(instance)).await;
+                self.or_release(awaited, operation).await
+            }
+        }
+    }
+
+    /// Finishes a start that an earlier daemon began.
+    async fn await_agent(&mut self, operation: &Operation, instance: Arc<dyn Instance>) -> Result<(), VmError> {
+        let ended = start::end_of(&*instance)?;
+        let answer = start::first_answer(&self.context, &self.definition, &*instance, &ended);
+        let (guest, session_over) = operation.stage("agent.ready", answer).await?;
+        let run = start::run_of(&self.context, &guest);
+        self.advance(operation, Step::RecordRunning, Event::Ready(run.clone())).await?;
+        self.take(Started { instance, ended, guest, session_over, run });
+        Ok(())
+    }
+
+    /// Takes over a VM that runs; its agent is connected to behind.
+    fn adopt(&mut self, instance: Box<dyn Instance>) -> Result<(), VmError> {
+        let instance: Arc<dyn Instance> = Arc::from(instance);
+        let ended = start::end_of(&*instance)?;
+        self.run += 1;
+        let mut watchers = Watchers::new(self.run, self.wakes.clone(), ended.clone());
+        watchers.reconnect(Arc::clone(&instance));
+        self.running = Some(Running { instance, guest: None, ended, watchers });
+        self.main_started = self.record.main;
+        self.publish();
+        Ok(())
+    }
+
+    fn take(&mut self, started: Started) {
+        self.run += 1;
+        let mut watchers = Watchers::new(self.run, self.wakes.clone(), started.ended.clone());
+        watchers.session(started.session_over);
+        let guest = Some(started.guest);
+        self.running = Some(Running { instance: started.instance, guest, ended: started.ended, watchers });
+        self.publish();
+    }
+
+    async fn wake(&mut self, wake: Wake) {
+        let current = self.run;
+        match wake {
+            Wake::VmmEnded(run, status) if run == current && self.running.is_some() => {
+                let operation = Operation::unwatched("ended", &self.definition.name);
+                let result = VmError::all(self.fall(&operation, Some(how_it_ended(status))).await);
+                operation.ended(&result);
+            }
+            Wake::SessionOver(run) if run == current => {
+                if let Some(running) = &mut self.running {
+                    running.guest = None;
+                    running.watchers.reconnect(Arc::clone(&running.instance));
+                    self.publish();
+                }
+            }
+            Wake::SessionOpened(run, guest, over) if run == current => {
+                if let Some(running) = &mut self.running {
+                    running.guest = Some(guest);
+                    running.watchers.session(over);
+                    self.publish();
+                    self.watch_main();
+                }
+            }
+            Wake::MainEnded(run) if run == current && self.record.definition.lifetime == Lifetime::Command => {
+                let operation = Operation::unwatched("main command ended", &self.definition.name);
+                let result = VmError::all(self.remove(&operation).await);
+                operation.ended(&result);
+                self.publish();
+            }
+            Wake::VmmEnded(..) | Wake::SessionOver(_) | Wake::SessionOpened(..) | Wake::MainEnded(_) => {}
+        }
+        self.publish();
+    }
+
+    /// An ephemeral VM goes when its main command has ended.
+    fn watch_main(&mut self) {
+        if self.record.definition.lifetime == Lifetime::Command
+            && self.main_started
+            && let Some(running) = &mut self.running
+            && let Some(guest) = running.guest.clone()
+        {
+            running.watchers.main(guest);
+        }
+    }
+
+    fn next(&self, event: Event) -> Result<State, VmError> {
+        let attempted = match event {
+            Event::Made | Event::Ready(_) => "go on with",
+            Event::Start => "start",
+            Event::Stop | Event::Ended { .. } => "stop",
+            Event::Remove => "remove",
+        };
+        let denied = |denied| VmError::Denied { attempted, name: self.record.definition.name.clone(), denied };
+        self.record.state.next(event).map_err(denied)
+    }
+
+    /// Records the state after `event`, then publishes it.
+    async fn advance(&mut self, operation: &Operation, step: Step, event: Event) -> Result<(), VmError> {
+        let state = self.next(event)?;
+        let mut record = self.record.clone();
+        record.state = state;
+        record.generation += 1;
+        record.host_boot.clone_from(&self.context.host_boot);
+        let context = Arc::clone(&self.context);
+        let save = async {
+            context.store.update_vm(record.clone()).await?;
+            self.record = record;
+            self.publish();
+            Ok(())
+        };
+        operation.stage("record.save", context.step(step, save)).await
+    }
+
+    fn publish(&self) {
+        let running = self.running.as_ref();
+        self.view.send_replace(View {
+            definition: Arc::clone(&self.definition),
+            state: self.record.state.clone(),
+            generation: self.record.generation,
+            guest: running.and_then(|running| running.guest.clone()),
+            pid: running.map(|running| running.instance.process().pid()),
+            busy: self.busy,
+            gone: self.gone,
+        });
+    }
+}
+
+async fn until_cancelled(
+    operation: &Operation,
+    work: impl Future<Output = Result<(), VmError>>,
+) -> Result<(), VmError> {
+    tokio::select! {
+        done = work => done,
+        () = operation.cancelled() => Err(VmError::Cancelled(operation.verb())),
+    }
+}
+
+fn how_it_ended(status: Option<std::process::ExitStatus>) -> String {
+    match status {
+        Some(status) if status.success() => "the guest went down".to_owned(),
+        Some(status) => format!("its VMM ended: {status}"),
+        None => "its VMM ended".to_owned(),
+    }
+}

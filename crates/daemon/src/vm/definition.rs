@@ -1,0 +1,107 @@
+//! What a VM is: fixed when it is created, but for its state.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use banger_api::vm::Lifetime;
+
+use super::state::State;
+
+/// A VM's id: short, random, never reused.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VmId(String);
+
+impl VmId {
+    /// An id from random bytes.
+    pub fn from_random(bytes: [u8; 10]) -> VmId {
+        VmId(word(&bytes))
+    }
+
+    /// An id as it stands in a record.
+    pub fn from_record(id: String) -> VmId {
+        VmId(id)
+    }
+
+    /// The id as text: the name of the VM's directories.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for VmId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Random bytes as letters and digits that are not mistaken for each other; the first is a letter.
+pub fn word(random: &[u8]) -> String {
+    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let pick = |(place, byte): (usize, &u8)| {
+        let among = if place == 0 { 24 } else { LETTERS.len() };
+        char::from(LETTERS[usize::from(*byte) % among])
+    };
+    random.iter().enumerate().map(pick).collect()
+}
+
+/// What a VM is made as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definition {
+    /// Never changes.
+    pub id: VmId,
+    /// Unique.
+    pub name: String,
+    /// The image's id.
+    pub image_id: String,
+    /// The image's name.
+    pub image: String,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Memory, in bytes.
+    pub memory: u64,
+    /// The work disk, in bytes.
+    pub disk: u64,
+    /// Variables for every command.
+    pub env: BTreeMap<String, String>,
+    /// Where commands run by default.
+    pub workdir: Option<String>,
+    /// When it goes by itself.
+    pub lifetime: Lifetime,
+    /// The uid and gid of its VMM.
+    pub uid: u32,
+    /// Its machine-id.
+    pub machine_id: String,
+    /// Its private SSH host key.
+    pub host_key: String,
+    /// Its public SSH host key.
+    pub host_key_public: String,
+    /// Seconds since 1970-01-01 UTC.
+    pub created: u64,
+}
+
+/// A VM as it is recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmRecord {
+    /// What it is.
+    pub definition: Definition,
+    /// What it is doing.
+    pub state: State,
+    /// Counts the changes of this record.
+    pub generation: u64,
+    /// The host's boot id when `state` was recorded: a VM that ran in an earlier one does not run now.
+    pub host_boot: String,
+    /// Whether a main command was asked for since its last start.
+    pub main: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_begins_with_a_letter() {
+        for byte in 0..=255 {
+            assert!(VmId::from_random([byte; 10]).as_str().starts_with(|c: char| c.is_ascii_lowercase()));
+        }
+    }
+}

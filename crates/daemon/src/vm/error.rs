@@ -1,0 +1,156 @@
+//! Why something was not done with a VM.
+
+use std::io;
+
+use super::identity::IdentityError;
+use super::spec::SpecError;
+use super::state::Denied;
+use crate::boot::BootError;
+use crate::guest::GuestError;
+use crate::operation::fault::Injected;
+use crate::storage::StorageError;
+use crate::store::StoreError;
+use crate::vmm::VmmError;
+
+/// Why something was not done with a VM.
+#[derive(Debug, thiserror::Error)]
+pub enum VmError {
+    /// The request cannot be made a machine of.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// There is no such VM.
+    #[error("there is no VM {name}")]
+    NotFound {
+        /// The name that was asked for.
+        name: String,
+        /// A name that is near.
+        suggestion: Option<String>,
+    },
+    /// The VM is not in a state for this.
+    #[error("cannot {attempted} {name}: {denied}")]
+    Denied {
+        /// What was attempted.
+        attempted: &'static str,
+        /// The VM.
+        name: String,
+        /// Why not.
+        denied: Denied,
+    },
+    /// The VM runs, and was to be removed without force.
+    #[error("cannot remove {0}: it is running")]
+    RemoveRunning(String),
+    /// Another operation is under way.
+    #[error("{name} is busy: its {verb} is under way")]
+    Busy {
+        /// The VM.
+        name: String,
+        /// The other operation's verb.
+        verb: &'static str,
+    },
+    /// The records failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A disk could not be made.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// What the guest boots from could not be made.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// The identity could not be made.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The VMM failed.
+    #[error(transparent)]
+    Vmm(#[from] VmmError),
+    /// The guest did not do as asked.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    /// The agent did not answer in time after a start.
+    #[error("the agent in {name} did not answer within {seconds} s{}", quoted(said))]
+    AgentSilent {
+        /// The VM.
+        name: String,
+        /// The deadline.
+        seconds: u64,
+        /// The end of the console's log.
+        said: Option<String>,
+    },
+    /// The guest went down before its agent answered.
+    #[error("{name} went down before its agent answered ({status}){}", quoted(said))]
+    WentDown {
+        /// The VM.
+        name: String,
+        /// How its VMM ended.
+        status: String,
+        /// The end of the console's log.
+        said: Option<String>,
+    },
+    /// The VM runs, but its agent does not answer.
+    #[error("the agent in {0} does not answer")]
+    NoAgent(String),
+    /// A file or directory could not be dealt with.
+    #[error("cannot {attempted}")]
+    Io {
+        /// What was attempted, on what.
+        attempted: String,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// A VMM's process would not end.
+    #[error("cannot end the VMM of {name}")]
+    Unending {
+        /// The VM.
+        name: String,
+        /// Why.
+        #[source]
+        source: banger_linux::process::ProcessError,
+    },
+    /// A test planned it.
+    #[error(transparent)]
+    Injected(#[from] Injected),
+    /// Somebody asked to give up.
+    #[error("the {0} was cancelled")]
+    Cancelled(&'static str),
+    /// The daemon is going down.
+    #[error("the daemon is going down")]
+    Closing,
+    /// The cause, and what else failed while cleaning up after it.
+    #[error("{cause}")]
+    WithAftermath {
+        /// The cause.
+        #[source]
+        cause: Box<VmError>,
+        /// What failed after it.
+        also: Vec<VmError>,
+    },
+}
+
+impl VmError {
+    /// The error with what else failed after it.
+    pub fn with(self, also: Vec<VmError>) -> VmError {
+        if also.is_empty() { self } else { VmError::WithAftermath { cause: Box::new(self), also } }
+    }
+
+    /// The first of several errors, the rest beside it.
+    ///
+    /// # Errors
+    /// That one, where there is any.
+    pub fn all(mut errors: Vec<VmError>) -> Result<(), VmError> {
+        if errors.is_empty() {
+            return Ok(());
+        }
+        let first = errors.remove(0);
+        Err(first.with(errors))
+    }
+
+    /// An [`VmError::Io`] of this attempt.
+    pub fn io(attempted: impl Into<String>) -> impl FnOnce(io::Error) -> VmError {
+        let attempted = attempted.into();
+        move |source| VmError::Io { attempted, source }
+    }
+}
+
+fn quoted(said: &Option<String>) -> String {
+    said.as_deref().map(|said| format!("; its console ends with: {said}")).unwrap_or_default()
+}

@@ -1,0 +1,313 @@
+//! All VMs of a daemon, by name and id: handles on their owners.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use banger_api::vm::VmCreate;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::actor::{Actor, Request, Verb, View};
+use super::definition::{Definition, VmId, VmRecord, word};
+use super::error::VmError;
+use super::state::State;
+use super::{identity, spec};
+use crate::context::{Context, blocking, random, unix_seconds};
+use crate::image::names;
+use crate::image::record::ImageState;
+use crate::operation::{Operation, Step};
+use crate::storage;
+use crate::store::StoreError;
+
+/// How often a made-up name is made up anew where it is taken.
+const NAME_TRIES: usize = 8;
+
+/// All VMs of a daemon. The lock guards which VMs there are, never what one of them is doing.
+pub struct Registry {
+    context: Arc<Context>,
+    vms: RwLock<HashMap<VmId, Handle>>,
+}
+
+/// A handle on the owner of a VM.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+    view: watch::Receiver<View>,
+}
+
+impl Registry {
+    /// Takes over what an earlier daemon left. Every VM has its owner when this returns; what the owners have to do goes
+    /// on behind.
+    ///
+    /// # Errors
+    /// Where the records cannot be read.
+    pub async fn recover(context: Arc<Context>) -> Result<Arc<Registry>, VmError> {
+        let records = context.store.vms().await?;
+        let registry = Arc::new(Registry { context, vms: RwLock::default() });
+        for record in records {
+            let name = record.definition.name.clone();
+            let handle = registry.own(record);
+            // Recovery comes first in the queue, before any request.
+            let operation = Operation::unwatched("recover", &name);
+            drop(handle.send(Verb::Recover, operation).await?);
+        }
+        Ok(registry)
+    }
+
+    /// Creates a VM. Cancelled or failed, nothing of it is left.
+    ///
+    /// # Errors
+    /// [`VmError`].
+    pub async fn create(self: &Arc<Self>, request: &VmCreate, operation: &Operation) -> Result<Created, VmError> {
+        let (name, made_up) = match &request.name {
+            Some(name) => (name.clone(), false),
+            None => (made_up_name()?, true),
+        };
+        let spec = operation.stage("spec.resolve", self.resolve(request, name)).await?;
+        let began = operation.stage_begins("record.reserve");
+        let record = self.reserve(spec, made_up).await?;
+        operation.stage_ends("record.reserve", began);
+        let handle = self.own(record);
+        let reply = handle.send(Verb::Create { start: !request.stopped }, operation.clone()).await?;
+        Ok(Created { handle, reply })
+    }
+
+    async fn resolve(&self, request: &VmCreate, name: String) -> Result<spec::Spec, VmError> {
+        let context = &self.context;
+        let wanted = request.image.clone().unwrap_or_else(|| context.config.defaults.image.clone());
+        let image = context.store.image(wanted).await?.filter(|image| image.state == ImageState::Ready);
+        let seed_path = image.as_ref().map(|image| context.paths.image(&image.id).join(names::WORK_SEED));
+        let state_dir = context.paths.state.clone();
+        let (seed, free) = blocking(move || {
+            let seed = seed_path.and_then(|path| storage::size(&path).ok()).unwrap_or(0);
+            (seed, banger_linux::file::free_space(&state_dir))
+        })
+        .await;
+        let free = free.map_err(VmError::io(format!("ask how much is free in {}", context.paths.state.display())))?;
+        let memory = rustix::system::sysinfo();
+        let host = spec::Host { memory: memory.totalram * u64::from(memory.mem_unit), free };
+        Ok(spec::resolve(request, name, image, seed, &host, &context.config)?)
+    }
+
+    /// Records the VM under its name, or under another made-up one where that is taken.
+    async fn reserve(&self, spec: spec::Spec, made_up: bool) -> Result<VmRecord, VmError> {
+        let mut record = self.record(spec)?;
+        for _ in 0..NAME_TRIES {
+            let insert = async { Ok(self.context.store.insert_vm(record.clone()).await) };
+            match self.reserve_step(insert, &record.definition.id).await? {
+                Err(StoreError::NameTaken(_)) if made_up => record.definition.name = made_up_name()?,
+                reserved => return Ok(reserved?),
+            }
+        }
+        Err(StoreError::NameTaken(record.definition.name).into())
+    }
+
+    /// As [`Context::step`], and takes the record back where the step fails after it: no owner exists yet who would.
+    async fn reserve_step<T>(&self, insert: impl Future<Output = Result<T, VmError>>, id: &VmId) -> Result<T, VmError> {
+        match self.context.step(Step::Reserve, insert).await {
+            Ok(reserved) => Ok(reserved),
+            Err(error) => {
+                let forgotten = self.context.store.delete_vm(id.clone()).await;
+                Err(error.with(forgotten.err().map(VmError::from).into_iter().collect()))
+            }
+        }
+    }
+
+    fn record(&self, spec: spec::Spec) -> Result<VmRecord, VmError> {
+        let bytes = random::<48>().map_err(VmError::io("get random bytes for an identity"))?;
+        let lasting = identity::lasting(&spec.name, &bytes)?;
+        let id = VmId::from_random(random().map_err(VmError::io("get random bytes for an id"))?);
+        let definition = Definition {
+            id,
+            name: spec.name,
+            image_id: spec.image.id,
+            image: spec.image.name,
+            cpus: spec.cpus,
+            memory: spec.memory,
+            disk: spec.disk,
+            env: spec.env,
+            workdir: spec.workdir,
+            lifetime: spec.lifetime,
+            uid: self.context.config.vmm.first_uid,
+            machine_id: lasting.machine_id,
+            host_key: lasting.host_key,
+            host_key_public: lasting.host_key_public,
+            created: unix_seconds(),
+        };
+        let host_boot = self.context.host_boot.clone();
+        Ok(VmRecord { definition, state: State::Creating, generation: 1, host_boot, main: false })
+    }
+
+    /// Gives a recorded VM its owner.
+    fn own(self: &Arc<Self>, record: VmRecord) -> Handle {
+        let id = record.definition.id.clone();
+        let (actor, view) = Actor::new(Arc::clone(&self.context), record);
+        let (requests, inbox) = mpsc::channel(16);
+        let handle = Handle { requests, view };
+        self.vms.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), handle.clone());
+        let registry = Arc::downgrade(self);
+        tokio::spawn(async move {
+            actor.run(inbox).await;
+            if let Some(registry) = registry.upgrade() {
+                registry.vms.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            }
+        });
+        handle
+    }
+
+    /// All VMs, in the order of their creation.
+    pub fn list(&self) -> Vec<View> {
+        let vms = self.vms.read().unwrap_or_else(PoisonError::into_inner);
+        let mut views: Vec<View> = vms.values().map(Handle::view).filter(|view| !view.gone).collect();
+        views.sort_by(|one, two| {
+            (one.definition.created, &one.definition.name).cmp(&(two.definition.created, &two.definition.name))
+        });
+        views
+    }
+
+    /// All handles.
+    pub fn handles(&self) -> Vec<Handle> {
+        self.vms.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// The VM of a name or an id.
+    ///
+    /// # Errors
+    /// [`VmError::NotFound`], with a name that is near.
+    pub fn find(&self, name: &str) -> Result<Handle, VmError> {
+        let vms = self.vms.read().unwrap_or_else(PoisonError::into_inner);
+        let alive = || vms.values().filter(|handle| !handle.view.borrow().gone);
+        let fits = |handle: &&Handle| {
+            let view = handle.view.borrow();
+            view.definition.name == name || view.definition.id.as_str() == name
+        };
+        alive().find(fits).cloned().ok_or_else(|| {
+            let names: Vec<String> = alive().map(|handle| handle.view.borrow().definition.name.clone()).collect();
+            let suggestion = crate::config::nearest(name, names.iter().map(String::as_str));
+            VmError::NotFound { name: name.to_owned(), suggestion }
+        })
+    }
+}
+
+/// A VM that is being created.
+pub struct Created {
+    /// Its owner.
+    pub handle: Handle,
+    reply: oneshot::Receiver<Result<View, VmError>>,
+}
+
+impl Created {
+    /// Waits until it is created.
+    ///
+    /// # Errors
+    /// [`VmError`]; nothing of it is left then, but for what the error says.
+    pub async fn done(self) -> Result<View, VmError> {
+        self.reply.await.map_err(|_| VmError::Closing)?
+    }
+}
+
+impl Handle {
+    /// What the VM has become.
+    pub fn view(&self) -> View {
+        self.view.borrow().clone()
+    }
+
+    /// Follows what it becomes.
+    pub fn follow(&self) -> watch::Receiver<View> {
+        self.view.clone()
+    }
+
+    /// Waits until all that was asked of it before is done, a new daemon's recovery included.
+    ///
+    /// # Errors
+    /// [`VmError::NotFound`], where it went with that.
+    pub async fn settle(&self) -> Result<View, VmError> {
+        let mut views = self.view.clone();
+        loop {
+            match self.ask(Verb::Settle, Operation::unwatched("settle", &self.view().definition.name)).await {
+                Err(VmError::Busy { .. }) => drop(views.wait_for(|view| view.busy.is_none()).await),
+                settled => return settled,
+            }
+        }
+    }
+
+    /// Starts it; nothing happens where it runs.
+    ///
+    /// # Errors
+    /// [`VmError`].
+    pub async fn start(&self, operation: Operation) -> Result<View, VmError> {
+        self.ask(Verb::Start, operation).await
+    }
+
+    /// Stops it; nothing happens where it does not run.
+    ///
+    /// # Errors
+    /// [`VmError`].
+    pub async fn stop(&self, force: bool, patience: Duration, operation: Operation) -> Result<View, VmError> {
+        self.ask(Verb::Stop { force, patience }, operation).await
+    }
+
+    /// Removes it.
+    ///
+    /// # Errors
+    /// [`VmError`].
+    pub async fn remove(&self, force: bool, operation: Operation) -> Result<View, VmError> {
+        self.ask(Verb::Remove { force }, operation).await
+    }
+
+    /// Says that the connection that an ephemeral VM lives with has closed.
+    pub async fn lease_ended(&self) {
+        let operation = Operation::unwatched("lease ended", &self.view().definition.name);
+        // Its owner logs what goes wrong; a VM that is gone already is what is wanted.
+        drop(self.ask(Verb::LeaseEnded, operation).await);
+    }
+
+    /// Records that a main command is about to be started.
+    ///
+    /// # Errors
+    /// [`VmError`].
+    pub async fn begin_main(&self) -> Result<View, VmError> {
+        self.ask(Verb::BeginMain, Operation::unwatched("main command", &self.view().definition.name)).await
+    }
+
+    /// Says that a main command was started.
+    ///
+    /// # Errors
+    /// [`VmError`].
+    pub async fn main_started(&self) -> Result<View, VmError> {
+        self.ask(Verb::MainStarted, Operation::unwatched("main command", &self.view().definition.name)).await
+    }
+
+    async fn ask(&self, verb: Verb, operation: Operation) -> Result<View, VmError> {
+        self.send(verb, operation).await?.await.map_err(|_| VmError::Closing)?
+    }
+
+    async fn send(
+        &self,
+        verb: Verb,
+        operation: Operation,
+    ) -> Result<oneshot::Receiver<Result<View, VmError>>, VmError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request { verb, operation, reply };
+        self.requests
+            .send(request)
+            .await
+            .map_err(|_| VmError::NotFound { name: self.view().definition.name.clone(), suggestion: None })?;
+        Ok(answer)
+    }
+}
+
+/// Two words: easy to say, to type and to tell apart.
+fn made_up_name() -> Result<String, VmError> {
+    const FIRST: [&str; 16] = [
+        "amber", "brisk", "calm", "dapper", "eager", "fleet", "gentle", "hardy", "keen", "lucid", "merry", "nimble",
+        "plain", "quiet", "sunny", "tidy",
+    ];
+    const SECOND: [&str; 16] = [
+        "badger", "crane", "dormouse", "egret", "finch", "gecko", "heron", "ibex", "jackdaw", "kestrel", "lark",
+        "marten", "newt", "otter", "plover", "wren",
+    ];
+    let bytes = random::<6>().map_err(VmError::io("get random bytes for a name"))?;
+    let pick = |words: &[&'static str; 16], byte: u8| words[usize::from(byte) % 16];
+    Ok(format!("{}-{}-{}", pick(&FIRST, bytes[0]), pick(&SECOND, bytes[1]), word(&bytes[2..5])))
+}

@@ -1,0 +1,23 @@
+//! The deep depth of undoing: release, then the disks, the record last. Only `rm`, a failed create and `--rm` come here.
+
+use super::definition::VmId;
+use super::error::VmError;
+use super::release::{release, remove_dir};
+use crate::context::Context;
+use crate::operation::{Operation, Step};
+
+/// Removes all that a VM is. Its record stays until nothing else is left, so that a second try finds the rest.
+pub(super) async fn remove(context: &Context, id: &VmId, name: &str, operation: &Operation) -> Vec<VmError> {
+    let mut errors = release(context, id, name, operation).await;
+    // A VMM that lives still writes to its disks: they stay with it.
+    if errors.is_empty() {
+        let disks = context.paths.vm(id.as_str()).state;
+        let remove = context.step(Step::RemoveDisks, remove_dir(disks));
+        errors.extend(operation.stage("disk.remove", remove).await.err());
+    }
+    if errors.is_empty() {
+        let forget = async { Ok(context.store.delete_vm(id.clone()).await?) };
+        errors.extend(operation.stage("record.forget", context.step(Step::Forget, forget)).await.err());
+    }
+    errors
+}

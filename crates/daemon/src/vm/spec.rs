@@ -1,0 +1,247 @@
+//! From a request to a validated machine. Pure: the last point without effects.
+
+use std::collections::BTreeMap;
+
+use banger_api::vm::{Lifetime, VmCreate};
+
+use crate::config::Config;
+use crate::image::record::ImageRecord;
+
+const MIB: u64 = 1024 * 1024;
+
+/// The least memory that a Debian with systemd comes up in.
+const MIN_MEMORY: u64 = 256 * MIB;
+
+/// The most virtual processors: what QEMU's microvm machine takes.
+const MAX_CPUS: u32 = 255;
+
+/// The longest name of a variable, and the most bytes of all variables; far below the kernel's own limit (execve(2)).
+const MAX_ENV: usize = 64 * 1024;
+
+/// A validated machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    /// A valid name.
+    pub name: String,
+    /// The image.
+    pub image: ImageRecord,
+    /// At least one.
+    pub cpus: u32,
+    /// Bytes, a multiple of a MiB.
+    pub memory: u64,
+    /// Bytes, a multiple of a MiB.
+    pub disk: u64,
+    /// Variables with valid names.
+    pub env: BTreeMap<String, String>,
+    /// An absolute path.
+    pub workdir: Option<String>,
+    /// When it goes by itself.
+    pub lifetime: Lifetime,
+}
+
+/// What the host has to offer, looked up before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Physical memory, in bytes.
+    pub memory: u64,
+    /// Bytes free where disks are kept.
+    pub free: u64,
+}
+
+/// Why a request cannot be made a machine of.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// The name breaks the rule.
+    #[error("{name:?} cannot be a VM's name: {rule}")]
+    Name {
+        /// The name.
+        name: String,
+        /// The rule that it breaks.
+        rule: &'static str,
+    },
+    /// There is no such image, or it is not ready.
+    #[error("there is no image {0}")]
+    NoImage(String),
+    /// No virtual processor, or too many.
+    #[error("a VM can have 1 to {MAX_CPUS} cpus, not {0}")]
+    Cpus(u32),
+    /// Too little memory.
+    #[error("a VM needs at least {} MiB of memory, not {} MiB", MIN_MEMORY / MIB, .0 / MIB)]
+    LittleMemory(u64),
+    /// More memory than there is.
+    #[error("the host has {} MiB of memory, and {} MiB were asked for", host / MIB, wanted / MIB)]
+    MuchMemory {
+        /// What there is.
+        host: u64,
+        /// What was asked for.
+        wanted: u64,
+    },
+    /// A work disk smaller than the image's seed.
+    #[error("a work disk needs at least {} MiB with this image, not {} MiB", least / MIB, wanted / MIB)]
+    Disk {
+        /// The seed's size.
+        least: u64,
+        /// What was asked for.
+        wanted: u64,
+    },
+    /// A variable's name is none.
+    #[error("{0:?} cannot be a variable's name")]
+    Variable(String),
+    /// Too many bytes of variables.
+    #[error("the variables take more than {MAX_ENV} bytes")]
+    Environment,
+    /// A working directory that is no absolute path.
+    #[error("the working directory {0:?} is no absolute path in the guest")]
+    Workdir(String),
+}
+
+/// Makes a validated machine of a request. `name` is the request's or a made-up one; `seed` is the size of the image's work
+/// seed, in bytes.
+///
+/// # Errors
+/// [`SpecError`].
+pub fn resolve(
+    request: &VmCreate,
+    name: String,
+    image: Option<ImageRecord>,
+    seed: u64,
+    host: &Host,
+    config: &Config,
+) -> Result<Spec, SpecError> {
+    check_name(&name)?;
+    let image = image
+        .ok_or_else(|| SpecError::NoImage(request.image.clone().unwrap_or_else(|| config.defaults.image.clone())))?;
+    let cpus = request.cpus.unwrap_or(config.defaults.cpus);
+    if cpus == 0 || cpus > MAX_CPUS {
+        return Err(SpecError::Cpus(cpus));
+    }
+    let memory = request.memory.unwrap_or_else(|| config.memory()).next_multiple_of(MIB);
+    if memory < MIN_MEMORY {
+        return Err(SpecError::LittleMemory(memory));
+    }
+    if memory > host.memory {
+        return Err(SpecError::MuchMemory { host: host.memory, wanted: memory });
+    }
+    let disk = request.disk.unwrap_or_else(|| config.disk().max(seed)).next_multiple_of(MIB);
+    if disk < seed {
+        return Err(SpecError::Disk { least: seed, wanted: disk });
+    }
+    check_env(&request.env)?;
+    if let Some(workdir) = &request.workdir
+        && (!workdir.starts_with('/') || workdir.contains('\0'))
+    {
+        return Err(SpecError::Workdir(workdir.clone()));
+    }
+    Ok(Spec {
+        name,
+        image,
+        cpus,
+        memory,
+        disk,
+        env: request.env.clone(),
+        workdir: request.workdir.clone(),
+        lifetime: request.lifetime,
+    })
+}
+
+/// Checks variables as a request gives them.
+///
+/// # Errors
+/// [`SpecError::Variable`], [`SpecError::Environment`].
+pub fn check_env(env: &BTreeMap<String, String>) -> Result<(), SpecError> {
+    let bad = |name: &&String| name.is_empty() || name.contains(['=', '\0']);
+    if let Some(name) = env.keys().find(bad) {
+        return Err(SpecError::Variable(name.clone()));
+    }
+    if let Some((name, _)) = env.iter().find(|(_, value)| value.contains('\0')) {
+        return Err(SpecError::Variable(name.clone()));
+    }
+    if env.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>() > MAX_ENV {
+        return Err(SpecError::Environment);
+    }
+    Ok(())
+}
+
+/// A name is a host name's label: it becomes one (RFC 1123), in lower case.
+fn check_name(name: &str) -> Result<(), SpecError> {
+    let refuse = |rule| Err(SpecError::Name { name: name.to_owned(), rule });
+    if name.is_empty() || name.len() > 63 {
+        return refuse("it must have 1 to 63 characters");
+    }
+    if !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-') {
+        return refuse("it may have only lower-case letters, digits and hyphens");
+    }
+    if !name.starts_with(|first: char| first.is_ascii_lowercase()) || name.ends_with('-') {
+        return refuse("it must begin with a letter and may not end with a hyphen");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::record::ImageState;
+
+    fn image() -> ImageRecord {
+        ImageRecord {
+            id: "i".into(),
+            name: "debian".into(),
+            state: ImageState::Ready,
+            system: String::new(),
+            kernel: String::new(),
+            size: 8 << 30,
+            packages: 1,
+            manifest: String::new(),
+            work_seed: true,
+            created: 0,
+        }
+    }
+
+    fn with(name: &str, change: impl FnOnce(&mut VmCreate)) -> Result<Spec, SpecError> {
+        let mut request = VmCreate::default();
+        change(&mut request);
+        let host = Host { memory: 4 << 30, free: 1 << 40 };
+        resolve(&request, name.to_owned(), Some(image()), 1 << 30, &host, &Config::default())
+    }
+
+    #[test]
+    fn an_empty_request_takes_the_defaults() {
+        let spec = with("devbox", |_| ()).unwrap();
+        assert_eq!((spec.cpus, spec.memory, spec.disk), (2, 1 << 30, 8 << 30));
+    }
+
+    #[test]
+    fn names_that_no_host_could_have_are_refused() {
+        for name in ["", "-a", "a-", "1a", "A", "a_b", "a.b", "ä", "a b", "../x", &"a".repeat(64)] {
+            assert!(matches!(with(name, |_| ()), Err(SpecError::Name { .. })), "{name}");
+        }
+        for name in ["a", "a-1", &"a".repeat(63)] {
+            assert!(with(name, |_| ()).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn sizes_out_of_range_are_refused() {
+        assert_eq!(with("a", |r| r.cpus = Some(0)), Err(SpecError::Cpus(0)));
+        assert_eq!(with("a", |r| r.cpus = Some(256)), Err(SpecError::Cpus(256)));
+        assert!(matches!(with("a", |r| r.memory = Some(1)), Err(SpecError::LittleMemory(_))));
+        assert!(matches!(with("a", |r| r.memory = Some(5 << 30)), Err(SpecError::MuchMemory { .. })));
+        assert!(matches!(with("a", |r| r.disk = Some(1 << 20)), Err(SpecError::Disk { .. })));
+    }
+
+    #[test]
+    fn variables_and_directories_that_cannot_be_are_refused() {
+        for name in ["", "a=b", "a\0"] {
+            assert!(with("a", |r| r.env = [(name.to_owned(), String::new())].into()).is_err());
+        }
+        assert!(with("a", |r| r.workdir = Some("here".into())).is_err());
+    }
+
+    #[test]
+    fn an_unknown_image_is_named() {
+        let request = VmCreate { image: Some("nope".into()), ..VmCreate::default() };
+        let host = Host { memory: 4 << 30, free: 1 << 40 };
+        let refused = resolve(&request, "a".into(), None, 0, &host, &Config::default());
+        assert_eq!(refused, Err(SpecError::NoImage("nope".into())));
+    }
+}

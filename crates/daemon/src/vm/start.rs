@@ -1,0 +1,148 @@
+//! Starting a VM whose disks are there. Contains no undoing: a failed start is undone by `release`.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::process::ExitStatus;
+use std::sync::Arc;
+
+use banger_protocol::boot::{Boot, serial};
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use tokio::sync::watch;
+
+use super::definition::Definition;
+use super::error::VmError;
+use super::identity;
+use super::state::Run;
+use crate::boot;
+use crate::context::{Context, blocking, random, unix_nanos, unix_seconds};
+use crate::guest::{self, Guest};
+use crate::image::names;
+use crate::operation::{Operation, Step};
+use crate::vmm::{Disk, Instance, Machine};
+
+/// How a VMM ended, for all who want to know; nothing where the daemon is not its parent.
+pub(super) type VmmEnd = Shared<BoxFuture<'static, Option<ExitStatus>>>;
+
+/// A guest whose agent has answered.
+pub(super) struct Started {
+    pub(super) instance: Arc<dyn Instance>,
+    pub(super) ended: VmmEnd,
+    pub(super) guest: Guest,
+    pub(super) session_over: watch::Receiver<bool>,
+    pub(super) run: Run,
+}
+
+/// Starts the VMM and waits for the agent.
+pub(super) async fn start(
+    context: &Context,
+    definition: &Definition,
+    operation: &Operation,
+) -> Result<Started, VmError> {
+    let machine = machine(context, definition);
+    let prepare = prepare(context, definition, &machine);
+    operation.stage("boot.prepare", context.step(Step::Prepare, prepare)).await?;
+
+    let start = async { Ok(context.vmm.start(&machine).await?) };
+    let instance = operation.stage("vmm.start", context.step(Step::StartVmm, start)).await?;
+    let instance: Arc<dyn Instance> = Arc::from(instance);
+    let ended = end_of(&*instance)?;
+
+    let answer = first_answer(context, definition, &*instance, &ended);
+    let (guest, session_over) = operation.stage("agent.ready", context.step(Step::AwaitAgent, answer)).await?;
+    let run = run_of(context, &guest);
+    Ok(Started { instance, ended, guest, session_over, run })
+}
+
+/// What the VMM is told: the same every time for the same record.
+pub(super) fn machine(context: &Context, definition: &Definition) -> Machine {
+    let paths = context.paths.vm(definition.id.as_str());
+    let disk = |path, name: &str| Disk { path, serial: name.to_owned() };
+    Machine {
+        id: definition.id.as_str().to_owned(),
+        kernel: context.paths.image(&definition.image_id).join(names::KERNEL),
+        initramfs: paths.initramfs,
+        cmdline: boot::cmdline(crate::vmm::qemu::console_argument()),
+        disks: vec![disk(paths.root, serial::ROOT), disk(paths.work, serial::WORK)],
+        cpus: definition.cpus,
+        memory_mib: definition.memory / (1024 * 1024),
+        uid: definition.uid,
+        console_log: paths.console,
+        runtime_dir: paths.runtime,
+        kvm: context.kvm,
+    }
+}
+
+/// How a VMM ends.
+pub(super) fn end_of(instance: &dyn Instance) -> Result<VmmEnd, VmError> {
+    let process = instance.process().try_clone().map_err(crate::vmm::VmmError::Process)?;
+    Ok(async move { process.ended().await.ok().flatten() }.boxed().shared())
+}
+
+/// What is known of a guest whose agent answered just now.
+pub(super) fn run_of(context: &Context, guest: &Guest) -> Run {
+    Run { boot_id: guest.welcome.boot_id.clone(), accelerator: context.accelerator().to_owned(), since: unix_seconds() }
+}
+
+/// Waits for an agent's greeting, for the end of its VMM, or for the deadline.
+pub(super) async fn first_answer(
+    context: &Context,
+    definition: &Definition,
+    instance: &dyn Instance,
+    ended: &VmmEnd,
+) -> Result<(Guest, watch::Receiver<bool>), VmError> {
+    let deadline = context.config.timeouts.agent();
+    let console = context.paths.vm(definition.id.as_str()).console;
+    let went_down = async |status: Option<ExitStatus>| VmError::WentDown {
+        name: definition.name.clone(),
+        status: status.map_or_else(|| "status unknown".to_owned(), |status| status.to_string()),
+        said: last_words(console.clone()).await,
+    };
+    tokio::select! {
+        connected = guest::connect(instance) => match connected {
+            Ok(connected) => Ok(connected),
+            // A channel that breaks here mostly means that the VMM is on its way out; that says more.
+            Err(error) => match tokio::time::timeout(deadline.min(ENDING), ended.clone()).await {
+                Ok(status) => Err(went_down(status).await),
+                Err(_) => Err(error.into()),
+            },
+        },
+        status = ended.clone() => Err(went_down(status).await),
+        () = tokio::time::sleep(deadline) => Err(VmError::AgentSilent {
+            name: definition.name.clone(),
+            seconds: deadline.as_secs(),
+            said: last_words(console.clone()).await,
+        }),
+    }
+}
+
+/// How long a VMM whose channel broke may take to end.
+const ENDING: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// The line of a console's log that says most about a failed boot.
+async fn last_words(console: std::path::PathBuf) -> Option<String> {
+    let log = crate::vmm::qemu::console::read(&console).await.ok()?;
+    let tail = &log[log.len().saturating_sub(16 * 1024)..];
+    let text = String::from_utf8_lossy(tail);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let telling = |line: &&&str| line.contains("banger-agent: cannot") || line.contains("Kernel panic");
+    let line = lines.iter().rev().find(telling).or(lines.last())?;
+    // A guest writes what it likes there: nothing that would steer a terminal.
+    Some(line.chars().filter(|letter| !letter.is_control()).take(200).collect())
+}
+
+async fn prepare(context: &Context, definition: &Definition, machine: &Machine) -> Result<(), VmError> {
+    let entropy = random::<64>().map_err(VmError::io("get random bytes for the guest"))?;
+    let identity = identity::at_boot(definition, &entropy, unix_nanos());
+    let image = context.paths.image(&definition.image_id);
+    let (agent, runtime, to) = (context.agent.clone(), machine.runtime_dir.clone(), machine.initramfs.clone());
+    let fill_work_disk = !image.join(names::WORK_SEED).exists();
+    blocking(move || {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&runtime);
+        made.map_err(VmError::io(format!("make the directory {}", runtime.display())))?;
+        let base = boot::base_initramfs(&image, &agent)?;
+        let boot = Boot { modules: boot::modules(&image)?, identity, fill_work_disk };
+        Ok(boot::initramfs(&base, &boot, &to)?)
+    })
+    .await
+}

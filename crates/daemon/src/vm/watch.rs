@@ -1,0 +1,91 @@
+//! What can happen to a VM while nobody asks anything of it, turned into messages to its owner.
+
+use std::process::ExitStatus;
+use std::sync::Arc;
+
+use banger_protocol::call::CallErrorCode;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::start::VmmEnd;
+use crate::guest::{self, Guest, GuestError};
+use crate::vmm::Instance;
+
+/// A message to the owner. The number says which of the VM's runs it is about.
+#[derive(Debug)]
+pub(super) enum Wake {
+    /// The VMM ended.
+    VmmEnded(u64, Option<ExitStatus>),
+    /// The session with the agent broke.
+    SessionOver(u64),
+    /// A new session was opened.
+    SessionOpened(u64, Guest, watch::Receiver<bool>),
+    /// The main command ended, or is not there.
+    MainEnded(u64),
+}
+
+/// The watchers of one run; they end with it.
+pub(super) struct Watchers {
+    run: u64,
+    wakes: mpsc::UnboundedSender<Wake>,
+    tasks: JoinSet<()>,
+}
+
+impl Watchers {
+    /// Watches the VMM of a run.
+    pub(super) fn new(run: u64, wakes: mpsc::UnboundedSender<Wake>, ended: VmmEnd) -> Watchers {
+        let mut watchers = Watchers { run, wakes, tasks: JoinSet::new() };
+        watchers.spawn(async move { Some(Wake::VmmEnded(run, ended.await)) });
+        watchers
+    }
+
+    /// Watches a session.
+    pub(super) fn session(&mut self, mut over: watch::Receiver<bool>) {
+        let run = self.run;
+        self.spawn(async move {
+            // The sender is dropped only with the session's driver: that is an end too.
+            drop(over.wait_for(|over| *over).await);
+            Some(Wake::SessionOver(run))
+        });
+    }
+
+    /// Opens a new session. An agent that is not there is waited for; there is no other way back to it.
+    pub(super) fn reconnect(&mut self, instance: Arc<dyn Instance>) {
+        let run = self.run;
+        self.spawn(async move {
+            match guest::connect(&*instance).await {
+                Ok((guest, over)) => Some(Wake::SessionOpened(run, guest, over)),
+                Err(error) => {
+                    tracing::warn!(error = crate::api::error::chain(&error), "no new session with an agent");
+                    None
+                }
+            }
+        });
+    }
+
+    /// Watches the main command.
+    pub(super) fn main(&mut self, guest: Guest) {
+        let run = self.run;
+        self.spawn(async move {
+            match guest.ended("main").await {
+                Ok(()) => Some(Wake::MainEnded(run)),
+                Err(GuestError::Refused(refusal)) if refusal.code == CallErrorCode::NotFound => {
+                    Some(Wake::MainEnded(run))
+                }
+                // The session broke: the next one brings a new watcher.
+                Err(_) => None,
+            }
+        });
+    }
+
+    fn spawn(&mut self, watch: impl Future<Output = Option<Wake>> + Send + 'static) {
+        let wakes = self.wakes.clone();
+        while self.tasks.try_join_next().is_some() {}
+        self.tasks.spawn(async move {
+            if let Some(wake) = watch.await {
+                // An owner that is gone wants nothing more.
+                drop(wakes.send(wake));
+            }
+        });
+    }
+}

@@ -1,0 +1,121 @@
+//! A VM in QEMU that runs.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use banger_linux::process::Process;
+use banger_protocol::boot;
+use serde_json::json;
+use tokio::net::UnixStream;
+use tokio::sync::Mutex;
+
+use super::args::id;
+use super::launch::QMP_SOCKET;
+use super::qmp::{Qmp, QmpError};
+use crate::vmm::{Channel, Instance, VmmError};
+
+/// How long QEMU may take over an errand. It needs about a millisecond, and more when the host is busy.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A VM in QEMU.
+pub struct QemuInstance {
+    process: Process,
+    qmp: PathBuf,
+    /// The channel that QEMU was started with, until somebody takes it. The lock also makes one renewal wait for another.
+    untouched: Mutex<Option<UnixStream>>,
+}
+
+impl QemuInstance {
+    /// A VM whose agent's port is `untouched`, or has a past that is not known.
+    pub fn new(process: Process, runtime_dir: &Path, untouched: Option<UnixStream>) -> QemuInstance {
+        QemuInstance { process, qmp: runtime_dir.join(QMP_SOCKET), untouched: Mutex::new(untouched) }
+    }
+
+    async fn errand<T>(
+        &self,
+        what: &'static str,
+        errand: impl Future<Output = Result<T, QmpError>>,
+    ) -> Result<T, VmmError> {
+        match tokio::time::timeout(PATIENCE, errand).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => Err(self.explain(what, error)),
+            Err(_) if self.process.has_ended() => Err(VmmError::Gone),
+            Err(_) => Err(VmmError::Silent { attempted: what, seconds: PATIENCE.as_secs() }),
+        }
+    }
+
+    fn explain(&self, what: &'static str, error: QmpError) -> VmmError {
+        use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, UnexpectedEof};
+        match error {
+            // QEMU closes its sockets a moment before its process counts as ended.
+            QmpError::Io(source)
+                if matches!(source.kind(), BrokenPipe | ConnectionRefused | ConnectionReset | UnexpectedEof)
+                    || self.process.has_ended() =>
+            {
+                VmmError::Gone
+            }
+            QmpError::Io(source) => VmmError::Io { attempted: what.to_owned(), source },
+            QmpError::Refused { command, description, .. } => {
+                VmmError::Refused { command: command.to_owned(), reason: description }
+            }
+            QmpError::Malformed(said) => VmmError::Refused { command: what.to_owned(), reason: said },
+        }
+    }
+}
+
+#[async_trait]
+impl Instance for QemuInstance {
+    fn process(&self) -> &Process {
+        &self.process
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Channel>, VmmError> {
+        let mut untouched = self.untouched.lock().await;
+        if let Some(channel) = untouched.take() {
+            return Ok(Box::new(channel));
+        }
+        let channel = self.errand("renew the channel", renew(&self.qmp)).await?;
+        Ok(Box::new(channel))
+    }
+
+    async fn press_power_button(&self) -> Result<(), VmmError> {
+        let press = async { Qmp::connect(&self.qmp, PATIENCE).await?.system_powerdown().await };
+        self.errand("press the power button", press).await
+    }
+}
+
+/// A virtio serial port keeps no message boundaries: bytes of an old session may be in a socket, in QEMU's hands, in the
+/// port's queues, or half read by the agent. First the old connection goes, and with it what was in it; then the port,
+/// which the guest notices without fail; then both are made anew.
+///
+/// QEMU frees an unplugged port 50 ms later (when its RCU thread gets to it), and until then the old connection's name is
+/// taken. Nobody waits for that: the new connection gets another name, and the old one is removed by the next renewal.
+/// From any state that a cancelled renewal leaves behind, the next one leads out.
+async fn renew(qmp: &Path) -> Result<UnixStream, QmpError> {
+    let mut qmp = Qmp::connect(qmp, PATIENCE).await?;
+    let mut newest: u64 = 0;
+    for old in qmp.chardevs().await? {
+        let Some(number) = old.strip_prefix(id::CHANNEL) else { continue };
+        newest = newest.max(number.parse().unwrap_or(0));
+        match qmp.chardev_remove(&old).await {
+            Err(QmpError::Refused { .. }) => qmp.chardev_close(&old).await?,
+            result => result?,
+        }
+    }
+    qmp.device_del(id::PORT).await?;
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    let channel = format!("{}{}", id::CHANNEL, newest + 1);
+    qmp.chardev_add(&channel, theirs.into()).await?;
+    qmp.device_add(json!({
+        "driver": "virtserialport",
+        "bus": id::SERIAL_BUS,
+        "id": id::PORT,
+        "chardev": channel,
+        "name": boot::PORT,
+    }))
+    .await?;
+    ours.set_nonblocking(true)?;
+    Ok(UnixStream::from_std(ours)?)
+}

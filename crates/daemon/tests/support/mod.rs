@@ -1,0 +1,211 @@
+//! A daemon on the fake VMM, in places of its own, that can be killed and started again; and a host that is judged by
+//! /proc and the file system, not by the daemon.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use banger_api::vm::VmCreate;
+use bangerd::image::record::{ImageRecord, ImageState};
+use bangerd::operation::Operation;
+use bangerd::operation::fault::Faults;
+use bangerd::paths::Paths;
+use bangerd::serve::{Daemon, Options};
+use bangerd::store::Store;
+use bangerd::vm::actor::View;
+use bangerd::vm::error::VmError;
+use bangerd::vm::state::State;
+use tokio::runtime::Runtime;
+
+/// How long anything here may take; far more than it does.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A place for daemons, and the life of one.
+pub struct House {
+    dir: tempfile::TempDir,
+    /// What the next fault is.
+    pub faults: Faults,
+    life: Option<(Runtime, Arc<Daemon>)>,
+}
+
+impl House {
+    /// A house with one small image, and a daemon in it.
+    pub fn new() -> House {
+        let dir = tempfile::Builder::new().prefix("bg").tempdir_in("/tmp").unwrap();
+        let mut house = House { dir, faults: Faults::plannable(), life: None };
+        house.furnish();
+        house.start();
+        house
+    }
+
+    /// Where things are.
+    pub fn paths(&self) -> Paths {
+        let base = self.dir.path();
+        Paths { state: base.join("s"), runtime: base.join("r"), config: base.join("c.toml") }
+    }
+
+    fn furnish(&self) {
+        let paths = self.paths();
+        let image = paths.image("image1");
+        std::fs::create_dir_all(image.join("modules")).unwrap();
+        std::fs::write(image.join("root.ext4"), vec![7; 64 * 1024]).unwrap();
+        std::fs::write(image.join("work-seed.ext4"), vec![9; 64 * 1024]).unwrap();
+        std::fs::write(image.join("vmlinux"), b"no kernel").unwrap();
+        std::fs::write(image.join("modules.list"), b"").unwrap();
+        std::fs::write(&paths.config, "[defaults]\ndisk_mib = 1\n[timeouts]\nstop_s = 5\n").unwrap();
+        let record = ImageRecord {
+            id: "image1".into(),
+            name: "debian".into(),
+            state: ImageState::Ready,
+            system: "Fake".into(),
+            kernel: "0".into(),
+            size: 64 * 1024,
+            packages: 0,
+            manifest: String::new(),
+            work_seed: true,
+            created: 1,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let store = Store::open(&paths.database()).unwrap();
+        runtime.block_on(store.insert_image(record)).unwrap();
+    }
+
+    /// Starts a daemon, and waits until it has taken over what there is.
+    pub fn start(&mut self) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let options = Options { paths: self.paths(), agent: agent(), fake_vmm: true, faults: self.faults.clone() };
+        let daemon = runtime.block_on(async {
+            let daemon = Daemon::start(options).await.unwrap();
+            let settled = async {
+                for handle in daemon.registry.handles() {
+                    // A request behind the recovery in the queue: its answer says that the recovery is over.
+                    drop(handle.settle().await);
+                }
+            };
+            tokio::time::timeout(PATIENCE, settled).await.unwrap();
+            daemon
+        });
+        self.life = Some((runtime, daemon));
+    }
+
+    /// Ends the daemon as `kill -9` does: nothing of it goes on, nothing is tidied up.
+    pub fn kill(&mut self) {
+        let (runtime, daemon) = self.life.take().unwrap();
+        drop(daemon);
+        runtime.shutdown_timeout(PATIENCE);
+    }
+
+    /// Runs something on the daemon.
+    pub fn run<T>(&self, work: impl AsyncFnOnce(Arc<Daemon>) -> T) -> T {
+        let (runtime, daemon) = self.life.as_ref().unwrap();
+        runtime.block_on(async { tokio::time::timeout(PATIENCE, work(Arc::clone(daemon))).await.unwrap() })
+    }
+
+    /// Runs a verb until it is done, or until a planned kill strikes: then the daemon is dead.
+    pub fn run_or_die(&mut self, verb: Verb) -> Option<Result<View, VmError>> {
+        let faults = self.faults.clone();
+        let ended = self.run(async move |daemon| {
+            tokio::select! {
+                done = verb.run(daemon) => Some(done),
+                () = faults.struck() => None,
+            }
+        });
+        if ended.is_none() {
+            self.kill();
+        }
+        ended
+    }
+
+    /// The VM, if the daemon knows it.
+    pub fn vm(&self, name: &str) -> Option<View> {
+        self.run(async |daemon| daemon.registry.find(name).ok().map(|handle| handle.view()))
+    }
+
+    /// A checksum of a VM's work disk, and its inode: the very file, unchanged.
+    pub fn work_disk(&self, view: &View) -> (u64, Vec<u8>) {
+        let path = self.paths().vm(view.definition.id.as_str()).work;
+        let disk = std::fs::read(&path).unwrap();
+        (std::fs::metadata(&path).unwrap().ino(), disk)
+    }
+
+    /// All processes and files that are there because of VMs.
+    pub fn left(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for place in [self.paths().vms(), self.paths().vms_runtime(), self.paths().scratch()] {
+            left.extend(std::fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path().display().to_string()));
+        }
+        left.extend(self.processes().into_iter().map(|(pid, command)| format!("{pid}: {command}")));
+        left
+    }
+
+    /// The processes that have this house in their command line.
+    pub fn processes(&self) -> BTreeMap<u32, String> {
+        let house = self.dir.path().display().to_string();
+        let mut found = BTreeMap::new();
+        for entry in std::fs::read_dir("/proc").unwrap() {
+            let path = entry.unwrap().path();
+            let Some(pid) = path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()) else { continue };
+            // A zombie has no command line; a process that ended meanwhile has no file.
+            let command = std::fs::read(path.join("cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            if command.contains(&house) {
+                found.insert(pid, command);
+            }
+        }
+        found
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        // A failed test leaves no guest behind either.
+        for pid in self.processes().into_keys() {
+            if let Ok(process) = banger_linux::process::Process::open(pid, None) {
+                drop(process.signal(rustix::process::Signal::KILL));
+            }
+        }
+    }
+}
+
+/// What is done to the VM `one`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    Create,
+    Start,
+    Stop,
+    Kill,
+    Remove,
+}
+
+impl Verb {
+    /// Does it.
+    pub async fn run(self, daemon: Arc<Daemon>) -> Result<View, VmError> {
+        let (operation, _) = Operation::begin("test", "one");
+        let handle = || daemon.registry.find("one");
+        match self {
+            Verb::Create => {
+                let request = VmCreate { name: Some("one".into()), ..VmCreate::default() };
+                daemon.registry.create(&request, &operation).await?.done().await
+            }
+            Verb::Start => handle()?.start(operation).await,
+            Verb::Stop => handle()?.stop(false, Duration::from_secs(5), operation).await,
+            Verb::Kill => handle()?.stop(true, Duration::ZERO, operation).await,
+            Verb::Remove => handle()?.remove(true, operation).await,
+        }
+    }
+}
+
+/// Whether a state says that a VMM runs.
+pub fn runs(state: &State) -> bool {
+    matches!(state, State::Running(_))
+}
+
+/// The agent that was built beside this test.
+fn agent() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let built = test.parent().and_then(Path::parent).unwrap().join("banger-agent");
+    assert!(built.exists(), "{} is not there: cargo build -p banger-agent", built.display());
+    built
+}

@@ -1,0 +1,310 @@
+"""What the end-to-end tests stand on: a banger with directories of its own, and a look at the host that asks the kernel.
+
+Nothing here shares code with banger or believes what it says of itself: processes are held by pidfd, waits are for events
+with a deadline, and after every class of tests the host is compared with what it was.
+"""
+
+import atexit
+import json
+import os
+import random
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+import host
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "banger/bin"
+# Long enough for the slowest step here, a guest's boot in emulation on a busy machine; a test that waits so long fails.
+DEADLINE = 90
+SEED = int(os.environ.get("BANGER_TEST_SEED", random.randrange(2**32)))
+
+
+def below_a_reaper():
+    """Goes on in a child of this process, which reaps orphans as an init does: they are then found below it."""
+    sys.stdout.flush()
+    host.become_subreaper()
+    child = os.fork()
+    if child:
+        os._exit(host.reap_until(child))
+    return os.getppid()
+
+
+REAPER = below_a_reaper()
+
+
+def ours():
+    """The processes that the tests have brought into the world and that live, but for this one."""
+    return {pid: words for pid, words in host.descendants(REAPER) if pid != os.getpid()}
+
+
+class Failed(Exception):
+    """A command that had to succeed did not."""
+
+
+class Process:
+    """A process that the tests started or found, held by a pidfd."""
+
+    def __init__(self, pid):
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+
+    def ended(self, seconds=DEADLINE):
+        """Waits until it has ended; false if that takes longer."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+    def kill(self):
+        signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        if not self.ended():
+            raise Failed(f"process {self.pid} does not die")
+
+    def __del__(self):
+        os.close(self.pidfd)
+
+
+class Place:
+    """A banger with directories of its own: state (on a disk), runtime (a short path, for sockets), and a daemon."""
+
+    def __init__(self, state=None):
+        self.runtime_root = Path(tempfile.mkdtemp(prefix="bt-", dir="/tmp"))
+        self.state_root = None if state else Path(tempfile.mkdtemp(prefix="banger-test-", dir="/var/tmp"))
+        self.state = state or self.state_root / "state"
+        self.runtime = self.runtime_root / "run"
+        self.environment = {
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": str(self.runtime_root),
+            "LANG": "C.UTF-8",
+            "BANGER_STATE_DIR": str(self.state),
+            "BANGER_RUNTIME_DIR": str(self.runtime),
+            "BANGER_CONFIG": str(self.runtime_root / "config.toml"),
+        }
+        self.daemon = None
+        atexit.register(self.remove)
+
+    # The daemon.
+
+    def start_daemon(self, *args, inside=(), network=False):
+        """Starts bangerd and returns when it is ready. Without a network it has a network namespace of its own.
+
+        `inside` is a shell script that runs before it in a mount namespace of its own: stand-ins, small file systems.
+        """
+        ready, ready_end = os.pipe()
+        words = [BIN / "bangerd", "--ready-fd", str(ready_end), *args]
+        if inside:
+            words = ["unshare", "--mount", "sh", "-e", "-c", f'{inside}\nexec "$@"', "sh", *words]
+        if not network:
+            words = ["unshare", "--net", *words]
+        # It leads a session of its own, as one that the command line starts does.
+        popen = subprocess.Popen(
+            words, env=self.environment, pass_fds=[ready_end], stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        os.close(ready_end)
+        with os.fdopen(ready) as pipe:
+            said = pipe.read()
+        if said != "ready\n":
+            popen.wait()
+            raise Failed(f"bangerd did not start: {said}")
+        self.popen = popen
+        self.daemon = Process(popen.pid)
+
+    def kill_daemon(self):
+        self.daemon.kill()
+        self.popen.wait()
+        self.daemon = None
+
+    def stop_daemon(self):
+        self.banger("daemon", "stop")
+        if not self.daemon.ended():
+            raise Failed("bangerd does not end")
+        self.popen.wait()
+        self.daemon = None
+
+    # The command line.
+
+    def start(self, *args, **options):
+        """Starts `banger ARGS...` and does not wait for it."""
+        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        return subprocess.Popen([BIN / "banger", *map(str, args)], env=self.environment, **options)
+
+    def run(self, *args, input=None, seconds=DEADLINE, **options):
+        """Runs `banger ARGS...` to its end, whatever that is. Output is text."""
+        if input is not None:
+            options["stdin"] = subprocess.PIPE
+        popen = self.start(*args, text=True, **options)
+        try:
+            out, err = popen.communicate(input, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            popen.kill()
+            out, err = popen.communicate()
+            raise Failed(f"`banger {' '.join(map(str, args))}` takes over {seconds} s: {out}{err}") from None
+        return subprocess.CompletedProcess(args, popen.returncode, out, err)
+
+    def banger(self, *args, **options):
+        """Runs `banger ARGS...`, which must succeed, and returns its output."""
+        result = self.run(*args, **options)
+        if result.returncode != 0:
+            words = " ".join(map(str, args))
+            raise Failed(f"`banger {words}` ended with {result.returncode}: {result.stdout}{result.stderr}")
+        return result.stdout
+
+    def json(self, *args, **options):
+        return json.loads(self.banger("-o", "json", *args, **options))
+
+    # What banger remembers and what there is.
+
+    def vms(self):
+        return {vm["name"]: vm for vm in self.json("vm", "ls")}
+
+    def directory(self, vm):
+        return self.state / "vms" / vm["id"]
+
+    def shell(self, name, script, **options):
+        """Runs a shell script in a guest, which must succeed, and returns its output without the last line's end."""
+        return self.banger("exec", name, "--", "sh", "-e", "-c", script, **options).rstrip("\n")
+
+    def boot_id(self, name):
+        return self.shell(name, "cat /proc/sys/kernel/random/boot_id")
+
+    def vmm_processes(self):
+        """The VMMs that run on this place's disks."""
+        return {pid for pid, words in ours().items() if "qemu-system" in words and str(self.state) in words}
+
+    def remove(self):
+        """Ends what is left of it, and takes its files away. For a test that failed half way; does nothing twice."""
+        for pid, words in ours().items():
+            if str(self.state) in words or str(self.runtime_root) in words or (self.daemon and pid == self.daemon.pid):
+                Process(pid).kill()
+        shutil.rmtree(self.runtime_root, ignore_errors=True)
+        if self.state_root:
+            shutil.rmtree(self.state_root, ignore_errors=True)
+        atexit.unregister(self.remove)
+
+
+def clone_state(source, target):
+    """Copies a state directory whose daemon is down: holes stay holes, and blocks are shared where they can be."""
+    subprocess.run(["cp", "-a", "--sparse=always", "--reflink=auto", source, target], check=True)
+
+
+_image_place = None
+
+
+def state_with_image():
+    """A state directory with the default image in it, built once in a run by `banger image build`. Do not write to it
+    but through a daemon."""
+    global _image_place
+    if _image_place is None:
+        place = Place()
+        place.start_daemon(network=True)
+        began = time.monotonic()
+        place.banger("image", "build", seconds=600)
+        print(f"(image build: {time.monotonic() - began:.0f} s)", flush=True)
+        place.stop_daemon()
+        _image_place = place
+    return _image_place.state
+
+
+class Case(unittest.TestCase):
+    """A class of tests with a place of its own. When its tests are done the host must be as before them."""
+
+    own_state = False
+    daemon_args = ()
+
+    @classmethod
+    def setUpClass(cls):
+        if os.geteuid() != 0:
+            raise unittest.SkipTest("needs root: banger runs machines for root alone for now")
+        source = state_with_image()
+        if cls.own_state:
+            cls.place = Place()
+            clone_state(source, cls.place.state)
+        else:
+            cls.place = Place(state=source)
+        cls.before = host.snapshot([cls.place.state])
+        cls.processes_before = set(ours())
+        cls.addClassCleanup(cls.place.remove)
+        cls.place.start_daemon(*cls.daemon_args)
+        cls.random = random.Random(f"{SEED} {cls.__name__}")
+
+    @classmethod
+    def tearDownClass(cls):
+        for name in cls.place.vms():
+            cls.place.banger("rm", "--force", name)
+        cls.place.stop_daemon()
+        left = [words for pid, words in ours().items() if pid not in cls.processes_before]
+        left += sorted(host.snapshot([cls.place.state]) - cls.before - cls.may_stay())
+        if left:
+            raise AssertionError("left behind after the last VM and the daemon:\n" + "\n".join(left))
+
+    @classmethod
+    def may_stay(cls):
+        """Records and logs belong to the daemon, not to a VM."""
+        state = cls.place.state
+        stay = {f"file {state}/{name}" for name in ("banger.db", "banger.db-wal", "banger.db-shm", "bangerd.log")}
+        # The base of an image's initramfs is cached beside it, once for each agent.
+        return stay | {f"file {path}" for path in state.glob("images/*/initramfs-*.cpio")}
+
+    # What many tests ask.
+
+    def fails(self, *args, code=1, cause="", help=None, **options):
+        """A command that must fail: exit code, a one-line cause that names `cause`, a line on what to do."""
+        result = self.place.run(*args, **options)
+        self.assertEqual(result.returncode, code, f"{args}: {result.stdout}{result.stderr}")
+        lines = [text for text in result.stderr.splitlines() if text.startswith(("error: ", "help: ", "also: "))]
+        self.assertTrue(lines and lines[0].startswith("error: "), result.stderr)
+        self.assertIn(cause.lower(), lines[0].lower(), result.stderr)
+        if help is not None:
+            self.assertTrue(len(lines) > 1 and lines[1].startswith("help: "), f"no line on what to do: {result.stderr}")
+            self.assertIn(help.lower(), lines[1].lower())
+        return result
+
+    def assert_as_recorded(self):
+        """What banger remembers and what there is on the host are the same."""
+        vms = self.place.vms()
+        running = {vm["pid"] for vm in vms.values() if vm["state"] == "running"}
+        self.assertEqual(self.place.vmm_processes(), running, "VMM processes and records differ")
+        for vm in vms.values():
+            self.assertIn(vm["state"], ("running", "stopped"), vm)
+        self.assertEqual(names(self.place.state / "vms"), {vm["id"] for vm in vms.values()}, "disks and records differ")
+        self.assertEqual(
+            names(self.place.runtime / "vms"),
+            {vm["id"] for vm in vms.values() if vm["state"] == "running"},
+            "runtime files and running VMs differ",
+        )
+        self.assertEqual(names(self.place.state / "tmp"), set(), "temporary files stay")
+
+
+def names(directory):
+    return set(os.listdir(directory)) if directory.exists() else set()
+
+
+def checksum(path):
+    """SHA-256 of what a sparse file holds; holes count as what they are, nothing."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        at, size = 0, os.fstat(file.fileno()).st_size
+        while at < size:
+            try:
+                at = os.lseek(file.fileno(), at, os.SEEK_DATA)
+            except OSError:
+                break
+            end = os.lseek(file.fileno(), at, os.SEEK_HOLE)
+            os.lseek(file.fileno(), at, os.SEEK_SET)
+            while at < end:
+                data = file.read(min(1 << 20, end - at))
+                # An allocated block of zeros and a hole are the same to a guest.
+                if data.strip(b"\0"):
+                    digest.update(at.to_bytes(8, "big") + data)
+                at += len(data)
+    return digest.hexdigest()
