@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -16,8 +17,8 @@ use crate::serve::serve_session;
 /// What the fake guest is made of.
 #[derive(Debug)]
 pub struct Options {
-    /// The socket that sessions come over.
-    pub listen: PathBuf,
+    /// The listening socket that sessions come over, a descriptor that this process was started with.
+    pub listen: RawFd,
     /// The directory that plays `/root`.
     pub root: PathBuf,
     /// The file that a real guest finds in its initramfs.
@@ -48,10 +49,10 @@ pub enum FakeError {
         source: io::Error,
     },
     /// The socket cannot be listened on.
-    #[error("listen on {}", path.display())]
+    #[error("listen on descriptor {number}")]
     Listen {
-        /// Which.
-        path: PathBuf,
+        /// Its number.
+        number: RawFd,
         /// Why.
         #[source]
         source: io::Error,
@@ -72,11 +73,15 @@ pub fn run(options: &Options) -> Result<(), FakeError> {
     LocalSet::new().block_on(&runtime, serve(options))
 }
 
+fn take_listener(number: RawFd) -> io::Result<UnixListener> {
+    let listener = std::os::unix::net::UnixListener::from(banger_linux::process::inherited(number)?);
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
 async fn serve(options: &Options) -> Result<(), FakeError> {
-    let failed = |source| FakeError::Listen { path: options.listen.clone(), source };
-    // A guest that was killed has left its socket.
-    drop(fs::remove_file(&options.listen));
-    let listener = UnixListener::bind(&options.listen).map_err(failed)?;
+    let failed = |source| FakeError::Listen { number: options.listen, source };
+    let listener = take_listener(options.listen).map_err(failed)?;
     let root = fs::canonicalize(&options.root).map_err(failed)?;
     let guest = Rc::new(Guest::fake(options.protocol, boot_id(), root));
     let mut session: Option<JoinHandle<()>> = None;
