@@ -338,7 +338,7 @@ fn run_wants_a_checkout() {
     let fake = guest::start();
     let here = tempfile::tempdir().unwrap();
     let ran = fake.run(&["run", here.path().to_str().unwrap(), "--", "true"]);
-    let help = "help: run 'git init' there, or create a VM without it and copy with 'banger cp'\n";
+    let help = "help: run `git init` there, or create a VM without it and copy with `banger cp`\n";
     let path = here.path().canonicalize().unwrap();
     assert_eq!(ran.stderr, format!("error: {} is not in a git checkout\n{help}", path.display()));
     assert_eq!(ran.code, Some(125));
