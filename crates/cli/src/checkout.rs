@@ -85,7 +85,7 @@ impl CheckoutError {
                 Some("install git: apt install git".to_owned())
             }
             CheckoutError::NoCheckout { .. } => {
-                Some("run 'git init' there, or create a VM without it and copy with 'banger cp'".to_owned())
+                Some("run `git init` there, or create a VM without it and copy with `banger cp`".to_owned())
             }
             _ => None,
         }

@@ -81,7 +81,7 @@ impl StartError {
             }
             StartError::Refused { help, .. } => help.clone(),
             StartError::Ended { log } | StartError::Deadline { log } => {
-                Some(format!("read {}, or run 'banger daemon run' to see it", log.display()))
+                Some(format!("read {}, or run `banger daemon run` to see it", log.display()))
             }
             StartError::Launch(_) | StartError::Wait(_) => None,
         }

@@ -81,7 +81,7 @@ fn what_the_daemon_says_is_passed_on() {
     install(directory.path(), "exit 9");
     let ran = run(directory.path(), &["ls"]);
     let log = directory.path().join("bangerd.log");
-    let help = format!("help: read {}, or run 'banger daemon run' to see it\n", log.display());
+    let help = format!("help: read {}, or run `banger daemon run` to see it\n", log.display());
     assert_eq!(ran.stderr, format!("error: the daemon ended before it listened\n{help}"));
     fs::remove_file(directory.path().join("bangerd")).unwrap();
     let ran = run(directory.path(), &["ls"]);
@@ -158,7 +158,7 @@ fn a_socket_that_may_not_be_opened_says_who_may() {
     place(Path::new(env!("CARGO_BIN_EXE_banger")), &program);
     let args = ["--reuid", "65534", "--regid", "65534", "--clear-groups", program.to_str().unwrap(), "ls"];
     let ran = Ran::new(tool("/usr/bin/setpriv", &args).env("BANGER_HOST", fake.socket()).output().unwrap());
-    let help = "help: only root and the group 'banger' may: 'sudo usermod -aG banger $USER', then log in anew\n";
+    let help = "help: only root and the group `banger` may: `sudo usermod -aG banger $USER`, then log in anew\n";
     let error = format!("error: no permission to use the daemon at {}\n{help}", fake.socket().display());
     assert_eq!((ran.code, ran.stderr), (Some(1), error));
 }

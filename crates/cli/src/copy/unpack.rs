@@ -144,15 +144,19 @@ impl Tree<'_> {
         if components.len() > MAX_DEPTH {
             return Err(hostile("its directories are too deep"));
         }
-        let Some(first) = components.first().cloned() else { return Err(hostile("it has no name")) };
-        let root = self.root.get_or_insert_with(|| first.clone());
-        if *root != first {
-            return Err(hostile("it is beside what was asked for"));
+        if bytes.is_empty() {
+            return Err(hostile("it has no name"));
         }
-        match &self.to.name {
-            Some(name) => components[0].clone_from(name),
-            None => drop(components.remove(0)),
+        // What has no name of its own, as the guest's `/`, is called `.` in the stream; then all is below that.
+        let first = components.first().map_or(OsStr::new("."), OsString::as_os_str);
+        let root = self.root.get_or_insert_with(|| first.to_owned());
+        if root != "." {
+            if root != first {
+                return Err(hostile("it is beside what was asked for"));
+            }
+            components.remove(0);
         }
+        components.splice(0..0, self.to.name.clone());
         Ok(components)
     }
 
