@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -16,7 +17,7 @@ use crate::serve::serve_session;
 /// What the fake guest is made of.
 #[derive(Debug)]
 pub struct Options {
-    /// The socket that sessions come over.
+    /// The socket that sessions come over; `-` is one that listens already, as standard input.
     pub listen: PathBuf,
     /// The directory that plays `/root`.
     pub root: PathBuf,
@@ -74,9 +75,7 @@ pub fn run(options: &Options) -> Result<(), FakeError> {
 
 async fn serve(options: &Options) -> Result<(), FakeError> {
     let failed = |source| FakeError::Listen { path: options.listen.clone(), source };
-    // A guest that was killed has left its socket.
-    drop(fs::remove_file(&options.listen));
-    let listener = UnixListener::bind(&options.listen).map_err(failed)?;
+    let listener = listen(&options.listen).map_err(failed)?;
     let root = fs::canonicalize(&options.root).map_err(failed)?;
     let guest = Rc::new(Guest::fake(options.protocol, boot_id(), root));
     let mut session: Option<JoinHandle<()>> = None;
@@ -91,6 +90,17 @@ async fn serve(options: &Options) -> Result<(), FakeError> {
         }
         session = Some(tokio::task::spawn_local(serve_connection(guest.clone(), connection)));
     }
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    if path == Path::new("-") {
+        let listener = std::os::unix::net::UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
+        listener.set_nonblocking(true)?;
+        return UnixListener::from_std(listener);
+    }
+    // A guest that was killed has left its socket.
+    drop(fs::remove_file(path));
+    UnixListener::bind(path)
 }
 
 async fn serve_connection(guest: Rc<Guest>, connection: UnixStream) {

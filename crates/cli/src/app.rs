@@ -1,6 +1,7 @@
 //! What every verb needs: the daemon, started where none runs, and the screen.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 use banger_api::client::{Client, ClientError, Operation, Request, Upgraded};
 use banger_api::error::ErrorCode;
@@ -28,7 +29,9 @@ pub struct App {
 impl App {
     /// From the process's surroundings and the options that every verb has.
     pub fn new(environment: Environment, globals: &Globals) -> App {
-        let host = globals.host.clone().or_else(|| environment.var("BANGER_HOST").map(Into::into));
+        let host = globals.host.clone().or_else(|| environment.var("BANGER_HOST").map(PathBuf::from));
+        // As docker and others write it.
+        let host = host.map(|host| host.strip_prefix("unix:").map(|path| Path::new("/").join(path)).unwrap_or(host));
         let client = Client::new(host.unwrap_or_else(|| environment.own_socket()));
         let screen = Screen::new(&environment, globals.output, globals.quiet, globals.timings);
         App { environment, screen, client }
@@ -89,24 +92,29 @@ impl App {
         }
     }
 
-    /// Adds the name that was perhaps meant to an error about one that does not exist.
+    /// Adds the name that was perhaps meant to an error about one that does not exist, where the daemon has not.
     pub async fn helped(&self, error: ClientError) -> Failure {
+        const MEANT: &str = "did you mean ";
         let ClientError::Api(api) = &error else { return Failure::Client(error) };
-        let names = match api.code {
-            ErrorCode::VmNotFound => self.client.call::<Vec<Vm>>(Request::get(["vms"])).await.map(names_of_vms),
+        if api.help.as_ref().is_some_and(|help| help.starts_with(MEANT)) {
+            return Failure::Client(error);
+        }
+        let (names, list) = match api.code {
+            ErrorCode::VmNotFound => {
+                (self.client.call(Request::get(["vms"])).await.map(names_of_vms), "`banger ls` lists all VMs")
+            }
             ErrorCode::ImageNotFound => {
-                self.client.call::<Vec<Image>>(Request::get(["images"])).await.map(names_of_images)
+                let images = self.client.call(Request::get(["images"])).await.map(names_of_images);
+                (images, "`banger image ls` lists all images")
             }
             _ => return Failure::Client(error),
         };
-        let meant = names.ok().and_then(|names| commands::suggest::nearest_in_message(&api.message, &names));
-        match (meant, &api.help, api.code) {
-            (Some(name), _, _) => Failure::Helped { source: error, help: format!("did you mean '{name}'?") },
-            (None, Some(_), _) => Failure::Client(error),
-            (None, None, ErrorCode::ImageNotFound) => {
-                Failure::Helped { source: error, help: "'banger image ls' lists the images".to_owned() }
-            }
-            (None, None, _) => Failure::Helped { source: error, help: "'banger ls' lists the VMs".to_owned() },
+        // A message about a name ends with it.
+        let typed = api.message.split_whitespace().last().unwrap_or_default();
+        match (names.ok().and_then(|names| commands::suggest::nearest(typed, &names)), &api.help) {
+            (Some(name), _) => Failure::Helped { source: error, help: format!("{MEANT}{name}? {list}") },
+            (None, Some(_)) => Failure::Client(error),
+            (None, None) => Failure::Helped { source: error, help: list.to_owned() },
         }
     }
 }

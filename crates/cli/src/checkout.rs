@@ -85,7 +85,7 @@ impl CheckoutError {
                 Some("install git: apt install git".to_owned())
             }
             CheckoutError::NoCheckout { .. } => {
-                Some("run 'git init' there, or create a VM without it and copy with 'banger cp'".to_owned())
+                Some("run `git init` there, or create a VM without it and copy with `banger cp`".to_owned())
             }
             _ => None,
         }
@@ -133,6 +133,8 @@ async fn ask_git(directory: &Path, environment: &Environment) -> Result<Vec<Path
     let status = git.ended().await.map_err(failed)?;
     if status.is_some_and(|status| status.success()) {
         let names = listed.split(|&byte| byte == 0).filter(|name| !name.is_empty());
+        // A checkout within this one, neither tracked nor ignored, is listed as a directory.
+        let names = names.map(|name| name.strip_suffix(b"/").unwrap_or(name));
         return Ok(names.map(|name| PathBuf::from(OsStr::from_bytes(name))).collect());
     }
     Err(refusal(directory, complaints).unwrap_or_else(unread))

@@ -81,15 +81,10 @@ impl StartError {
             }
             StartError::Refused { help, .. } => help.clone(),
             StartError::Ended { log } | StartError::Deadline { log } => {
-                Some(format!("read {}, or run 'banger daemon run' to see it", log.display()))
+                Some(format!("read {}, or run `banger daemon run` to see it", log.display()))
             }
             StartError::Launch(_) | StartError::Wait(_) => None,
         }
-    }
-
-    /// An exit code of its own, where it has one.
-    pub fn exit_code(&self) -> Option<u8> {
-        None
     }
 }
 

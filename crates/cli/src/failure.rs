@@ -134,7 +134,6 @@ impl Failure {
                     code => code.exit_code(),
                 }
             }
-            Failure::Start(error) => error.exit_code().unwrap_or(general),
             _ => general,
         }
     }
@@ -158,16 +157,16 @@ impl Failure {
             Failure::Usage { help, .. } | Failure::Helped { help, .. } => Some(help.clone()),
             Failure::Client(error) => client_help(error),
             Failure::Call(error) => match error.code {
-                CallErrorCode::NotFound => Some("look at what the guest has with 'banger shell'".to_owned()),
+                CallErrorCode::NotFound => Some("look at what the guest has with `banger shell`".to_owned()),
                 CallErrorCode::Unknown => Some("stop and start the VM: it then gets this banger's agent".to_owned()),
                 CallErrorCode::Invalid | CallErrorCode::NotExecutable | CallErrorCode::Failed => None,
             },
             Failure::Stream { .. } | Failure::Answer { .. } => Some(
-                "the VM may have gone down: see 'banger ls', and 'banger logs --console NAME' for its last words"
+                "the VM may have gone down: see `banger ls`, and `banger logs --console NAME` for its last words"
                     .to_owned(),
             ),
             Failure::StillRunning { pid, .. } => {
-                Some(format!("its log may say why; 'kill -9 {pid}' ends it, and VMs run on"))
+                Some(format!("its log may say why; `kill -9 {pid}` ends it, and VMs run on"))
             }
             Failure::Start(error) => error.help(),
             Failure::Checkout(error) => error.help(),
@@ -189,18 +188,18 @@ impl Failure {
 
 fn client_help(error: &ClientError) -> Option<String> {
     let help = match error {
-        ClientError::NotRunning { .. } => "start one with 'banger daemon start'",
+        ClientError::NotRunning { .. } => "start one with `banger daemon start`",
         ClientError::Forbidden { .. } => {
-            "only root and the group 'banger' may: 'sudo usermod -aG banger $USER', then log in anew"
+            "only root and the group `banger` may: `sudo usermod -aG banger $USER`, then log in anew"
         }
         ClientError::WrongVersion { .. } => {
-            "'banger daemon stop', then 'banger daemon start' brings up the daemon beside this banger; VMs run on"
+            "`banger daemon stop`, then `banger daemon start` brings up the daemon beside this banger; VMs run on"
         }
         ClientError::NotBanger { .. } => "see what --host or BANGER_HOST names",
-        ClientError::Lost { .. } => "see 'banger daemon status' and the daemon's log",
+        ClientError::Lost { .. } => "see `banger daemon status` and the daemon's log",
         ClientError::Api(error) => return error.help.clone(),
         ClientError::Answer { .. } | ClientError::Refused { .. } | ClientError::NotUpgraded { .. } => {
-            "compare the two versions that 'banger version' shows"
+            "compare the two versions that `banger version` shows"
         }
         ClientError::Connect { .. } => return None,
     };

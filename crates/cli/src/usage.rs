@@ -43,9 +43,9 @@ fn advice(error: &clap::Error, text: &str) -> String {
     }
     for kind in [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue] {
         match error.get(kind) {
-            Some(ContextValue::String(one)) => return format!("did you mean '{one}'?"),
+            Some(ContextValue::String(one)) => return format!("did you mean {one}?"),
             Some(ContextValue::Strings(many)) if !many.is_empty() => {
-                return format!("did you mean '{}'?", many.join("' or '"));
+                return format!("did you mean {}?", many.join(" or "));
             }
             _ => {}
         }
@@ -56,6 +56,6 @@ fn advice(error: &clap::Error, text: &str) -> String {
     }
     match line("Usage:") {
         Some(usage) => format!("usage: {usage}"),
-        None => "see 'banger --help'".to_owned(),
+        None => "see `banger --help`".to_owned(),
     }
 }

@@ -72,7 +72,7 @@ fn lists_are_tables_names_or_the_apis_types() {
 #[test]
 fn an_empty_list_is_a_head_and_a_hint() {
     let fake = Fake::start(|request| request.json(&Vec::<Vm>::new()));
-    let hint = "no VMs yet: 'banger run' makes one and opens a shell in it\n";
+    let hint = "no VMs yet: `banger run` makes one and opens a shell in it\n";
     check(&fake.run(&["ls"]), 0, "NAME  STATE  IMAGE  CPUS  MEMORY  DISK  CREATED\n", hint);
     check(&fake.run(&["ls", "-o", "json"]), 0, "[]\n", "");
 }
@@ -84,13 +84,18 @@ fn the_exit_code_is_the_commands() {
         assert_eq!(fake.run(&["exec", "devbox", "--", "sh", "-c", script]).code, Some(code), "{script}");
     }
     let ran = fake.run(&["exec", "devbox", "no-such-program"]);
-    check(&ran, 127, "", "error: cannot run 'no-such-program'\nhelp: look at what the guest has with 'banger shell'\n");
+    check(&ran, 127, "", "error: cannot run 'no-such-program'\nhelp: look at what the guest has with `banger shell`\n");
     assert_eq!(fake.run(&["exec", "devbox", "/etc/passwd"]).code, Some(126));
     let ran = fake.run(&["exec", "devbux", "true"]);
-    check(&ran, 125, "", "error: there is no VM 'devbux'\nhelp: did you mean 'devbox'?\n");
-    check(&fake.run(&["show", "mail"]), 1, "", "error: there is no VM 'mail'\nhelp: 'banger ls' lists the VMs\n");
+    check(&ran, 125, "", "error: there is no VM devbux\nhelp: did you mean devbox? `banger ls` lists all VMs\n");
+    check(&fake.run(&["show", "mail"]), 1, "", "error: there is no VM mail\nhelp: `banger ls` lists all VMs\n");
     let ran = fake.run(&["create", "--image", "debain"]);
-    check(&ran, 1, "", "error: there is no image 'debain'\nhelp: did you mean 'debian'?\n");
+    check(
+        &ran,
+        1,
+        "",
+        "error: there is no image debain\nhelp: did you mean debian? `banger image ls` lists all images\n",
+    );
     assert_eq!(fake.run(&["run", "--image", "nixos", "--", "true"]).code, Some(125));
 }
 
@@ -106,7 +111,7 @@ fn what_makes_no_sense_connects_to_nothing() {
             &["run", "--memory", "4GB"],
             "error: invalid value '4GB' for '--memory <SIZE>': its unit is ambiguous\nhelp: write 4G or 4GiB\n",
         ),
-        (&["creat"], "error: unrecognized subcommand 'creat'\nhelp: did you mean 'create'?\n"),
+        (&["creat"], "error: unrecognized subcommand 'creat'\nhelp: did you mean create?\n"),
         (&["ls", "--al"], "error: unexpected argument '--al' found\nhelp: usage: banger ls [OPTIONS]\n"),
         (
             &["cp", "a", "b"],
@@ -149,7 +154,7 @@ fn without_a_daemon_each_verb_says_so_in_its_own_way() {
     let version = "client:  0.1.0 (API 1, agent protocol 2)\ndaemon:  not running\n";
     check(&run(&["version"]), 0, &format!("{version}socket:  {socket}\n"), "");
     let elsewhere = run(&["ls", "--host", "/nowhere/bangerd.sock"]);
-    let error = "error: no daemon listens on /nowhere/bangerd.sock\nhelp: start one with 'banger daemon start'\n";
+    let error = "error: no daemon listens on /nowhere/bangerd.sock\nhelp: start one with `banger daemon start`\n";
     check(&elsewhere, 1, "", error);
     assert_eq!(run(&["exec", "--host", "/nowhere/bangerd.sock", "devbox", "true"]).code, Some(125));
 }
@@ -163,7 +168,7 @@ fn a_daemon_of_another_version_is_named_and_can_be_asked() {
     });
     let error = format!(
         "error: the daemon at {} is banger 9.0.0 with API 7; this is banger 0.1.0 with API 1\n\
-         help: 'banger daemon stop', then 'banger daemon start' brings up the daemon beside this banger; VMs run on\n",
+         help: `banger daemon stop`, then `banger daemon start` brings up the daemon beside this banger; VMs run on\n",
         fake.socket().display()
     );
     check(&fake.run(&["ls"]), 1, "", &error);
@@ -183,7 +188,7 @@ fn something_else_on_the_socket_is_not_taken_for_a_daemon() {
         Fake::start(|request| request.raw(&format!("HTTP/1.1 200 OK\r\n{VERSION}content-length: 2\r\n\r\n{{}}")));
     let ran = fake.run(&["ls"]);
     assert!(ran.stderr.starts_with("error: the daemon's answer to GET /v1/vms makes no sense: "), "{ran:?}");
-    assert!(ran.stderr.ends_with("\nhelp: compare the two versions that 'banger version' shows\n"), "{ran:?}");
+    assert!(ran.stderr.ends_with("\nhelp: compare the two versions that `banger version` shows\n"), "{ran:?}");
 }
 
 #[test]
@@ -214,8 +219,8 @@ fn of_several_vms_each_is_told() {
     let fake = guest::start();
     let ran = fake.run(&["rm", "-f", "nix", "devbox", "devbox"]);
     let told = "\
-error: there is no VM 'nix'
-help: 'banger ls' lists the VMs
+error: there is no VM nix
+help: `banger ls` lists all VMs
 vmm.stop: 4.0 ms
 devbox is removed in 5.0 ms
 ";

@@ -109,18 +109,16 @@ fn tar_streams_come_and_go() {
     let fake = guest::start();
     let here = tempfile::tempdir().unwrap();
     make_tree(&here.path().join("tree"));
-    let packed =
-        tool("/bin/tar", &["-c", "-C", here.path().to_str().unwrap(), "tree"]).stdout(Stdio::piped()).spawn().unwrap();
-    let child = fake.banger(&["cp", "-", "devbox:/data"]).stdin(packed.stdout.unwrap()).spawn().unwrap();
+    sh(here.path(), "tar -cf tree.tar tree");
+    let packed = fs::File::open(here.path().join("tree.tar")).unwrap();
+    let child = fake.banger(&["cp", "-", "devbox:/data"]).stdin(packed).spawn().unwrap();
     assert_eq!(wait(child).code, Some(0));
     assert_eq!(describe(&root(&fake).join("data/tree")), describe(&here.path().join("tree")));
-    let child =
-        fake.banger(&["cp", "devbox:/data/tree", "-"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-    fs::create_dir(here.path().join("out")).unwrap();
-    let out = here.path().join("out");
-    let mut unpack = tool("/bin/tar", &["-xp", "-C", out.to_str().unwrap()]);
-    assert!(unpack.stdin(child.stdout.unwrap()).status().unwrap().success());
-    assert_eq!(describe(&out.join("tree")), describe(&here.path().join("tree")));
+    let packed = fs::File::create(here.path().join("out.tar")).unwrap();
+    let child = fake.banger(&["cp", "devbox:/data/tree", "-"]).stdin(Stdio::null()).stdout(packed).spawn().unwrap();
+    assert_eq!(wait(child).code, Some(0));
+    sh(here.path(), "mkdir out && tar -xpf out.tar -C out");
+    assert_eq!(describe(&here.path().join("out/tree")), describe(&here.path().join("tree")));
     let mut broken =
         fake.banger(&["cp", "-", "devbox:/data"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     broken.stdin.take().unwrap().write_all(&[b'x'; 2000]).unwrap();
@@ -189,16 +187,19 @@ fn file(name: &str) -> Vec<u8> {
 
 /// Has a guest send this stream for `devbox:/tree`, into `into/tree`.
 fn receive(into: &Path, stream: &[u8]) -> Ran {
-    let stream = stream.to_vec();
-    let fake = Fake::start(move |request| {
+    give(stream.to_vec()).run(&["cp", "devbox:/tree", into.to_str().unwrap()])
+}
+
+/// A guest that sends this stream, whatever it is asked for.
+fn give(stream: Vec<u8>) -> Fake {
+    Fake::start(move |request| {
         let mut frames = request.upgrade();
         frames.send(Kind::Message, r#"{"answer":"done"}"#);
         for piece in stream.chunks(100_000) {
             frames.send(Kind::Data, piece);
         }
         frames.send(Kind::Data, "");
-    });
-    fake.run(&["cp", "devbox:/tree", into.to_str().unwrap()])
+    })
 }
 
 #[test]
@@ -279,6 +280,16 @@ fn a_device_as_destination_is_left_alone() {
 }
 
 #[test]
+fn what_is_in_the_guests_root_comes_without_a_name() {
+    let outer = tempfile::tempdir().unwrap();
+    let stream = [directory("./"), directory("./etc/"), file("./etc/x"), file("./y")].concat();
+    let fake = give(stream);
+    let ran = fake.run(&["cp", "devbox:/", outer.path().join("new").to_str().unwrap()]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(sh(outer.path(), "find . -type f | sort"), "./new/etc/x\n./new/y\n");
+}
+
+#[test]
 fn hard_links_within_the_tree_are_made() {
     let outer = tempfile::tempdir().unwrap();
     let stream = [directory("tree/"), file("tree/a"), entry(EntryType::Link, "tree/b", "tree/a", b"")].concat();
@@ -327,7 +338,7 @@ fn run_wants_a_checkout() {
     let fake = guest::start();
     let here = tempfile::tempdir().unwrap();
     let ran = fake.run(&["run", here.path().to_str().unwrap(), "--", "true"]);
-    let help = "help: run 'git init' there, or create a VM without it and copy with 'banger cp'\n";
+    let help = "help: run `git init` there, or create a VM without it and copy with `banger cp`\n";
     let path = here.path().canonicalize().unwrap();
     assert_eq!(ran.stderr, format!("error: {} is not in a git checkout\n{help}", path.display()));
     assert_eq!(ran.code, Some(125));

@@ -362,8 +362,10 @@ impl Drop for Leash {
         if let Some(process) = &self.process
             && process.signal(Signal::KILL).is_ok()
         {
-            // A killed child ends in no time; the error of a failed wait has nowhere to go.
-            drop(process.reap());
+            // A killed child ends in no time. Waited for by poll, because `ended` may have made the pidfd one that does not
+            // block. The error of a failed wait has nowhere to go.
+            let mut fds = [rustix::event::PollFd::new(&process.pidfd, rustix::event::PollFlags::IN)];
+            drop(rustix::event::poll(&mut fds, None).map(|_| process.reap()));
         }
     }
 }
@@ -543,6 +545,24 @@ mod tests {
         let pid = leash.process.as_ref().unwrap().pid();
         drop(leash);
         assert!(matches!(Process::open(pid, None), Err(ProcessError::Gone { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_dropped_leash_reaps_what_somebody_waited_for() {
+        let leash = Leash::start(shell("sleep 60")).unwrap();
+        let pid = leash.process().unwrap().pid();
+        let waited = tokio::time::timeout(std::time::Duration::from_millis(10), leash.process().unwrap().ended()).await;
+        assert!(waited.is_err());
+        drop(leash);
+        assert!(matches!(Process::open(pid, None), Err(ProcessError::Gone { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_released_process_runs_on() {
+        let process = Leash::start(shell("sleep 60")).unwrap().release().unwrap();
+        assert!(!process.has_ended());
+        process.signal(Signal::KILL).unwrap();
+        process.ended().await.unwrap();
     }
 
     #[test]

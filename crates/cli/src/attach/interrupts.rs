@@ -45,9 +45,9 @@ impl Interrupts {
     }
 }
 
-/// Changes of the terminal's size.
+/// Changes of the terminal: of its size, or of its modes, which a shell sets while this process is stopped.
 #[derive(Debug)]
-pub struct WindowChanges(Option<Signal>);
+pub struct WindowChanges(Option<[Signal; 2]>);
 
 impl WindowChanges {
     /// Watches, if there is a terminal.
@@ -55,16 +55,21 @@ impl WindowChanges {
     /// # Errors
     /// [`Failure::Own`].
     pub fn new(tty: bool) -> Result<WindowChanges, Failure> {
-        let caught = tty.then(|| signal(SignalKind::window_change())).transpose();
-        caught.map(WindowChanges).map_err(own("catch signals"))
+        if !tty {
+            return Ok(WindowChanges(None));
+        }
+        let continued = SignalKind::from_raw(rustix::process::Signal::CONT.as_raw());
+        let catch = |kind| signal(kind).map_err(own("catch signals"));
+        Ok(WindowChanges(Some([catch(SignalKind::window_change())?, catch(continued)?])))
     }
 
     /// Returns at the next one.
     pub async fn next(&mut self) {
         match &mut self.0 {
-            Some(signal) => {
-                signal.recv().await;
-            }
+            Some([size, modes]) => tokio::select! {
+                _ = size.recv() => {}
+                _ = modes.recv() => {}
+            },
             None => std::future::pending().await,
         }
     }

@@ -110,9 +110,12 @@ impl Session {
                 }
                 () = self.output.closed() => return Err(self.output.failure().await),
                 signal = interrupts.next() => self.interrupt(signal, tty)?,
-                () = window.next() => if let Some((rows, columns)) = terminal::size() {
-                    self.control(Frame::resize(rows, columns));
-                },
+                () = window.next() => {
+                    self.raw.iter().for_each(Raw::renew);
+                    if let Some((rows, columns)) = terminal::size() {
+                        self.control(Frame::resize(rows, columns));
+                    }
+                }
                 signal = overdue(&mut self.undelivered) => return Err(interrupted(signal)),
             }
         };

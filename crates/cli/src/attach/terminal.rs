@@ -20,10 +20,16 @@ impl Raw {
     /// Enters raw mode; none where standard input is no terminal.
     pub fn enter() -> Option<Raw> {
         let before = tcgetattr(rustix::stdio::stdin()).ok()?;
-        let mut raw = before.clone();
+        let raw = Raw { before };
+        raw.renew();
+        Some(raw)
+    }
+
+    /// Enters it again, after somebody else has set other modes.
+    pub fn renew(&self) {
+        let mut raw = self.before.clone();
         raw.make_raw();
-        tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, &raw).ok()?;
-        Some(Raw { before })
+        tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, &raw).unwrap_or_default();
     }
 }
 

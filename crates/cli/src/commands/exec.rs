@@ -37,7 +37,7 @@ impl TerminalChoice {
 pub struct Exec {
     #[command(flatten)]
     terminal: TerminalChoice,
-    /// Let the command run on by itself; print its id, under which 'logs --command' finds its output
+    /// Let the command run on by itself; print its id, under which `logs --command` finds its output
     #[arg(short, long, conflicts_with_all = ["tty", "interactive"])]
     detach: bool,
     /// A variable for the command; without a value, the one that it has here

@@ -130,7 +130,7 @@ async fn list(app: &App) -> Result<u8, Failure> {
         false => overview(&images, human::now()),
     })?;
     if images.is_empty() && app.screen.format == Format::Table {
-        app.screen.say("no images yet: 'banger image build' makes one");
+        app.screen.say("no images yet: `banger image build` makes one");
     }
     Ok(0)
 }

@@ -32,7 +32,7 @@ impl List {
             (false, _) => overview(&vms, human::now()),
         })?;
         if vms.is_empty() && app.screen.format == Format::Table {
-            app.screen.say("no VMs yet: 'banger run' makes one and opens a shell in it");
+            app.screen.say("no VMs yet: `banger run` makes one and opens a shell in it");
         }
         Ok(0)
     }

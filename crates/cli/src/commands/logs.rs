@@ -23,7 +23,7 @@ pub struct Logs {
     /// What the guest's kernel and init wrote to its console
     #[arg(long, conflicts_with_all = ["follow", "command", "list"])]
     console: bool,
-    /// The output of another detached command: an id that 'exec -d' printed
+    /// The output of another detached command: an id that `exec -d` printed
     #[arg(long, value_name = "ID")]
     command: Option<String>,
     /// List the detached commands

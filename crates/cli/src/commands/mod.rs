@@ -63,7 +63,7 @@ pub enum Verb {
     /// The verbs on VMs, which need no noun.
     #[command(flatten)]
     Direct(VmVerb),
-    /// VMs: the same verbs as without 'vm'
+    /// VMs: the same verbs as without `vm`
     #[command(subcommand, arg_required_else_help = true)]
     Vm(VmVerb),
     /// Images, from which VMs are made

@@ -18,13 +18,7 @@ impl Rejected {
     }
 }
 
-/// The name nearest to the one that `message` quotes, if it is near enough for a slip of the finger.
-pub fn nearest_in_message(message: &str, names: &[String]) -> Option<String> {
-    let typed = message.split('\'').nth(1).or_else(|| message.split('"').nth(1))?;
-    nearest(typed, names)
-}
-
-/// The nearest name, if it is near enough.
+/// The nearest name, if it is near enough for a slip of the finger.
 pub fn nearest(typed: &str, names: &[String]) -> Option<String> {
     let allowed = (typed.chars().count() / 3).clamp(1, 3);
     let distances = names.iter().map(|name| (distance(typed, name), name));
@@ -65,6 +59,5 @@ mod tests {
         assert_eq!(nearest("databsae", &names).as_deref(), Some("database"));
         assert_eq!(nearest("mail", &names), None);
         assert_eq!(nearest("x", &[]), None);
-        assert_eq!(nearest_in_message("no VM named 'devbx'", &names).as_deref(), Some("devbox"));
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use banger_api::exec::CallError;
-use banger_api::frame::{self, Frame, FrameError, Kind};
-use bytes::{Buf, Bytes, BytesMut};
+use banger_api::frame::{self, FrameError, Kind};
+use bytes::{Buf, BytesMut};
 
 /// How many bytes have passed; shared with whoever shows it.
 #[derive(Debug, Clone, Default)]
@@ -81,12 +81,14 @@ impl Write for FrameSink {
     }
 }
 
-/// Reads data frames up to the empty one.
+/// Reads data frames up to the empty one. Most bytes go from the socket right into the reader's buffer.
 #[derive(Debug)]
 pub struct FrameSource {
     stream: UnixStream,
+    /// What came before this took over.
     received: BytesMut,
-    payload: Bytes,
+    /// How much of the current frame's payload is still to come.
+    left: usize,
     meter: Meter,
     end: Option<Result<(), CallError>>,
 }
@@ -94,7 +96,7 @@ pub struct FrameSource {
 impl FrameSource {
     /// Reads from this stream, after what has been received already.
     pub fn new(stream: UnixStream, received: BytesMut, meter: Meter) -> FrameSource {
-        FrameSource { stream, received, payload: Bytes::new(), meter, end: None }
+        FrameSource { stream, received, left: 0, meter, end: None }
     }
 
     /// Reads what is left and says how the transfer ended.
@@ -102,12 +104,16 @@ impl FrameSource {
     /// # Errors
     /// Where the stream breaks off.
     pub fn finish(&mut self) -> io::Result<Result<(), CallError>> {
+        let mut ignored = vec![0; 64 * 1024];
         loop {
             if let Some(end) = self.end.take() {
                 return Ok(end);
             }
-            self.payload = Bytes::new();
-            self.fill()?;
+            // An end is not an error here, whatever it was.
+            match self.read(&mut ignored) {
+                Err(error) if self.end.is_none() => return Err(error),
+                _ => {}
+            }
         }
     }
 
@@ -117,52 +123,76 @@ impl FrameSource {
         drop(self.stream.shutdown(Shutdown::Both));
     }
 
-    /// The next payload, or the end.
-    fn fill(&mut self) -> io::Result<()> {
-        let frame = self.next_frame()?;
-        match frame.kind {
-            Kind::Data if frame.payload.is_empty() => self.end = Some(Ok(())),
-            Kind::Data => {
-                self.meter.add(frame.payload.len());
-                self.payload = frame.payload;
-            }
-            Kind::Failed => self.end = Some(Err(frame.parse().map_err(io::Error::other)?)),
-            _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame that is no data")),
+    /// Reads a head, and all of a frame that is not data.
+    fn next_frame(&mut self) -> io::Result<()> {
+        let mut head = [0; frame::HEAD];
+        self.receive_exactly(&mut head)?;
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        if length > frame::MAX_PAYLOAD {
+            return Err(invalid(FrameError::TooLong(length)));
         }
-        Ok(())
+        if head[0] == Kind::Data as u8 {
+            self.left = length;
+            if length == 0 {
+                self.end = Some(Ok(()));
+            }
+            return Ok(());
+        }
+        let mut whole = BytesMut::from(head.as_slice());
+        whole.resize(frame::HEAD + length, 0);
+        self.receive_exactly(&mut whole[frame::HEAD..])?;
+        match frame::decode(&mut whole).map_err(invalid)? {
+            Some(frame) if frame.kind == Kind::Failed => {
+                self.end = Some(Err(frame.parse().map_err(invalid)?));
+                Ok(())
+            }
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "a frame that is no data")),
+        }
     }
 
-    fn next_frame(&mut self) -> io::Result<Frame> {
-        loop {
-            match frame::decode(&mut self.received) {
-                Ok(Some(frame)) => return Ok(frame),
-                Ok(None) => {}
-                Err(FrameError::Io(error)) => return Err(error),
-                Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
-            }
-            let filled = self.received.len();
-            self.received.resize(filled + frame::HEAD + frame::MAX_PAYLOAD, 0);
-            let count = self.stream.read(&mut self.received[filled..]);
-            self.received.truncate(filled + *count.as_ref().unwrap_or(&0));
-            if count? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.received.is_empty() {
+            return self.stream.read(buffer);
+        }
+        let count = buffer.len().min(self.received.len());
+        self.received.copy_to_slice(&mut buffer[..count]);
+        Ok(count)
+    }
+
+    fn receive_exactly(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.receive(&mut buffer[filled..])? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => filled += count,
             }
         }
+        Ok(())
     }
 }
 
 impl Read for FrameSource {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.payload.is_empty() {
+        while self.left == 0 {
             match &self.end {
                 Some(Ok(())) => return Ok(0),
                 // [`FrameSource::finish`] tells why.
                 Some(Err(_)) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                None => self.fill()?,
+                None => self.next_frame()?,
             }
         }
-        let count = buffer.len().min(self.payload.len());
-        self.payload.copy_to_slice(&mut buffer[..count]);
-        Ok(count)
+        let most = buffer.len().min(self.left);
+        match self.receive(&mut buffer[..most])? {
+            0 if most > 0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            count => {
+                self.left -= count;
+                self.meter.add(count);
+                Ok(count)
+            }
+        }
     }
+}
+
+fn invalid(error: FrameError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }

@@ -82,17 +82,8 @@ impl<W: Write> Packer<W> {
     pub fn files(&mut self, directory: &Path, name: &Path, files: &[PathBuf]) -> Result<(), CopyError> {
         self.file(directory, name)?;
         for file in files {
-            let parents: Vec<&Path> =
-                file.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()).collect();
-            if parents.iter().any(|parent| directory.join(parent).is_symlink()) {
-                // A directory that was replaced by a link since git listed what was in it.
+            if !self.parents(directory, name, file)? {
                 continue;
-            }
-            for parent in parents.into_iter().rev() {
-                if !self.directories.contains(parent) && directory.join(parent).is_dir() {
-                    self.file(&directory.join(parent), &name.join(parent))?;
-                    self.directories.insert(parent.to_owned());
-                }
             }
             match self.file(&directory.join(file), &name.join(file)) {
                 Err(CopyError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
@@ -100,6 +91,24 @@ impl<W: Write> Packer<W> {
             }
         }
         Ok(())
+    }
+
+    /// The directories that a file is in, those that have not been sent. False where one is none any more: git listed the
+    /// file, and it has been deleted or replaced by a link since.
+    fn parents(&mut self, directory: &Path, name: &Path, file: &Path) -> Result<bool, CopyError> {
+        let parents: Vec<&Path> = file.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()).collect();
+        for parent in parents.into_iter().rev() {
+            if self.directories.contains(parent) {
+                continue;
+            }
+            let path = directory.join(parent);
+            if !path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+                return Ok(false);
+            }
+            self.file(&path, &name.join(parent))?;
+            self.directories.insert(parent.to_owned());
+        }
+        Ok(true)
     }
 
     /// One entry of another tar stream.

@@ -144,15 +144,19 @@ impl Tree<'_> {
         if components.len() > MAX_DEPTH {
             return Err(hostile("its directories are too deep"));
         }
-        let Some(first) = components.first().cloned() else { return Err(hostile("it has no name")) };
-        let root = self.root.get_or_insert_with(|| first.clone());
-        if *root != first {
-            return Err(hostile("it is beside what was asked for"));
+        if bytes.is_empty() {
+            return Err(hostile("it has no name"));
         }
-        match &self.to.name {
-            Some(name) => components[0].clone_from(name),
-            None => drop(components.remove(0)),
+        // What has no name of its own, as the guest's `/`, is called `.` in the stream; then all is below that.
+        let first = components.first().map_or(OsStr::new("."), OsString::as_os_str);
+        let root = self.root.get_or_insert_with(|| first.to_owned());
+        if root != "." {
+            if root != first {
+                return Err(hostile("it is beside what was asked for"));
+            }
+            components.remove(0);
         }
+        components.splice(0..0, self.to.name.clone());
         Ok(components)
     }
 
@@ -256,7 +260,7 @@ impl Tree<'_> {
         timed.map_err(|errno| self.failed(Some(name), errno))?;
         if let Some((uid, gid)) = attributes.owner {
             let owned = rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
-            owned.map_err(|errno| self.failed(Some(name), errno))?;
+            permitted(owned).map_err(|errno| self.failed(Some(name), errno))?;
         }
         Ok(())
     }
@@ -356,10 +360,15 @@ fn copy_with_holes(from: &mut impl Read, to: &mut File, size: u64) -> Result<u64
     }
 }
 
+/// Only root can give files away; for others, as with tar(1) and `cp -a`, they stay their own.
+fn permitted(result: Result<(), Errno>) -> Result<(), Errno> {
+    if result == Err(Errno::PERM) { Ok(()) } else { result }
+}
+
 /// Owner first: changing it may clear bits of the mode.
 fn apply(fd: BorrowedFd<'_>, attributes: Attributes) -> io::Result<()> {
     if let Some((uid, gid)) = attributes.owner {
-        rustix::fs::fchown(fd, Some(uid), Some(gid))?;
+        permitted(rustix::fs::fchown(fd, Some(uid), Some(gid)))?;
     }
     rustix::fs::fchmod(fd, attributes.mode)?;
     Ok(rustix::fs::futimens(fd, &attributes.times())?)

@@ -52,7 +52,7 @@ fn answer(request: Request) {
             request.raw("HTTP/1.1 200 OK\r\nbanger-api: 1\r\ncontent-length: 5\r\n\r\nboot\n");
         }
         (_, ["vms", name, ..]) => {
-            let message = format!("there is no VM '{name}'");
+            let message = format!("there is no VM {name}");
             request.error(ErrorCode::VmNotFound, &message, None);
         }
         _ => request.error(ErrorCode::Unsupported, "no such path", None),
@@ -80,7 +80,7 @@ fn create(request: Request) {
     let create: VmCreate = request.parse();
     request.log.add(format!("create {}", String::from_utf8_lossy(&request.body)));
     if create.image.as_deref().is_some_and(|image| image != "debian") {
-        let message = format!("there is no image '{}'", create.image.unwrap());
+        let message = format!("there is no image {}", create.image.unwrap());
         return request.error(ErrorCode::ImageNotFound, &message, None);
     }
     let mut events = request.events();

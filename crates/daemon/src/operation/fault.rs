@@ -3,7 +3,7 @@
 //! Each effect on the host and each record of one is a [`Step`], and is passed before and after: so there is a point before
 //! the effect, one after it but before its record, and one after both. In a daemon that nobody tests, passing does nothing.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -80,8 +80,8 @@ pub enum Phase {
 pub enum Mode {
     /// The step fails.
     Fail,
-    /// The daemon is killed: the step never goes on, and the test is told.
-    Kill,
+    /// The step never goes on, and the test is told: it kills the daemon, or cancels the operation.
+    Hang,
 }
 
 /// A planned fault. It strikes once.
@@ -99,7 +99,7 @@ pub struct Faults {
 
 #[derive(Debug, Default)]
 struct Shared {
-    plan: Mutex<Option<Plan>>,
+    plans: Mutex<Vec<Plan>>,
     struck: Notify,
 }
 
@@ -119,22 +119,19 @@ impl Faults {
         Faults { shared: Some(Arc::default()) }
     }
 
-    /// Plans the next fault.
+    /// Plans a fault.
     pub fn plan(&self, step: Step, phase: Phase, mode: Mode) {
         if let Some(shared) = &self.shared {
-            *shared.plan.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
-                Some(Plan { point: (step, phase), mode });
+            shared.plans().push(Plan { point: (step, phase), mode });
         }
     }
 
-    /// Takes the plan back; whether it had not struck.
+    /// Takes back all plans; whether there was one that had not struck.
     pub fn unplan(&self) -> bool {
-        self.shared.as_ref().is_some_and(|shared| {
-            shared.plan.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take().is_some()
-        })
+        self.shared.as_ref().is_some_and(|shared| !std::mem::take(&mut *shared.plans()).is_empty())
     }
 
-    /// Ends when a planned [`Mode::Kill`] has struck.
+    /// Ends when a planned [`Mode::Hang`] has struck.
     pub async fn struck(&self) {
         match &self.shared {
             Some(shared) => shared.struck.notified().await,
@@ -148,20 +145,25 @@ impl Faults {
     /// [`Injected`], where a test planned so.
     pub async fn pass(&self, step: Step, phase: Phase) -> Result<(), Injected> {
         let Some(shared) = &self.shared else { return Ok(()) };
-        let mode = {
-            let mut plan = shared.plan.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            match &*plan {
-                Some(planned) if planned.point == (step, phase) => plan.take().map(|planned| planned.mode),
-                _ => None,
-            }
-        };
-        match mode {
+        match shared.take(step, phase) {
             None => Ok(()),
             Some(Mode::Fail) => Err(Injected { step, phase }),
-            Some(Mode::Kill) => {
+            Some(Mode::Hang) => {
                 shared.struck.notify_one();
                 std::future::pending().await
             }
         }
+    }
+}
+
+impl Shared {
+    fn plans(&self) -> MutexGuard<'_, Vec<Plan>> {
+        self.plans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, step: Step, phase: Phase) -> Option<Mode> {
+        let mut plans = self.plans();
+        let planned = plans.iter().position(|plan| plan.point == (step, phase))?;
+        Some(plans.remove(planned).mode)
     }
 }

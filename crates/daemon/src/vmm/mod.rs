@@ -7,11 +7,14 @@
 pub mod fake;
 pub mod qemu;
 pub mod select;
+#[cfg(test)]
+mod stand_in;
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use banger_linux::process::Process;
+use banger_linux::process::{Process, ProcessError};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The record of a VMM's process in its machine's runtime directory, whichever driver started it; see
@@ -157,9 +160,26 @@ pub enum VmmError {
         attempted: String,
         /// Why it failed.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The process could not be started or watched.
     #[error(transparent)]
     Process(#[from] banger_linux::process::ProcessError),
+}
+
+/// The VMM's process that [`PID_FILE`] names, if it lives.
+fn recorded(machine: &Machine) -> Result<Process, VmmError> {
+    match Process::recorded(&machine.runtime_dir.join(PID_FILE)) {
+        // One that has ended but that nobody has reaped can still be taken hold of.
+        Ok(process) if process.has_ended() => Err(VmmError::Gone),
+        Ok(process) => Ok(process),
+        Err(ProcessError::Gone { .. }) => Err(VmmError::Gone),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Names what was attempted, and on what.
+fn failed(act: &str, path: &Path) -> impl FnOnce(io::Error) -> VmmError {
+    let attempted = format!("{act} {}", path.display());
+    move |source| VmmError::Io { attempted, source }
 }

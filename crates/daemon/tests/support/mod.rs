@@ -12,7 +12,7 @@ use bangerd::image::record::{ImageRecord, ImageState};
 use bangerd::operation::Operation;
 use bangerd::operation::fault::Faults;
 use bangerd::paths::Paths;
-use bangerd::serve::{Daemon, Options};
+use bangerd::serve::{Daemon, Options, ServeError};
 use bangerd::store::Store;
 use bangerd::vm::actor::View;
 use bangerd::vm::error::VmError;
@@ -77,7 +77,7 @@ impl House {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let options = Options { paths: self.paths(), agent: agent(), fake_vmm: true, faults: self.faults.clone() };
         let daemon = runtime.block_on(async {
-            let daemon = Daemon::start(options).await.unwrap();
+            let daemon = start_daemon(options).await;
             let settled = async {
                 for handle in daemon.registry.handles() {
                     // A request behind the recovery in the queue: its answer says that the recovery is over.
@@ -169,6 +169,18 @@ impl Drop for House {
     }
 }
 
+/// Starts a daemon where the one before was killed. Another test of this process may be between fork(2) and execve(2): its
+/// child then holds the dead daemon's lock for some microseconds.
+async fn start_daemon(options: Options) -> Arc<Daemon> {
+    let began = std::time::Instant::now();
+    loop {
+        match Daemon::start(options.clone()).await {
+            Err(ServeError::Taken { .. }) if began.elapsed() < PATIENCE => tokio::task::yield_now().await,
+            started => return started.map_err(|error| error.to_string()).unwrap(),
+        }
+    }
+}
+
 /// What is done to the VM `one`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
@@ -182,7 +194,11 @@ pub enum Verb {
 impl Verb {
     /// Does it.
     pub async fn run(self, daemon: Arc<Daemon>) -> Result<View, VmError> {
-        let (operation, _) = Operation::begin("test", "one");
+        self.run_as(daemon, Operation::begin("test", "one").0).await
+    }
+
+    /// Does it as this operation.
+    pub async fn run_as(self, daemon: Arc<Daemon>, operation: Operation) -> Result<View, VmError> {
         let handle = || daemon.registry.find("one");
         match self {
             Verb::Create => {

@@ -126,3 +126,60 @@ fn kernel_command_line(cmdline: &str, accelerator: Accelerator) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vmm::Disk;
+
+    fn lines(accelerator: Accelerator) -> String {
+        let disk = |name: &str| Disk { path: format!("/never/seen/{name}").into(), serial: name.to_owned() };
+        let machine = Machine {
+            id: "3x4mp13".into(),
+            runtime_dir: "/never/seen/runtime".into(),
+            kernel: "/never/seen/vmlinux".into(),
+            initramfs: "/never/seen/initramfs".into(),
+            cmdline: "quiet console=ttyS0".into(),
+            disks: vec![disk("root"), disk("work")],
+            cpus: 2,
+            memory_mib: 1024,
+            uid: 100_000,
+            console_log: "/never/seen/console.log".into(),
+            kvm: accelerator == Accelerator::Kvm,
+        };
+        let fds = Descriptors { kernel: 10, initramfs: 11, disks: vec![12, 13], channel: 14, qmp: 15, console: 16 };
+        let args = arguments(&machine, accelerator, &fds);
+        let words = args.iter().map(|word| word.to_str().unwrap());
+        words.map(|word| if word.starts_with('-') { format!("\n{word}") } else { format!(" {word}") }).collect()
+    }
+
+    #[test]
+    fn a_machine_under_emulation() {
+        assert_eq!(
+            lines(Accelerator::Emulation { tsc_khz: 2_596_118 }).trim_start(),
+            include_str!("args.snapshot").trim_end()
+        );
+    }
+
+    #[test]
+    fn kvm_changes_the_processor_and_leaves_the_kernel_its_own_clock() {
+        let (emulated, kvm) = (lines(Accelerator::Emulation { tsc_khz: 2_596_118 }), lines(Accelerator::Kvm));
+        let changed: Vec<_> = emulated.lines().zip(kvm.lines()).filter(|(one, two)| one != two).collect();
+        assert_eq!(
+            changed,
+            [
+                ("-accel tcg,thread=multi,tb-size=256", "-accel kvm"),
+                ("-cpu max", "-cpu host"),
+                (
+                    "-append tsc=reliable tsc_early_khz=2596118 no_timer_check quiet console=ttyS0",
+                    "-append quiet console=ttyS0"
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn no_path_of_the_host_is_named() {
+        assert!(!lines(Accelerator::Kvm).contains("/never/seen"));
+    }
+}

@@ -4,17 +4,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use banger_linux::process::{Leash, Process, ProcessError, Program};
+use banger_linux::process::{Leash, ProcessError, Program};
 use banger_linux::tsc::Measurement;
 use tokio::net::UnixStream;
 
 use super::args::Accelerator;
 use super::console::Log;
 use super::instance::QemuInstance;
-use super::launch::{CONSOLE_SOCKET, Prepared, QMP_SOCKET, Stderr, failed};
+use super::launch::{CONSOLE_SOCKET, Prepared, QMP_SOCKET, Stderr};
 use super::qmp::{Qmp, QmpError};
+use super::socket;
 use super::version::{Check, Version};
-use crate::vmm::{Capabilities, Instance, Machine, PID_FILE, Vmm, VmmError};
+use crate::vmm::{Capabilities, Instance, Machine, Vmm, VmmError, failed, recorded};
 
 /// How long QEMU may take until its monitor answers. It needs 0.05 s, and more when a hundred of them start at once.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -69,9 +70,9 @@ impl Vmm for Qemu {
         self.supported().await?;
         let prepared = Prepared::new(&self.program, machine, self.accelerator(machine).await)?;
         let log = Log::create(&machine.console_log).await.map_err(failed("write", &machine.console_log))?;
+        // The socket listens already: who is in its queue before QEMU starts misses nothing.
+        let console = self.connect_console(machine).await?;
         let leash = Leash::start(prepared.launch)?;
-        // The sockets listen already: this connects before QEMU accepts, and misses nothing.
-        let console = connect(&machine.runtime_dir.join(CONSOLE_SOCKET)).await?;
         self.await_monitor(&leash, &machine.runtime_dir, &prepared.stderr).await?;
         let process = leash.release().ok_or(VmmError::Gone)?;
         keep_log(&machine.id, console, log, prepared.stderr);
@@ -84,25 +85,29 @@ impl Vmm for Qemu {
     }
 
     async fn adopt(&self, machine: &Machine) -> Result<Box<dyn Instance>, VmmError> {
-        let process = match Process::recorded(&machine.runtime_dir.join(PID_FILE)) {
-            Ok(process) if process.has_ended() => return Err(VmmError::Gone),
-            Ok(process) => process,
-            Err(ProcessError::Gone { .. }) => return Err(VmmError::Gone),
-            Err(error) => return Err(error.into()),
-        };
+        let process = recorded(machine)?;
         let log = Log::append(&machine.console_log).await.map_err(failed("write", &machine.console_log))?;
-        let console = connect(&machine.runtime_dir.join(CONSOLE_SOCKET)).await?;
+        let console = self.connect_console(machine).await?;
         keep_log(&machine.id, console, log, Stderr::open(&machine.runtime_dir)?);
         Ok(Box::new(QemuInstance::new(process, &machine.runtime_dir, None)))
     }
 }
 
 impl Qemu {
+    async fn connect_console(&self, machine: &Machine) -> Result<UnixStream, VmmError> {
+        let path = machine.runtime_dir.join(CONSOLE_SOCKET);
+        match socket::connect(&path, self.patience).await {
+            Ok(stream) => Ok(stream),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Err(VmmError::Gone),
+            Err(error) => Err(failed("connect to", &path)(error)),
+        }
+    }
+
     /// Waits until QEMU's monitor says that the processors run; the guest boots meanwhile.
     async fn await_monitor(&self, leash: &Leash, dir: &Path, stderr: &Stderr) -> Result<(), VmmError> {
         let Some(process) = leash.process() else { return Err(VmmError::Gone) };
         let answered = async {
-            match Qmp::connect(&dir.join(QMP_SOCKET)).await?.running().await? {
+            match Qmp::connect(&dir.join(QMP_SOCKET), self.patience).await?.running().await? {
                 true => Ok(()),
                 false => Err(QmpError::Malformed("the processors do not run".into())),
             }
@@ -134,14 +139,6 @@ impl Qemu {
             },
             status = process.ended() => died(status).await,
         }
-    }
-}
-
-async fn connect(socket: &Path) -> Result<UnixStream, VmmError> {
-    match UnixStream::connect(socket).await {
-        Ok(stream) => Ok(stream),
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Err(VmmError::Gone),
-        Err(error) => Err(failed("connect to", socket)(error)),
     }
 }
 

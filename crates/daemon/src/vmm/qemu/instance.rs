@@ -81,7 +81,7 @@ impl Instance for QemuInstance {
     }
 
     async fn press_power_button(&self) -> Result<(), VmmError> {
-        let press = async { Qmp::connect(&self.qmp).await?.system_powerdown().await };
+        let press = async { Qmp::connect(&self.qmp, PATIENCE).await?.system_powerdown().await };
         self.errand("press the power button", press).await
     }
 }
@@ -94,7 +94,7 @@ impl Instance for QemuInstance {
 /// taken. Nobody waits for that: the new connection gets another name, and the old one is removed by the next renewal.
 /// From any state that a cancelled renewal leaves behind, the next one leads out.
 async fn renew(qmp: &Path) -> Result<UnixStream, QmpError> {
-    let mut qmp = Qmp::connect(qmp).await?;
+    let mut qmp = Qmp::connect(qmp, PATIENCE).await?;
     let mut newest: u64 = 0;
     for old in qmp.chardevs().await? {
         let Some(number) = old.strip_prefix(id::CHANNEL) else { continue };

@@ -11,7 +11,7 @@ use banger_linux::process::{Credentials, Launch, Program, Stream};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use super::args::{Accelerator, Descriptors, arguments};
-use crate::vmm::{Machine, PID_FILE, VmmError};
+use crate::vmm::{Machine, PID_FILE, VmmError, failed};
 
 /// The monitor's socket, in the machine's runtime directory.
 pub const QMP_SOCKET: &str = "qmp.sock";
@@ -164,10 +164,4 @@ fn credentials(uid: u32, accelerator: Accelerator) -> Result<Option<Credentials>
         Accelerator::Emulation { .. } => Vec::new(),
     };
     Ok(Some(Credentials { uid, gid: uid, groups }))
-}
-
-/// Names what was attempted, and on what.
-pub fn failed(act: &str, path: &Path) -> impl FnOnce(io::Error) -> VmmError {
-    let attempted = format!("{act} {}", path.display());
-    move |source| VmmError::Io { attempted, source }
 }

@@ -6,8 +6,14 @@ mod driver;
 mod instance;
 mod launch;
 pub mod qmp;
+mod socket;
 mod version;
 
 pub use console::console_argument;
 pub use driver::Qemu;
 pub use version::{OLDEST, Version};
+
+#[cfg(test)]
+mod kernel;
+#[cfg(test)]
+mod tests;

@@ -10,11 +10,14 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
+
+use super::socket;
 
 /// The longest line that is read. The answers to the commands used here have a few hundred bytes.
 const MAX_LINE: u64 = 64 * 1024;
@@ -48,12 +51,12 @@ pub enum QmpError {
 }
 
 impl Qmp {
-    /// Connects, waits for the greeting, and negotiates.
+    /// Connects within `patience`, waits for the greeting, and negotiates.
     ///
     /// # Errors
     /// [`QmpError`].
-    pub async fn connect(path: &Path) -> Result<Qmp, QmpError> {
-        Qmp::greet(UnixStream::connect(path).await?).await
+    pub async fn connect(path: &Path, patience: Duration) -> Result<Qmp, QmpError> {
+        Qmp::greet(socket::connect(path, patience).await?).await
     }
 
     async fn greet(stream: UnixStream) -> Result<Qmp, QmpError> {
