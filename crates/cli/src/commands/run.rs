@@ -128,10 +128,10 @@ impl Run {
     }
 }
 
-/// Copies a checkout's files to `/root/NAME`.
+/// Copies a checkout's files to `/root/NAME`: the agent takes `.` for root's home.
 async fn bring(app: &App, vm: &Vm, checkout: Checkout, interrupts: &mut Interrupts) -> Result<(), Failure> {
     let name = checkout.name.clone();
-    let place = (b"/root".as_slice(), name.as_bytes());
+    let place = (b".".as_slice(), name.as_bytes());
     let transfer = copy::put(app, &vm.name, place, Owners::Root, interrupts, move |packer| {
         packer.files(&checkout.directory, checkout.name.as_ref(), &checkout.files)
     });
