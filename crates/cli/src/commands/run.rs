@@ -8,10 +8,10 @@ use banger_api::vm::{Lifetime, Vm};
 use clap::Args;
 
 use super::cp::report_skipped;
-use super::create::{Shape, announce, wait};
+use super::create::{Shape, announce};
 use super::exec::{TerminalChoice, run_attached};
 use super::lifecycle::removal;
-use super::operation::follow;
+use super::operation::{follow, wait};
 use super::values::{self, WaitLevel};
 use crate::app::App;
 use crate::attach::has_terminal;
