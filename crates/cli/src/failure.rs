@@ -206,16 +206,15 @@ fn client_help(error: &ClientError) -> Option<String> {
     Some(help.to_owned())
 }
 
-/// The error and its causes on one line. The operating system's numbers in parentheses are left out.
+/// The error and its causes on one line.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
         let cause_text = cause.to_string();
-        let short = cause_text.split(" (os error ").next().unwrap_or(&cause_text);
         // Transparent errors show up twice in their own chain.
-        if !text.ends_with(short) {
-            write!(text, ": {short}").expect("writing to a string cannot fail");
+        if !text.ends_with(&cause_text) {
+            write!(text, ": {cause_text}").expect("writing to a string cannot fail");
         }
         next = cause.source();
     }

@@ -318,10 +318,10 @@ fn run_brings_a_checkouts_files_and_nothing_else() {
     );
     let ran = fake.run(&["run", "-q", "--name", "devbox", project.to_str().unwrap(), "--", "pwd"]);
     assert_eq!(ran.code, Some(0), "{ran:?}");
-    fake.log.wait("put /root my project");
+    fake.log.wait("put . my project");
     let sent = fake.log.wait("create ");
     assert!(sent.contains(r#""workdir":"/root/my project""#), "{sent}");
-    let arrived = root(&fake).join("root");
+    let arrived = root(&fake);
     let list = sh(&arrived, "find . -mindepth 1 -printf '%y %m %P\\n' | LC_ALL=C sort -k3");
     let expected = sh(
         &arrived,
@@ -346,4 +346,36 @@ fn run_wants_a_checkout() {
     let help = "help: if it is meant as a command, write it after '--': banger run -- ls\n";
     assert_eq!(ran.stderr, format!("error: cannot use ls as a project: No such file or directory\n{help}"));
     assert_eq!(fake.log.lines(), Vec::<String>::new());
+}
+
+#[test]
+fn every_number_of_a_header_is_one() {
+    // GNU tar takes a blank for a zero; the agent's library does not.
+    let fake = Fake::start(|request| {
+        let mut frames = request.upgrade();
+        frames.send(Kind::Message, r#"{"answer":"done"}"#);
+        let mut stream = Vec::new();
+        while let Some(frame) = frames.next() {
+            if frame.payload.is_empty() {
+                break;
+            }
+            stream.extend_from_slice(&frame.payload);
+        }
+        for entry in tar::Archive::new(stream.as_slice()).entries().unwrap() {
+            let entry = entry.unwrap();
+            let header = entry.header();
+            let numbers = [header.uid(), header.gid(), header.mtime(), header.mode().map(u64::from), header.size()];
+            frames.log.add(format!("{} {numbers:?}", entry.path().unwrap().display()));
+        }
+        frames.send(Kind::Data, "");
+    });
+    let here = tempfile::tempdir().unwrap();
+    sh(
+        here.path(),
+        "mkdir t && echo 1 >t/file && ln -s x t/link && truncate -s 1M t/hole && touch -h -d @5 t/* t && chmod 700 t/file",
+    );
+    assert_eq!(fake.run(&["cp", here.path().join("t").to_str().unwrap(), "devbox:/x"]).code, Some(0));
+    fake.log.wait("t/file [Ok(0), Ok(0), Ok(5), Ok(448), Ok(2)]");
+    fake.log.wait("t/link [Ok(0), Ok(0), Ok(5), Ok(511), Ok(0)]");
+    fake.log.wait("t/hole [Ok(0), Ok(0), Ok(5), ");
 }

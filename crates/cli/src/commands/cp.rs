@@ -101,15 +101,14 @@ fn place(text: &OsStr) -> Result<Place, Failure> {
         let help = format!("{}; for a file of this name, write ./{}", flaw.help, text.to_string_lossy());
         Failure::usage(format!("'{vm}' is not a VM's name: {flaw}"), help)
     })?;
-    Ok(Place::Guest { vm, path: absolute(path) })
+    Ok(Place::Guest { vm, path: in_guest(path) })
 }
 
-/// A path in a guest from its root on.
-fn absolute(path: &[u8]) -> Vec<u8> {
+/// A path in a guest: without a leading `/` it begins at root's home, which the agent knows.
+fn in_guest(path: &[u8]) -> Vec<u8> {
     match path {
-        [b'/', ..] => path.to_vec(),
-        b"" | b"~" => b"/root".to_vec(),
-        [b'~', b'/', rest @ ..] | rest => [b"/root/", rest].concat(),
+        b"" | b"~" | b"~/" => b".".to_vec(),
+        [b'~', b'/', rest @ ..] | rest => rest.to_vec(),
     }
 }
 
@@ -117,6 +116,7 @@ fn absolute(path: &[u8]) -> Vec<u8> {
 fn strip_contents(path: &[u8]) -> (&[u8], bool) {
     match path {
         b"/." | b"/" => (b"/", true),
+        b"." => (b".", true),
         [rest @ .., b'/', b'.'] => (rest, true),
         _ => (path, false),
     }
@@ -139,7 +139,7 @@ async fn upload(
 ) -> Result<Transfer, Failure> {
     let unread = |error| Failure::Copy(CopyError::Read { path: source.to_owned(), source: error });
     let typed = source.as_os_str().as_bytes();
-    let contents = typed == b"." || strip_contents(typed).1;
+    let contents = strip_contents(typed).1;
     let found = source.symlink_metadata().map_err(unread)?;
     let mut from = source.to_owned();
     if contents || (follow && found.is_symlink()) {
@@ -256,9 +256,9 @@ mod tests {
     fn places_are_told_apart() {
         for (text, expected) in [
             ("devbox:/etc/hosts", guest("devbox", "/etc/hosts")),
-            ("devbox:", guest("devbox", "/root")),
-            ("devbox:src/a:b", guest("devbox", "/root/src/a:b")),
-            ("devbox:~/x", guest("devbox", "/root/x")),
+            ("devbox:", guest("devbox", ".")),
+            ("devbox:src/a:b", guest("devbox", "src/a:b")),
+            ("devbox:~/x", guest("devbox", "x")),
             ("./a:b", Place::Host("./a:b".into())),
             ("/tmp/a:b", Place::Host("/tmp/a:b".into())),
             ("dir/a:b", Place::Host("dir/a:b".into())),

@@ -4,7 +4,7 @@ use banger_api::client::Request;
 use banger_api::vm::{Lifetime, Vm, VmCreate};
 use clap::Args;
 
-use super::operation::follow;
+use super::operation::{follow, wait};
 use super::values::{self, Variable, WaitLevel};
 use crate::app::App;
 use crate::attach::interrupts::Interrupts;
@@ -86,16 +86,6 @@ impl Create {
         let sentence = format!("{} is {what} in {}", vm.name, human::duration(done.took));
         announce(app, &vm, &sentence)?;
         Ok(0)
-    }
-}
-
-/// Waits until the guest has come up to a level.
-pub async fn wait(app: &App, name: &str, level: WaitLevel, interrupts: &mut Interrupts) -> Result<Vm, Failure> {
-    tokio::select! {
-        vm = app.call(Request::get(["vms", name, "wait"]).query("level", level.word())) => vm,
-        signal = interrupts.next() => {
-            Err(Failure::Interrupted { signal, what: format!("interrupted; {name} goes on coming up") })
-        }
     }
 }
 

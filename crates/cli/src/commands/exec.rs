@@ -4,7 +4,7 @@ use banger_api::client::Request;
 use banger_api::exec::{ExecRequest, ExecStarted};
 use clap::Args;
 
-use super::create::wait;
+use super::operation::wait;
 use super::values::{self, Variable, WaitLevel};
 use crate::app::App;
 use crate::attach::interrupts::Interrupts;

@@ -4,8 +4,7 @@ use banger_api::client::Request;
 use banger_api::vm::{Vm, VmStop};
 use clap::Args;
 
-use super::create::wait;
-use super::operation::follow;
+use super::operation::{follow, wait};
 use super::values::{self, WaitLevel};
 use crate::app::App;
 use crate::attach::interrupts::Interrupts;

@@ -1,16 +1,18 @@
 //! Following an operation to its end, stage by stage.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use banger_api::client::{ClientError, Operation, Request};
 use banger_api::operation::Event;
+use banger_api::vm::Vm;
 use serde::de::DeserializeOwned;
 
+use super::values::WaitLevel;
 use crate::app::App;
 use crate::attach::interrupts::Interrupts;
 use crate::failure::Failure;
 use crate::output::complain;
-use crate::output::stages::Stages;
+use crate::output::stages::{PATIENCE, Stages};
 
 /// What came out of an operation.
 #[derive(Debug)]
@@ -72,7 +74,35 @@ pub async fn follow<T: DeserializeOwned>(
     Ok(Done { result, took, lease: operation })
 }
 
-async fn until(instant: Option<std::time::Instant>) {
+/// Waits until the guest has come up to a level, as one more stage where that takes a while.
+///
+/// # Errors
+/// Every [`Failure`].
+pub async fn wait(app: &App, name: &str, level: WaitLevel, interrupts: &mut Interrupts) -> Result<Vm, Failure> {
+    let mut stages = Stages::new(&app.screen);
+    let stage = format!("guest.{}", level.word());
+    let began = Instant::now();
+    stages.started(&stage);
+    let asked = app.call(Request::get(["vms", name, "wait"]).query("level", level.word()));
+    let mut asked = std::pin::pin!(asked);
+    let result = loop {
+        tokio::select! {
+            result = &mut asked => break result,
+            signal = interrupts.next() => {
+                break Err(Failure::Interrupted { signal, what: format!("interrupted; {name} goes on coming up") });
+            }
+            () = until(stages.next_draw()) => stages.draw(),
+        }
+    };
+    if result.is_ok() && began.elapsed() > PATIENCE {
+        stages.finished(&stage, began.elapsed());
+    } else {
+        stages.clear();
+    }
+    result
+}
+
+async fn until(instant: Option<Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant.into()).await,
         None => std::future::pending().await,

@@ -8,10 +8,10 @@ use banger_api::vm::{Lifetime, Vm};
 use clap::Args;
 
 use super::cp::report_skipped;
-use super::create::{Shape, announce, wait};
+use super::create::{Shape, announce};
 use super::exec::{TerminalChoice, run_attached};
 use super::lifecycle::removal;
-use super::operation::follow;
+use super::operation::{follow, wait};
 use super::values::{self, WaitLevel};
 use crate::app::App;
 use crate::attach::has_terminal;
@@ -128,10 +128,10 @@ impl Run {
     }
 }
 
-/// Copies a checkout's files to `/root/NAME`.
+/// Copies a checkout's files to `/root/NAME`: the agent takes `.` for root's home.
 async fn bring(app: &App, vm: &Vm, checkout: Checkout, interrupts: &mut Interrupts) -> Result<(), Failure> {
     let name = checkout.name.clone();
-    let place = (b"/root".as_slice(), name.as_bytes());
+    let place = (b".".as_slice(), name.as_bytes());
     let transfer = copy::put(app, &vm.name, place, Owners::Root, interrupts, move |packer| {
         packer.files(&checkout.directory, checkout.name.as_ref(), &checkout.files)
     });

@@ -32,7 +32,7 @@ pub enum VmVerb {
     /// Stop VMs at once, without asking them; their disks are kept
     Kill(lifecycle::Kill),
     /// Remove VMs and their disks
-    #[command(visible_alias = "remove")]
+    #[command(visible_alias = "remove", alias = "delete")]
     Rm(lifecycle::Remove),
     /// Show the output of a VM's main command, or its console
     Logs(logs::Logs),

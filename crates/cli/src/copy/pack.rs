@@ -116,7 +116,7 @@ impl<W: Write> Packer<W> {
     /// # Errors
     /// [`CopyError::Input`] where its content breaks off, [`CopyError::Lost`].
     pub fn entry(&mut self, name: &[u8], like: &Header, contents: Contents<'_>) -> Result<(), CopyError> {
-        let mut header = Header::new_gnu();
+        let mut header = blank();
         let number = |number: io::Result<u64>| number.unwrap_or(0);
         header.set_mode(like.mode().unwrap_or(0o644) & 0o7777);
         header.set_mtime(number(like.mtime()));
@@ -191,7 +191,7 @@ impl<W: Write> Packer<W> {
     }
 
     fn describe(&self, found: &Metadata) -> Header {
-        let mut header = Header::new_gnu();
+        let mut header = blank();
         header.set_mode(found.mode() & 0o7777);
         header.set_mtime(u64::try_from(found.mtime()).unwrap_or(0));
         if self.owners == Owners::Kept {
@@ -237,7 +237,7 @@ impl<W: Write> Packer<W> {
 
     fn long(&mut self, text: &[u8], kind: EntryType) -> Result<(), CopyError> {
         let size = text.len() as u64 + 1;
-        let mut header = Header::new_gnu();
+        let mut header = blank();
         header.as_old_mut().name[..13].copy_from_slice(b"././@LongLink");
         header.set_mode(0o644);
         header.set_entry_type(kind);
@@ -329,6 +329,15 @@ impl<W: Write> Write for Sent<'_, W> {
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush().map_err(io::Error::other)
     }
+}
+
+/// A header whose every number is one: the library leaves the owner's blank, which its own reader refuses.
+fn blank() -> Header {
+    let mut header = Header::new_gnu();
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header
 }
 
 /// Not through a link that has taken the file's place, and not waiting for a pipe's other end.

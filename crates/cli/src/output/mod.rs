@@ -104,7 +104,8 @@ pub fn width() -> usize {
     }
 }
 
-/// Text from elsewhere on one line, without the characters that could command a terminal.
+/// Text from elsewhere on one line, without the characters that could command a terminal, and without the numbers that
+/// the standard library adds to the operating system's words.
 pub fn printable(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for char in text.chars() {
@@ -114,6 +115,22 @@ pub fn printable(text: &str) -> String {
             char => line.push(char),
         }
     }
+    while let Some(start) = line.find(" (os error ") {
+        let Some(length) = line[start..].find(')') else { break };
+        line.replace_range(start..=start + length, "");
+    }
     line.truncate(line.trim_end().len());
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_for_people() {
+        assert_eq!(printable("a\nb\t\x1b[2J\u{9b}c\n"), "a b \\u{1b}[2J\\u{9b}c");
+        assert_eq!(printable("x: Gone (os error 2): y (os error 20)"), "x: Gone: y");
+        assert_eq!(printable("x (os error 2"), "x (os error 2");
+    }
 }

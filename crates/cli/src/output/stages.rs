@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Screen, complain, human, width};
 
 /// A stage that takes less than this is not drawn before it has ended: a line that flashes by tells nothing.
-const PATIENCE: Duration = Duration::from_millis(80);
+pub const PATIENCE: Duration = Duration::from_millis(80);
 
 /// How often the running time of a stage is drawn anew.
 const TICK: Duration = Duration::from_millis(100);
@@ -15,6 +15,8 @@ const TICK: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Stages {
     style: Style,
+    /// Whether the times come in a table at the end.
+    in_table: bool,
     colour: bool,
     unicode: bool,
     current: Option<Current>,
@@ -47,6 +49,7 @@ impl Stages {
         };
         Stages {
             style,
+            in_table: screen.timings,
             colour: screen.colour,
             unicode: screen.unicode,
             current: None,
@@ -69,7 +72,10 @@ impl Stages {
         match self.style {
             Style::Live => {
                 let tick = self.paint("32", if self.unicode { "✓" } else { "*" });
-                self.replace(&format!("{tick} {name} {}", self.paint("2", &time)), true);
+                match self.in_table {
+                    true => self.replace("", false),
+                    false => self.replace(&format!("{tick} {name} {}", self.paint("2", &time)), true),
+                }
             }
             Style::Plain => complain(&format!("{name}: {time}")),
             Style::Silent => {}

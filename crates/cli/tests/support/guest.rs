@@ -168,6 +168,7 @@ fn put(request: Request, root: PathBuf) {
     let (path, name) = (request.text("path"), request.text("name"));
     request.log.add(format!("put {path} {name}"));
     let target = root.join(path.trim_start_matches('/'));
+    std::fs::create_dir_all(&root).unwrap();
     std::fs::create_dir_all(&target).unwrap();
     let mut frames = request.upgrade();
     frames.send(Kind::Message, r#"{"answer":"done"}"#);
