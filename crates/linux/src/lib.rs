@@ -6,3 +6,4 @@ pub mod fd_stream;
 pub mod file;
 pub mod kvm;
 pub mod process;
+pub mod tsc;
