@@ -177,7 +177,7 @@ mod tests {
                 ("-accel tcg,thread=multi,tb-size=256", "-accel kvm"),
                 ("-cpu max", "-cpu host"),
                 (
-                    "-append tsc=reliable tsc_early_khz=2596118 no_timer_check quiet console=ttyS0",
+                    "-append tsc=reliable tsc_early_khz=2596118 lpj=10384472 no_timer_check quiet console=ttyS0",
                     "-append quiet console=ttyS0"
                 ),
             ]
