@@ -200,8 +200,11 @@ _image_place = None
 
 def state_with_image():
     """A state directory with the default image in it, built once in a run by `banger image build`. Do not write to it
-    but through a daemon."""
+    but through a daemon. BANGER_TEST_STATE names one to start from, whose daemon is down: for trying a single test."""
     global _image_place
+    if _image_place is None and "BANGER_TEST_STATE" in os.environ:
+        _image_place = Place()
+        clone_state(os.environ["BANGER_TEST_STATE"], _image_place.state)
     if _image_place is None:
         place = Place()
         place.start_daemon(network=True)

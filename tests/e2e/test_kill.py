@@ -131,7 +131,7 @@ class KillDaemon(Case):
 
         def stopped():
             if self.place.vms()["worker"]["state"] == "running":
-                self.place.banger("stop", "--force", "worker")
+                self.place.banger("kill", "worker")
 
         def still_there():
             if self.place.vms()["worker"]["state"] != "running":

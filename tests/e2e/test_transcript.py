@@ -98,7 +98,7 @@ class Transcript(Case):
     def test_detached_command_lives_on_and_its_output_is_kept(self):
         started = self.place.json("exec", "-d", "box", "--", "sh", "-c", "echo one; sleep 1; echo two; exit 5")
         self.assertEqual(self.place.banger("logs", "--follow", "--command", started["id"], "box"), "one\ntwo\n")
-        commands = {command["id"]: command for command in self.place.json("vm", "commands", "box")}
+        commands = {command["id"]: command for command in self.place.json("logs", "--list", "box")}
         self.assertEqual(commands[started["id"]]["exit"], {"code": 5})
 
     # Files.

@@ -13,8 +13,8 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
-/// How much is put together at most: a frame of the multiplexer and its head.
-const LARGEST_WRITE: usize = 64 * 1024 + 64;
+/// How much is put together at most: a message of the multiplexer and its head.
+const LARGEST_WRITE: usize = 64 * 1024;
 
 /// What goes on below the multiplexer.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -17,8 +17,8 @@ use crate::serve::serve_session;
 /// What the fake guest is made of.
 #[derive(Debug)]
 pub struct Options {
-    /// The listening socket that sessions come over, a descriptor that this process was started with.
-    pub listen: RawFd,
+    /// The socket that sessions come over; `-` is one that listens already, as standard input.
+    pub listen: PathBuf,
     /// The directory that plays `/root`.
     pub root: PathBuf,
     /// The file that a real guest finds in its initramfs.
@@ -49,10 +49,10 @@ pub enum FakeError {
         source: io::Error,
     },
     /// The socket cannot be listened on.
-    #[error("listen on descriptor {number}")]
+    #[error("listen on {}", path.display())]
     Listen {
-        /// Its number.
-        number: RawFd,
+        /// Which.
+        path: PathBuf,
         /// Why.
         #[source]
         source: io::Error,
@@ -73,15 +73,9 @@ pub fn run(options: &Options) -> Result<(), FakeError> {
     LocalSet::new().block_on(&runtime, serve(options))
 }
 
-fn take_listener(number: RawFd) -> io::Result<UnixListener> {
-    let listener = std::os::unix::net::UnixListener::from(banger_linux::process::inherited(number)?);
-    listener.set_nonblocking(true)?;
-    UnixListener::from_std(listener)
-}
-
 async fn serve(options: &Options) -> Result<(), FakeError> {
-    let failed = |source| FakeError::Listen { number: options.listen, source };
-    let listener = take_listener(options.listen).map_err(failed)?;
+    let failed = |source| FakeError::Listen { path: options.listen.clone(), source };
+    let listener = listen(&options.listen).map_err(failed)?;
     let root = fs::canonicalize(&options.root).map_err(failed)?;
     let guest = Rc::new(Guest::fake(options.protocol, boot_id(), root));
     let mut session: Option<JoinHandle<()>> = None;
@@ -96,6 +90,17 @@ async fn serve(options: &Options) -> Result<(), FakeError> {
         }
         session = Some(tokio::task::spawn_local(serve_connection(guest.clone(), connection)));
     }
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    if path == Path::new("-") {
+        let listener = std::os::unix::net::UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
+        listener.set_nonblocking(true)?;
+        return UnixListener::from_std(listener);
+    }
+    // A guest that was killed has left its socket.
+    drop(fs::remove_file(path));
+    UnixListener::bind(path)
 }
 
 async fn serve_connection(guest: Rc<Guest>, connection: UnixStream) {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use banger_agent::{boot, fake};
 
-const USAGE: &str = "usage: banger-agent [--protocol N] (as first process) | --fake-guest --listen-fd N --root DIR --boot FILE [--protocol N]";
+const USAGE: &str = "usage: banger-agent [--protocol N] (as first process) | --fake-guest --listen SOCKET --root DIR --boot FILE [--protocol N]";
 
 fn main() -> ExitCode {
     match parse(std::env::args().skip(1)) {
@@ -45,7 +45,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Option<Role> {
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--fake-guest" => is_fake = true,
-            "--listen-fd" => listen = args.next()?.parse().ok(),
+            "--listen" => listen = args.next().map(PathBuf::from),
             "--root" => root = args.next().map(PathBuf::from),
             "--boot" => boot = args.next().map(PathBuf::from),
             "--protocol" => protocol = args.next()?.parse().ok()?,

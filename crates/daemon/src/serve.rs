@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api;
 use crate::config::{Config, ConfigError};
 use crate::context::{Context, unix_seconds};
+use crate::doctor;
 use crate::image::builds::{BuildError, Builds};
 use crate::operation::fault::Faults;
 use crate::paths::{MAX_SOCKET_PATH, Paths};
@@ -196,7 +197,7 @@ impl Daemon {
 
     /// What the doctor finds.
     pub async fn examine(&self) -> Vec<banger_api::daemon::Finding> {
-        Vec::new()
+        doctor::examine(&self.context).await
     }
 
     /// A VM as the API tells it.

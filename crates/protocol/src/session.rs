@@ -18,6 +18,10 @@ pub const MAX_STREAMS: usize = 32;
 /// How many received bytes one session may hold for readers that are slow.
 pub const MAX_WINDOW: usize = 8 * 1024 * 1024;
 
+/// How many bytes of a stream travel in one message of the multiplexer: with the message's head of 12 bytes, a round number
+/// of the 32 KiB that a virtio serial port takes at once.
+pub const MAX_MESSAGE: usize = 64 * 1024 - 12;
+
 /// One stream of a session.
 pub type Stream = Compat<yamux::Stream>;
 
@@ -108,7 +112,7 @@ fn config() -> Config {
     let mut config = Config::default();
     config.set_max_num_streams(MAX_STREAMS);
     config.set_max_connection_receive_window(Some(MAX_WINDOW));
-    config.set_split_send_size(64 * 1024);
+    config.set_split_send_size(MAX_MESSAGE);
     config
 }
 

@@ -4,14 +4,15 @@ use std::os::fd::OwnedFd;
 
 use banger_linux::fd_stream::FdStream;
 use banger_protocol::frame::{FrameError, HEAD, Kind};
+use banger_protocol::session::MAX_MESSAGE;
 use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, Interest};
 use tokio_util::sync::CancellationToken;
 
 use crate::stream::Outgoing;
 
-/// How much is sent in one frame: with its head, one frame of the multiplexer.
-pub const CHUNK: usize = 64 * 1024 - HEAD;
+/// How much is sent in one frame: with its head, one message of the multiplexer.
+const CHUNK: usize = MAX_MESSAGE - HEAD;
 
 /// One of a command's output streams.
 #[derive(Debug)]

@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 
 use banger_protocol::call::Answer;
-use banger_protocol::frame::{Frame, FrameError, Kind};
+use banger_protocol::frame::{Frame, FrameError, HEAD, Kind};
+use banger_protocol::session::MAX_MESSAGE;
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::mpsc;
 
@@ -11,8 +12,8 @@ use super::{AHEAD, FilesError, Source, pack};
 use crate::guest::Guest;
 use crate::stream::{Incoming, Outgoing};
 
-/// How much of the stream makes one frame.
-const PIECE: usize = 256 * 1024;
+/// How much of the stream makes one frame: with its head, three messages of the multiplexer.
+const PIECE: usize = 3 * MAX_MESSAGE - HEAD;
 
 /// Gives files.
 ///

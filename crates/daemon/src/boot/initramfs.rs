@@ -14,6 +14,11 @@ use super::cpio::Archive;
 /// Where the modules are, in the initramfs.
 const MODULES: &str = "banger/modules";
 
+/// Counts what the base holds besides agent and modules: a base of another layout is another base.
+const LAYOUT: [u8; 1] = [1];
+
+const PAGE: u64 = 4096;
+
 /// Why an initramfs could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
@@ -73,6 +78,9 @@ pub fn base_initramfs(image_dir: &Path, agent: &Path) -> Result<PathBuf, BootErr
     }
     // The kernel opens it as the first process's standard streams before that process can mount anything.
     archive.character_device("dev/console", 0o600, 5, 1);
+    // Where the console's driver is a module that opening fails. Rust's runtime then opens this in its place, before `main`,
+    // and aborts where there is none.
+    archive.character_device("dev/null", 0o666, 1, 3);
     archive.file("init", 0o755, &read(agent)?);
     for name in &names {
         archive.file(&format!("{MODULES}/{name}"), 0o644, &read(&image_dir.join("modules").join(name))?);
@@ -86,6 +94,10 @@ pub fn base_initramfs(image_dir: &Path, agent: &Path) -> Result<PathBuf, BootErr
 /// The initramfs of one boot at `to`: the base and what the guest is told. Replaces an earlier one. Not synced: it serves one
 /// boot. Only its owner may read it, as it holds the guest's private host key.
 ///
+/// It fills whole pages. QEMU's `microvm` puts it as high in memory as it goes, page by page, and its firmware has put the
+/// ACPI tables into the last kilobyte: an initramfs that ends in there overwrites them, and the kernel waits for ever for a
+/// checksum. One of whole pages is put a page lower (QEMU 10.0, `x86_load_linux`, where `initrd_max` is an odd number).
+///
 /// # Errors
 /// [`BootError`].
 pub fn initramfs(base: &Path, boot: &Boot, to: &Path) -> Result<(), BootError> {
@@ -94,12 +106,20 @@ pub fn initramfs(base: &Path, boot: &Boot, to: &Path) -> Result<(), BootError> {
     archive.file(boot::PATH.trim_start_matches('/'), 0o600, &serde_json::to_vec(boot).map_err(BootError::Encode)?);
     file::remove_tree(to).map_err(failed)?;
     file::clone_file(base, to).map_err(failed)?;
-    let appended = OpenOptions::new().append(true).open(to).and_then(|mut file| file.write_all(&archive.finish()));
+    let appended = append(to, &archive.finish());
     if appended.is_err() {
         // Half an initramfs must not be booted; the error to report is the first.
         drop(std::fs::remove_file(to));
     }
     appended.map_err(failed)
+}
+
+fn append(path: &Path, archive: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().append(true).open(path)?;
+    file.write_all(archive)?;
+    let length = file.metadata()?.len();
+    // The kernel passes over zeros behind an archive.
+    file.set_len(length.next_multiple_of(PAGE))
 }
 
 fn module_files(image_dir: &Path) -> Result<Vec<String>, BootError> {
@@ -127,8 +147,7 @@ fn base_name(agent: &Path, modules: &[String]) -> Result<String, BootError> {
     for number in [found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()] {
         hash.update(number.to_le_bytes());
     }
-    // A base of another layout is another base.
-    hash.update(env!("CARGO_PKG_VERSION"));
+    hash.update(LAYOUT);
     for name in modules {
         hash.update(name);
         hash.update([0]);
@@ -211,6 +230,7 @@ mod tests {
         let (base, whole) = (std::fs::read(&base).unwrap(), std::fs::read(&to).unwrap());
         assert_eq!(&whole[..base.len()], &base[..]);
         assert_eq!(&whole[base.len()..base.len() + 6], b"070701");
+        assert_eq!(whole.len() % 4096, 0);
         assert!(find(&whole, br#""hostname":"second""#).is_some() && find(&whole, b"first").is_none());
     }
 
@@ -237,6 +257,8 @@ mod tests {
         assert!(status.success());
         let listing = std::fs::read_to_string(listing).unwrap();
         let names: Vec<&str> = listing.lines().collect();
-        assert!(names.contains(&"init") && names.contains(&"banger/modules/virtio.ko"), "{listing}");
+        for name in ["init", "dev/console", "dev/null", "newroot", "banger/modules/virtio.ko"] {
+            assert!(names.contains(&name), "{name} is not in {listing}");
+        }
     }
 }

@@ -157,6 +157,10 @@ impl Actor {
             };
             next = self.serve(request, &mut inbox).await;
         }
+        // Who wanted it gone has what it wanted.
+        if let Some(Request { verb: Verb::Remove { .. } | Verb::LeaseEnded, reply, .. }) = next {
+            drop(reply.send(Ok(self.view.borrow().clone())));
+        }
     }
 
     /// Works on one request and refuses others meanwhile. One that overrides is returned, to come next.

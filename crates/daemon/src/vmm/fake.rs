@@ -11,7 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use banger_linux::process::{self, Launch, Process, ProcessError, Program, Stream};
+use banger_linux::process::{Launch, Process, ProcessError, Program, Stream};
 use banger_protocol::boot;
 use rustix::process::Signal;
 use tokio::net::UnixStream;
@@ -57,7 +57,7 @@ impl Vmm for Fake {
     }
 }
 
-/// The agent gets its socket listening, so that it can be connected to before it has come so far as to accept.
+/// The agent gets its socket listening, as its standard input, so that it can be connected to before it has come so far as to accept.
 fn launch(agent: &Path, machine: &Machine) -> Result<Launch, VmmError> {
     let dir = &machine.runtime_dir;
     std::fs::create_dir_all(dir).map_err(failed("make", dir))?;
@@ -77,12 +77,11 @@ fn launch(agent: &Path, machine: &Machine) -> Result<Launch, VmmError> {
     let console = File::create(&machine.console_log).map_err(failed("write", &machine.console_log))?;
     let pid_file = dir.join(PID_FILE);
 
-    let number = process::number(&listener).to_string();
-    let args = ["--fake-guest", "--listen-fd", &number, "--root"].map(Into::into);
+    let args = ["--fake-guest", "--listen", "-", "--root"].map(Into::into);
     let args = args.into_iter().chain([root.into_os_string(), "--boot".into(), boot.into_os_string()]);
     let mut launch = Launch::new(Program::Agent(agent.to_owned()), args);
     launch.stderr = Stream::Fd(console.into());
-    launch.inherit = vec![listener];
+    launch.stdin = Stream::Fd(listener);
     launch.session = true;
     launch.pid_file = Some(File::create(&pid_file).map_err(failed("write", &pid_file))?);
     Ok(launch)
@@ -143,5 +142,102 @@ impl Instance for FakeInstance {
             ProcessError::Gone { .. } => VmmError::Gone,
             error => error.into(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vmm::Disk;
+    use crate::vmm::qemu::console;
+    use crate::vmm::stand_in::script;
+    use tempfile::TempDir;
+
+    fn machine(dir: &TempDir) -> Machine {
+        let path = |name: &str| dir.path().join(name);
+        let mut archive = crate::boot::cpio::Archive::new();
+        archive.file("init", 0o755, b"another archive, with a name like banger/boot.json in it");
+        let mut bytes = archive.finish();
+        let mut archive = crate::boot::cpio::Archive::new();
+        archive.file("banger/boot.json", 0o600, b"{\"modules\": []}");
+        bytes.extend(archive.finish());
+        std::fs::write(path("initramfs"), bytes).unwrap();
+        std::fs::write(path("work.ext4"), "a file system").unwrap();
+        Machine {
+            id: "test".into(),
+            runtime_dir: path("run"),
+            kernel: path("none"),
+            initramfs: path("initramfs"),
+            cmdline: String::new(),
+            disks: vec![Disk { path: path("work.ext4"), serial: "work".into() }],
+            cpus: 1,
+            memory_mib: 64,
+            uid: 123_456,
+            console_log: path("console.log"),
+            kvm: false,
+        }
+    }
+
+    #[test]
+    fn the_boot_file_is_found_at_the_end_of_an_initramfs() {
+        let dir = tempfile::tempdir().unwrap();
+        let machine = machine(&dir);
+        assert_eq!(boot_file(&machine.initramfs).unwrap(), b"{\"modules\": []}");
+        let bytes = std::fs::read(&machine.initramfs).unwrap();
+        for length in 0..bytes.len() {
+            let found = find_boot_file(&bytes[..length]);
+            assert!(found.is_none_or(|content| content == b"{\"modules\": []}"), "{length}: {found:?}");
+        }
+        assert_eq!(find_boot_file(b"banger/boot.json\0"), None);
+    }
+
+    #[test]
+    fn the_agent_gets_its_socket_and_a_directory_beside_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let machine = machine(&dir);
+        let launch = launch(Path::new("/agent"), &machine).unwrap();
+        let root = dir.path().join("work.ext4.d");
+        let boot = dir.path().join("run/boot.json");
+        let args: Vec<_> = launch.args.iter().map(|arg| arg.to_str().unwrap()).collect();
+        let (root_arg, boot_arg) = (root.to_str().unwrap(), boot.to_str().unwrap());
+        assert_eq!(args, ["--fake-guest", "--listen", "-", "--root", root_arg, "--boot", boot_arg]);
+        assert!(root.is_dir() && boot.is_file());
+        assert_eq!(std::fs::read(dir.path().join("work.ext4")).unwrap(), b"a file system");
+        assert!(std::os::unix::net::UnixStream::connect(dir.path().join("run/agent.sock")).is_ok());
+    }
+
+    #[tokio::test]
+    async fn it_is_adopted_and_ends_by_its_button_and_starts_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let machine = machine(&dir);
+        let agent = script(dir.path(), "agent", "echo \"banger-agent: cannot boot: $1\" >&2; exec sleep 60").await;
+        let vm = Fake::new(agent.clone()).start(&machine).await.unwrap();
+        vm.connect().await.unwrap();
+        let adopted = Fake::new(agent.clone()).adopt(&machine).await.unwrap();
+        assert_eq!(adopted.process().pid(), vm.process().pid());
+        adopted.connect().await.unwrap();
+        std::fs::write(dir.path().join("work.ext4.d/file"), "kept").unwrap();
+        while console::read(&machine.console_log).await.unwrap() != b"banger-agent: cannot boot: --fake-guest\n" {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+
+        adopted.press_power_button().await.unwrap();
+        vm.process().ended().await.unwrap();
+        assert!(matches!(adopted.connect().await, Err(VmmError::Gone)));
+        assert!(matches!(Fake::new(agent.clone()).adopt(&machine).await, Err(VmmError::Gone)));
+        assert!(dir.path().join("work.ext4.d/file").exists());
+
+        let again = Fake::new(agent).start(&machine).await.unwrap();
+        again.connect().await.unwrap();
+        again.process().signal(Signal::KILL).unwrap();
+        again.process().ended().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_is_missing_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let machine = machine(&dir);
+        assert!(Fake::new(dir.path().join("none")).start(&machine).await.is_err());
+        assert!(matches!(Fake::new(dir.path().join("none")).adopt(&machine).await, Err(VmmError::Gone)));
     }
 }

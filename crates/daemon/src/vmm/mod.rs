@@ -7,6 +7,8 @@
 pub mod fake;
 pub mod qemu;
 pub mod select;
+#[cfg(test)]
+mod stand_in;
 
 use std::io;
 use std::path::{Path, PathBuf};

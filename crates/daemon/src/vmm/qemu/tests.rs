@@ -4,7 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use banger_linux::process::{Launch, Leash, Process, Program};
+use banger_linux::process::{Process, Program};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::launch::QMP_SOCKET;
 use super::qmp::Qmp;
 use super::{Qemu, console, kernel};
+use crate::vmm::stand_in::script;
 use crate::vmm::{Disk, Instance, Machine, PID_FILE, Vmm, VmmError};
 
 fn machine(dir: &TempDir) -> Machine {
@@ -36,19 +37,10 @@ fn machine(dir: &TempDir) -> Machine {
 }
 
 /// A QEMU of this version that does as this script says.
-async fn stand_in(dir: &TempDir, version: &str, script: &str) -> Qemu {
-    let path = dir.path().join("qemu");
-    let text = format!(
-        "#!/bin/sh\nif [ \"$1\" = --version ]; then echo \"$0\" >> {asked}; echo 'QEMU emulator version {version}'; exit; fi\n{script}\n",
-        asked = dir.path().join("asked").display(),
-    );
-    std::fs::write(path.with_extension("sh"), text).unwrap();
-    // Written by another process: a child that some other test forks at the wrong moment would have the file open for
-    // writing, and what is open for writing cannot be executed.
-    let install = ["-m", "755", "qemu.sh", "qemu"];
-    let mut launch = Launch::new(Program::Command("/usr/bin/install".into()), install);
-    launch.workdir = Some(dir.path().to_owned());
-    assert!(Leash::start(launch).unwrap().ended().await.unwrap().success());
+async fn stand_in(dir: &TempDir, version: &str, behaviour: &str) -> Qemu {
+    let asked = dir.path().join("asked");
+    let answer = format!("echo asked >> {}; echo 'QEMU emulator version {version}'; exit", asked.display());
+    let path = script(dir.path(), "qemu", &format!("if [ \"$1\" = --version ]; then {answer}; fi\n{behaviour}")).await;
     // The temporary directory lets only its owner in, and stand-ins run as another user.
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
     Qemu::new(Program::StandIn(path))
