@@ -15,6 +15,7 @@ use banger_linux::uevent::Uevents;
 use banger_protocol::boot::PORT;
 use banger_protocol::hello::{self, HelloError};
 use banger_protocol::session;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, Interest};
 use tokio::task::LocalSet;
 
@@ -87,21 +88,41 @@ fn look() -> Option<PathBuf> {
 async fn serve_until_unplugged(guest: &Rc<Guest>, port: &OwnedFd) -> io::Result<()> {
     let edges = Edges::watch(port)?;
     loop {
-        let stream = FdStream::new(port.try_clone()?, Interest::READABLE | Interest::WRITABLE)?;
-        // Kept over broken sessions: a hello may stand in it behind the rubbish of the session before.
-        let mut stream = BufReader::with_capacity(READ_AHEAD, stream);
-        let error = loop {
-            match serve_session(guest, &mut stream).await {
-                Ok(()) | Err(HelloError::Malformed | HelloError::TooOld(_)) => {}
-                Err(HelloError::Io(error)) => break error,
-            }
-        };
-        if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) {
-            return Ok(());
+        match serve_until_hung_up(guest, port).await {
+            Err(gone) if gone.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => return Ok(()),
+            // Nobody is at the other end.
+            Ok(()) | Err(_) => edges.changed().await?,
         }
-        // Nobody is at the other end.
-        edges.changed().await?;
     }
+}
+
+/// Serves one session after the other for as long as somebody is at the port's other end.
+async fn serve_until_hung_up(guest: &Rc<Guest>, port: &OwnedFd) -> io::Result<()> {
+    if !has_peer(port)? {
+        return Ok(());
+    }
+    let stream = FdStream::new(port.try_clone()?, Interest::READABLE | Interest::WRITABLE)?;
+    // Kept over broken sessions: a hello may stand in it behind the rubbish of the session before.
+    let mut stream = BufReader::with_capacity(READ_AHEAD, stream);
+    loop {
+        match serve_session(guest, &mut stream).await {
+            Ok(()) | Err(HelloError::Malformed | HelloError::TooOld(_)) => {}
+            Err(HelloError::Io(error)) => return Err(error),
+        }
+    }
+}
+
+/// Whether the guest's kernel knows of somebody at the port's other end. On a port just plugged in, it hands over a hello
+/// before it does, and then refuses to take the answer (EPIPE): a hello that is read too early is lost.
+fn has_peer(port: &OwnedFd) -> io::Result<bool> {
+    // Reads nothing, and fails where the port is gone.
+    match rustix::io::read(port, &mut [0u8; 0]) {
+        Ok(_) | Err(rustix::io::Errno::AGAIN) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut state = [PollFd::new(port, PollFlags::OUT)];
+    rustix::event::poll(&mut state, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    Ok(!state[0].revents().contains(PollFlags::HUP))
 }
 
 /// Waits for a hello, answers it, and serves calls until the session ends, for whatever reason.
