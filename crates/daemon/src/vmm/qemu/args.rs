@@ -114,8 +114,8 @@ pub fn arguments(machine: &Machine, accelerator: Accelerator, fds: &Descriptors)
     option("-smp", machine.cpus.to_string());
     option("-m", format!("{}M", machine.memory_mib));
 
-    option("-kernel", format!("/dev/fd/{}", fds.kernel));
-    option("-initrd", format!("/dev/fd/{}", fds.initramfs));
+    option("-kernel", format!("/proc/self/fd/{}", fds.kernel));
+    option("-initrd", format!("/proc/self/fd/{}", fds.initramfs));
     option("-append", kernel_command_line(&machine.cmdline, accelerator));
 
     option("-chardev", format!("socket,id=qmp,fd={},server=on,wait=off", fds.qmp));
