@@ -9,14 +9,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use banger_linux::edge::Edges;
-use banger_linux::fd_stream::FdStream;
+use banger_linux::edge::EdgeStream;
 use banger_linux::uevent::Uevents;
 use banger_protocol::boot::PORT;
 use banger_protocol::hello::{self, HelloError};
 use banger_protocol::session;
-use rustix::event::{PollFd, PollFlags, Timespec};
-use tokio::io::{AsyncRead, AsyncWrite, BufReader, Interest};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::task::LocalSet;
 
 use crate::connection::{Gathered, Traffic};
@@ -25,6 +23,9 @@ use crate::{call, clock};
 
 /// `O_NONBLOCK`: to open the port must not wait for its other end.
 const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+
+/// What an unplugged port says.
+const NODEV: i32 = rustix::io::Errno::NODEV.raw_os_error();
 
 /// How much is read from the port at once.
 const READ_AHEAD: usize = 64 * 1024;
@@ -52,7 +53,7 @@ pub fn serve_port(guest: Guest) -> io::Result<()> {
         let sessions = async {
             loop {
                 let port = find_port().await?;
-                serve_until_unplugged(&guest, &port).await?;
+                serve_until_unplugged(&guest, port).await?;
             }
         };
         tokio::select! {
@@ -85,44 +86,17 @@ fn look() -> Option<PathBuf> {
 }
 
 /// Serves one session after the other on an open port, until the port is gone.
-async fn serve_until_unplugged(guest: &Rc<Guest>, port: &OwnedFd) -> io::Result<()> {
-    let edges = Edges::watch(port)?;
-    loop {
-        match serve_until_hung_up(guest, port).await {
-            Err(gone) if gone.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => return Ok(()),
-            // Nobody is at the other end.
-            Ok(()) | Err(_) => edges.changed().await?,
-        }
-    }
-}
-
-/// Serves one session after the other for as long as somebody is at the port's other end.
-async fn serve_until_hung_up(guest: &Rc<Guest>, port: &OwnedFd) -> io::Result<()> {
-    if !has_peer(port)? {
-        return Ok(());
-    }
-    let stream = FdStream::new(port.try_clone()?, Interest::READABLE | Interest::WRITABLE)?;
+async fn serve_until_unplugged(guest: &Rc<Guest>, port: OwnedFd) -> io::Result<()> {
     // Kept over broken sessions: a hello may stand in it behind the rubbish of the session before.
-    let mut stream = BufReader::with_capacity(READ_AHEAD, stream);
+    let mut stream = BufReader::with_capacity(READ_AHEAD, EdgeStream::new(port)?);
     loop {
         match serve_session(guest, &mut stream).await {
             Ok(()) | Err(HelloError::Malformed | HelloError::TooOld(_)) => {}
-            Err(HelloError::Io(error)) => return Err(error),
+            Err(HelloError::Io(error)) if error.raw_os_error() == Some(NODEV) => return Ok(()),
+            // Nobody is at the other end.
+            Err(HelloError::Io(_)) => stream.get_ref().changed().await?,
         }
     }
-}
-
-/// Whether the guest's kernel knows of somebody at the port's other end. On a port just plugged in, it hands over a hello
-/// before it does, and then refuses to take the answer (EPIPE): a hello that is read too early is lost.
-fn has_peer(port: &OwnedFd) -> io::Result<bool> {
-    // Reads nothing, and fails where the port is gone.
-    match rustix::io::read(port, &mut [0u8; 0]) {
-        Ok(_) | Err(rustix::io::Errno::AGAIN) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let mut state = [PollFd::new(port, PollFlags::OUT)];
-    rustix::event::poll(&mut state, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
-    Ok(!state[0].revents().contains(PollFlags::HUP))
 }
 
 /// Waits for a hello, answers it, and serves calls until the session ends, for whatever reason.

@@ -178,7 +178,19 @@ pub fn prepare(tree: &Tree, mirrors: &Mirrors, suite: &str) -> Result<(), TreeEr
     for directory in ["/etc", "/var"] {
         tree.write(&format!("{directory}/.updated"), b"# This file marks what is up to date.\n", 0o644)?;
     }
+    for keyring in mirrors.keyrings() {
+        copy_keyring(tree, keyring)?;
+    }
     tree.write("/etc/apt/sources.list.d/debian.sources", mirrors.deb822(suite).as_bytes(), 0o644)
+}
+
+/// A mirror may be signed by a key that only this host knows; the image's apt finds it in the same place.
+fn copy_keyring(tree: &Tree, path: &str) -> Result<(), TreeError> {
+    if tree.read(path).is_ok() {
+        return Ok(());
+    }
+    let unread = |source| TreeError { attempted: "copy the host's keyring to", path: path.to_owned(), source };
+    tree.write(path, &std::fs::read(path).map_err(unread)?, 0o644)
 }
 
 fn remove_named(tree: &Tree, directory: &str, unwanted: impl Fn(&str) -> bool) -> Result<(), TreeError> {
@@ -232,7 +244,9 @@ mod tests {
     #[test]
     fn the_tree_is_set_up() {
         let dir = tempfile::tempdir().unwrap();
-        let tree = Tree::open(dir.path()).unwrap();
+        let root = dir.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        let tree = Tree::open(&root).unwrap();
         for (path, content) in [
             ("/etc/ssh/ssh_host_ed25519_key", "secret"),
             ("/etc/ssh/sshd_config", "kept"),
@@ -247,7 +261,10 @@ mod tests {
         ] {
             tree.write(path, content.as_bytes(), 0o644).unwrap();
         }
-        let mirrors = apt::mirrors(&apt::parse_list("deb http://mirror.example.org/debian bookworm main")).unwrap();
+        let keyring = dir.path().join("key.gpg");
+        std::fs::write(&keyring, "key").unwrap();
+        let entry = format!("deb [signed-by={}] http://mirror.example.org/debian bookworm main", keyring.display());
+        let mirrors = apt::mirrors(&apt::parse_list(&entry)).unwrap();
         prepare(&tree, &mirrors, "bookworm").unwrap();
         for path in [
             "/etc/ssh/ssh_host_ed25519_key",
@@ -258,7 +275,7 @@ mod tests {
             "/usr/share/doc/less/README",
             "/usr/share/man/man1",
         ] {
-            assert!(!dir.path().join(path.trim_start_matches('/')).exists(), "{path}");
+            assert!(!root.join(path.trim_start_matches('/')).exists(), "{path}");
         }
         for path in ["/etc/ssh/sshd_config", "/usr/share/doc/less/copyright"] {
             assert_eq!(tree.read(path).unwrap(), b"kept");
@@ -266,6 +283,7 @@ mod tests {
         assert_eq!(tree.read("/etc/machine-id").unwrap(), b"");
         let sources = tree.read_text("/etc/apt/sources.list.d/debian.sources").unwrap();
         assert!(sources.contains("URIs: http://mirror.example.org/debian\nSuites: bookworm\n"));
+        assert_eq!(tree.read(keyring.to_str().unwrap()).unwrap(), b"key");
         // Nothing of banger's is in an image.
         let everything: String = FILES.iter().map(|(path, content)| format!("{path}{content}")).collect();
         assert!(!everything.contains("banger"));
