@@ -108,7 +108,9 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
 {
     let hello = hello::answer(connection, guest.protocol, env!("CARGO_PKG_VERSION"), &guest.boot_id).await?;
-    if guest.protocol >= 2 && hello.unix_nanos > 0 && matches!(guest.kind, Kind::Real { .. }) {
+    // A hello may have waited in the port while the guest booted: its time is a lower bound. It wakes a guest that slept;
+    // the daemon sets the clock to the instant once the session stands.
+    if guest.protocol >= 2 && hello.unix_nanos > clock::now() && matches!(guest.kind, Kind::Real { .. }) {
         // A clock that cannot be set is no reason to leave the daemon without an agent.
         drop(clock::set(hello.unix_nanos));
     }

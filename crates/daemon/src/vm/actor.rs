@@ -399,6 +399,7 @@ impl Actor {
         self.run += 1;
         let mut watchers = Watchers::new(self.run, self.wakes.clone(), started.ended.clone());
         watchers.session(started.session_over);
+        watchers.tell_the_time(started.guest.clone());
         let guest = Some(started.guest);
         self.running = Some(Running { instance: started.instance, guest, ended: started.ended, watchers });
         self.publish();
@@ -421,6 +422,7 @@ impl Actor {
             }
             Wake::SessionOpened(run, guest, over) if run == current => {
                 if let Some(running) = &mut self.running {
+                    running.watchers.tell_the_time(guest.clone());
                     running.guest = Some(guest);
                     running.watchers.session(over);
                     self.publish();
