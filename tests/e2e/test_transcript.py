@@ -207,15 +207,15 @@ class Transcript(Case):
         client.kill()
         client.communicate()
         self.assertTrue(process.ended())
-        # `show` waits for nothing; the record goes last, so a request that is queued behind the removal sees the end.
-        self.fails("rm", "brief", cause="brief")
+        # Queued behind the removal, if that is still under way; whoever comes first, the VM is gone then.
+        self.place.run("rm", "--force", "brief")
         self.assertFalse(self.place.directory(vmm).exists())
 
     def test_timings_name_every_stage_and_sum_up(self):
         result = self.place.run("--timings", "run", "--rm", "--", "true")
         self.assertEqual(result.returncode, 0, result.stderr)
         for stage in ("disk.clone", "work.clone", "vmm.start", "agent.ready"):
-            self.assertRegex(result.stderr, re.escape(stage) + r"\s+[\d.]+ ms")
+            self.assertRegex(result.stderr, re.escape(stage) + r"\s+[\d.]+ m?s")
 
     # What the tests above use.
 

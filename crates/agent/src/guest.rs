@@ -101,13 +101,16 @@ impl Guest {
     }
 }
 
+/// Grows file systems side by side, on threads: each waits for its disk most of the time.
 fn grow(growing: Vec<Growth>) -> watch::Receiver<bool> {
     let (done, grown) = watch::channel(growing.is_empty());
     if !growing.is_empty() {
         std::thread::spawn(move || {
-            for growth in &growing {
-                growth.apply_or_log();
-            }
+            std::thread::scope(|scope| {
+                for growth in &growing {
+                    scope.spawn(|| growth.apply_or_log());
+                }
+            });
             done.send_replace(true);
         });
     }

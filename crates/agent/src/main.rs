@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use banger_agent::{boot, fake};
 
-const USAGE: &str = "usage: banger-agent [--protocol N] (as first process) | --fake-guest --listen SOCKET --root DIR --boot FILE [--protocol N]";
+const USAGE: &str = "usage: banger-agent [--protocol=N] (as first process) | --fake-guest --listen SOCKET --root DIR --boot FILE [--protocol N]";
 
 fn main() -> ExitCode {
     match parse(std::env::args().skip(1)) {
@@ -49,7 +49,12 @@ fn parse(mut args: impl Iterator<Item = String>) -> Option<Role> {
             "--root" => root = args.next().map(PathBuf::from),
             "--boot" => boot = args.next().map(PathBuf::from),
             "--protocol" => protocol = args.next()?.parse().ok()?,
-            _ => {}
+            // One word, for the kernel's command line: systemd reads that too, and takes a `1` for single-user mode.
+            other => {
+                if let Some(number) = other.strip_prefix("--protocol=") {
+                    protocol = number.parse().ok()?;
+                }
+            }
         }
     }
     if !is_fake {

@@ -9,13 +9,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use banger_linux::edge::Edges;
-use banger_linux::fd_stream::FdStream;
+use banger_linux::edge::EdgeStream;
 use banger_linux::uevent::Uevents;
 use banger_protocol::boot::PORT;
 use banger_protocol::hello::{self, HelloError};
 use banger_protocol::session;
-use tokio::io::{AsyncRead, AsyncWrite, BufReader, Interest};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::task::LocalSet;
 
 use crate::connection::{Gathered, Traffic};
@@ -24,6 +23,9 @@ use crate::{call, clock};
 
 /// `O_NONBLOCK`: to open the port must not wait for its other end.
 const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+
+/// What an unplugged port says.
+const NODEV: i32 = rustix::io::Errno::NODEV.raw_os_error();
 
 /// How much is read from the port at once.
 const READ_AHEAD: usize = 64 * 1024;
@@ -51,7 +53,7 @@ pub fn serve_port(guest: Guest) -> io::Result<()> {
         let sessions = async {
             loop {
                 let port = find_port().await?;
-                serve_until_unplugged(&guest, &port).await?;
+                serve_until_unplugged(&guest, port).await?;
             }
         };
         tokio::select! {
@@ -84,23 +86,16 @@ fn look() -> Option<PathBuf> {
 }
 
 /// Serves one session after the other on an open port, until the port is gone.
-async fn serve_until_unplugged(guest: &Rc<Guest>, port: &OwnedFd) -> io::Result<()> {
-    let edges = Edges::watch(port)?;
+async fn serve_until_unplugged(guest: &Rc<Guest>, port: OwnedFd) -> io::Result<()> {
+    // Kept over broken sessions: a hello may stand in it behind the rubbish of the session before.
+    let mut stream = BufReader::with_capacity(READ_AHEAD, EdgeStream::new(port)?);
     loop {
-        let stream = FdStream::new(port.try_clone()?, Interest::READABLE | Interest::WRITABLE)?;
-        // Kept over broken sessions: a hello may stand in it behind the rubbish of the session before.
-        let mut stream = BufReader::with_capacity(READ_AHEAD, stream);
-        let error = loop {
-            match serve_session(guest, &mut stream).await {
-                Ok(()) | Err(HelloError::Malformed | HelloError::TooOld(_)) => {}
-                Err(HelloError::Io(error)) => break error,
-            }
-        };
-        if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) {
-            return Ok(());
+        match serve_session(guest, &mut stream).await {
+            Ok(()) | Err(HelloError::Malformed | HelloError::TooOld(_)) => {}
+            Err(HelloError::Io(error)) if error.raw_os_error() == Some(NODEV) => return Ok(()),
+            // Nobody is at the other end.
+            Err(HelloError::Io(_)) => stream.get_ref().changed().await?,
         }
-        // Nobody is at the other end.
-        edges.changed().await?;
     }
 }
 
@@ -113,7 +108,9 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
 {
     let hello = hello::answer(connection, guest.protocol, env!("CARGO_PKG_VERSION"), &guest.boot_id).await?;
-    if guest.protocol >= 2 && hello.unix_nanos > 0 && matches!(guest.kind, Kind::Real { .. }) {
+    // A hello may have waited in the port while the guest booted: its time is a lower bound. It wakes a guest that slept;
+    // the daemon sets the clock to the instant once the session stands.
+    if guest.protocol >= 2 && hello.unix_nanos > clock::now() && matches!(guest.kind, Kind::Real { .. }) {
         // A clock that cannot be set is no reason to leave the daemon without an agent.
         drop(clock::set(hello.unix_nanos));
     }

@@ -264,7 +264,6 @@ fn input_reaches_the_command() {
 #[test]
 fn a_reader_that_has_seen_enough_ends_it_quietly() {
     let fake = guest::start();
-    let began = Instant::now();
     let mut child = fake
         .banger(&["exec", "devbox", "--", "yes"])
         .stdin(Stdio::null())
@@ -275,6 +274,7 @@ fn a_reader_that_has_seen_enough_ends_it_quietly() {
     let mut two = [0; 2];
     let mut stdout = child.stdout.take().unwrap();
     std::io::Read::read_exact(&mut stdout, &mut two).unwrap();
+    let began = Instant::now();
     drop(stdout);
     let ran = wait(child);
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(141), ""));

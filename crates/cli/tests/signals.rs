@@ -50,11 +50,10 @@ fn signals_reach_the_command() {
 fn a_command_that_ignores_interrupts_is_hung_up_on() {
     let fake = guest::start();
     let child = start(&fake, "trap '' INT; while :; do sleep 0.01; done");
-    for _ in 0..3 {
+    for count in 1..=3 {
         send(&child, "-INT");
-        std::thread::sleep(Duration::from_millis(50));
+        fake.log.wait_for("signal 2", count);
     }
-    assert_eq!(fake.log.lines().iter().filter(|line| *line == "signal 2").count(), 3);
     send(&child, "-INT");
     let ran = wait(child);
     assert_eq!(ran.code, Some(130));
@@ -72,11 +71,19 @@ fn a_signal_behind_input_that_nobody_takes_hangs_up() {
         frames.log.add("reading nothing");
         std::thread::sleep(Duration::from_secs(20));
     });
-    let zeros = File::open("/dev/zero").unwrap();
+    let input = fake.dir.path().join("input");
+    File::create(&input).unwrap().set_len(1 << 30).unwrap();
     let mut command = fake.banger(&["exec", "devbox", "--", "sleep", "60"]);
-    let mut child = command.stdin(zeros).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    command.stdin(File::open(&input).unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
     child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
-    std::thread::sleep(Duration::from_millis(200));
+    // It goes on reading until what it sends is stuck.
+    let position = || std::fs::read_to_string(format!("/proc/{}/fdinfo/0", child.id())).unwrap();
+    let mut before = String::new();
+    while before != position() {
+        before = position();
+        std::thread::sleep(Duration::from_millis(300));
+    }
     send(&child, "-TERM");
     assert_eq!(wait(child).code, Some(143));
 }
@@ -100,7 +107,7 @@ fn what_nohup_has_ignored_stays_ignored() {
     let fake = guest::start();
     let program = env!("CARGO_BIN_EXE_banger");
     let socket = fake.socket();
-    let command = "exec devbox -- sh -c 'echo up; sleep 0.5; exit 6'";
+    let command = "exec devbox -- sh -c 'echo up; sleep 2; exit 6'";
     let script = format!("trap '' HUP; exec {program} --host {} {command}", socket.display());
     let mut child = tool("/bin/sh", &["-c", &script]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
@@ -114,17 +121,19 @@ fn an_interrupt_cancels_a_creation() {
     let fake = Fake::start(|request| {
         let mut events = request.events();
         events.line(r#"{"event":"stage_started","stage":"vmm.start"}"#);
+        events.line(r#"{"event":"progress","message":"starting"}"#);
         events.hold("the creation");
     });
     for args in [&["create", "devbox"][..], &["run", "--name", "devbox", "--", "true"]] {
-        let child =
+        let mut child =
             fake.banger(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        fake.log.wait("POST /v1/vms");
-        std::thread::sleep(Duration::from_millis(100));
+        let mut progress = [0; 11];
+        child.stderr.as_mut().unwrap().read_exact(&mut progress).unwrap();
+        assert_eq!(&progress, b"  starting\n");
         send(&child, "-INT");
         let ran = wait(child);
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(130), ""));
-        assert_eq!(ran.stderr, "error: interrupted during vmm.start; the VM is not created\n");
+        assert_eq!(ran.stderr, "error: interrupted during vmm.start; the VM is not created\n", "after its progress");
         fake.log.wait("hung up on the creation");
     }
 }
@@ -276,7 +285,7 @@ fn stages_are_drawn_live_and_fit_the_terminal() {
         events.stage("disk.clone", 3_000);
         events.line(r#"{"event":"stage_started","stage":"image.unpack.of.a.long.name"}"#);
         events.line(r#"{"event":"progress","message":"Unpacking \u001b[31mlibc6"}"#);
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(700));
         events.line(r#"{"event":"stage_finished","stage":"image.unpack.of.a.long.name","micros":300000}"#);
         events.result(&support::vm("devbox"), 310_000);
     });

@@ -28,6 +28,9 @@ use crate::vmm::{self, Vmm};
 /// How long operations that are under way may take when the daemon is to go.
 const LAST_WORK: Duration = Duration::from_secs(10);
 
+/// How long answers that are under way may take after that.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// How a daemon is started.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -184,10 +187,12 @@ impl Daemon {
             ended = &mut server => ended.map_err(io("serve the API"))?,
             () = &mut told => {
                 stopping.cancel();
-                // Streams of commands have no end of their own: only operations are waited for.
-                tokio::select! {
-                    ended = &mut server => ended.map_err(io("serve the API"))?,
-                    () = self.finish_work() => {}
+                self.finish_work().await;
+                // Answers under way are brought to their end, the one to who told it to go among them. The streams of VMs
+                // that live as long as their connection have none.
+                match tokio::time::timeout(LAST_WORDS, &mut server).await {
+                    Ok(ended) => ended.map_err(io("serve the API"))?,
+                    Err(_) => tracing::info!("clients are still connected; going all the same"),
                 }
             }
         }

@@ -27,7 +27,8 @@ pub struct Hello {
     pub protocol: u32,
     /// Sixteen random bytes in hexadecimal, new for every session.
     pub nonce: String,
-    /// The wall clock, in nanoseconds since 1970-01-01 UTC; the agent sets the guest's by it. Since protocol 2.
+    /// The wall clock when this was sent, in nanoseconds since 1970-01-01 UTC. It may be read much later, when the guest has
+    /// booted: the agent sets a clock that is behind it, never one that is ahead. Since protocol 2.
     #[serde(default)]
     pub unix_nanos: u64,
 }

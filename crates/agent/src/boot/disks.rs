@@ -57,15 +57,10 @@ impl Disk {
             source,
         };
         super::mounts::make_directory(on).map_err(failed)?;
-        // A disk is a sparse file of zeros where it was never written: to write zeros into its inode tables in the
-        // background, as the kernel would, only takes room on the host.
-        let mut options = String::from("noinit_itable");
-        if self.attribute("queue/discard_max_bytes").is_some_and(|bytes| bytes > 0) {
-            // Space that files leave goes back to the host at once; a weekly fstrim comes too late for most VMs.
-            options.push_str(",discard");
-        }
-        let options = std::ffi::CString::new(options).map_err(|error| failed(error.into()))?;
-        mount(self.device(), on, "ext4", MountFlags::empty(), options.as_c_str()).map_err(|error| failed(error.into()))
+        // Space that files leave goes back to the host at once; a weekly fstrim comes too late for most VMs.
+        let can_discard = self.attribute("queue/discard_max_bytes").is_some_and(|bytes| bytes > 0);
+        let options = if can_discard { c"discard" } else { c"" };
+        mount(self.device(), on, "ext4", MountFlags::empty(), options).map_err(|error| failed(error.into()))
     }
 
     /// How its file system, mounted on `mount_point`, is to grow; nothing where it fills its device.
@@ -89,12 +84,11 @@ impl Growth {
     /// Grows the file system while it is mounted. Where that fails, the guest goes on with the size that it had, and the
     /// kernel's log says why.
     pub fn apply_or_log(&self) {
-        let grow = || -> io::Result<()> {
-            Ok(rustix::fs::ext4_ioc_resize_fs(fs::File::open(&self.mount_point)?, self.blocks)?)
-        };
+        let on = self.mount_point.as_path();
+        let grow = || -> io::Result<()> { Ok(rustix::fs::ext4_ioc_resize_fs(fs::File::open(on)?, self.blocks)?) };
         if let Err(error) = grow() {
-            let on = self.mount_point.display();
-            drop(fs::write("/dev/kmsg", format!("<3>banger-agent: cannot grow the file system on {on}: {error}\n")));
+            let line = format!("<3>banger-agent: cannot grow the file system on {}: {error}\n", on.display());
+            drop(fs::write("/dev/kmsg", line));
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::guest::Guest;
 use crate::{init, serve};
 
 /// How long the disks may take to appear. Far over what was ever seen: it ends a boot that would hang for ever.
-const DISKS_APPEAR_WITHIN: Duration = Duration::from_secs(30);
+const DISKS_APPEAR_WITHIN: Duration = Duration::from_secs(10);
 
 /// Where the root disk is mounted before it becomes `/`.
 const NEW_ROOT: &str = "/newroot";

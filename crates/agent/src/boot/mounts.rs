@@ -4,7 +4,9 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use banger_linux::uevent::Uevents;
 use rustix::mount::{MountFlags, mount, mount_move};
 
 use super::BootError;
@@ -74,16 +76,30 @@ fn free(directory: &Path, device: u64) {
     }
 }
 
-/// Writes one line to the console and waits until it is out; where there is no console yet, to the kernel's log, which a
-/// console shows when it comes.
+/// Says one line on the console, twice: through the kernel's log, of which all is out when the call returns, and as a
+/// program writes to it. A console on a virtio serial port that is just coming up throws away what it is given in its first
+/// moment, and what was logged before; so it is waited for.
 pub fn say_on_console(line: &str) {
-    let console = || -> io::Result<()> {
-        let mut console = fs::OpenOptions::new().write(true).open("/dev/console")?;
-        console.write_all(format!("\r\n{line}\r\n").as_bytes())?;
-        rustix::termios::tcdrain(&console)?;
-        Ok(())
-    };
-    if console().is_err() {
-        drop(fs::write("/dev/kmsg", format!("<2>{line}\n")));
+    const COMES_WITHIN: Duration = Duration::from_secs(2);
+    // The kernel cuts longer lines off.
+    let line: String = line.chars().take(900).collect();
+    let console = wait_for_console(Instant::now() + COMES_WITHIN);
+    drop(fs::write("/dev/kmsg", format!("<2>{line}\n")));
+    if let Some(mut console) = console {
+        // The machine is about to be powered off: there is nothing to do about a console that fails.
+        drop(console.write_all(format!("{line}\r\n").as_bytes()));
+        rustix::termios::tcdrain(&console).ok();
+    }
+}
+
+fn wait_for_console(deadline: Instant) -> Option<fs::File> {
+    let devices = Uevents::open().ok()?;
+    loop {
+        if let Ok(console) = fs::OpenOptions::new().write(true).open("/dev/console") {
+            return Some(console);
+        }
+        if !devices.wait("virtio-ports", deadline).ok()? {
+            return None;
+        }
     }
 }

@@ -219,9 +219,6 @@ fn start_error(exec: &Exec, user: &User, error: &ProcessError) -> CallError {
         io::ErrorKind::PermissionDenied => {
             call_error(CallErrorCode::NotExecutable, format!("cannot execute {program}: {source}"))
         }
-        _ if source.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error()) => {
-            call_error(CallErrorCode::NotExecutable, format!("cannot execute {program}: it is no program"))
-        }
         _ => call_error(CallErrorCode::Failed, format!("cannot execute {program}: {source}")),
     }
 }

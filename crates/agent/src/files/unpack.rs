@@ -181,13 +181,16 @@ impl Unpacker<'_> {
     }
 
     fn node(&mut self, place: &Path, header: &Header) -> io::Result<()> {
-        let kind = match header.entry_type() {
-            EntryType::Char => FileType::CharacterDevice,
-            EntryType::Block => FileType::BlockDevice,
-            _ => FileType::Fifo,
+        let device = || -> io::Result<u64> {
+            let number = |part: Option<u32>| part.ok_or(io::Error::from(io::ErrorKind::InvalidData));
+            Ok(rustix::fs::makedev(number(header.device_major()?)?, number(header.device_minor()?)?))
         };
-        let number = |part: io::Result<Option<u32>>| Ok::<u32, io::Error>(part?.unwrap_or(0));
-        let device = rustix::fs::makedev(number(header.device_major())?, number(header.device_minor())?);
+        let (kind, device) = match header.entry_type() {
+            EntryType::Char => (FileType::CharacterDevice, device()?),
+            EntryType::Block => (FileType::BlockDevice, device()?),
+            // The stream may leave the numbers empty.
+            _ => (FileType::Fifo, 0),
+        };
         let (directory, name) = self.clear(place)?;
         Ok(mknodat(directory, name, kind, Mode::from_raw_mode(0o600), device)?)
     }

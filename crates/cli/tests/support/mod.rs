@@ -21,6 +21,9 @@ use serde::de::DeserializeOwned;
 
 pub mod guest;
 
+/// How long anything here may take; far more than it does.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A running fake.
 pub struct Fake {
     pub dir: tempfile::TempDir,
@@ -43,10 +46,15 @@ impl Log {
 
     /// Waits for a line that begins so.
     pub fn wait(&self, start: &str) -> String {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        self.wait_for(start, 1)
+    }
+
+    /// Waits for that many lines that begin so; the last of them.
+    pub fn wait_for(&self, start: &str, count: usize) -> String {
+        let deadline = Instant::now() + PATIENCE;
         let mut lines = self.0.0.lock().unwrap();
         loop {
-            if let Some(line) = lines.iter().find(|line| line.starts_with(start)) {
+            if let Some(line) = lines.iter().filter(|line| line.starts_with(start)).nth(count - 1) {
                 return line.clone();
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -129,7 +137,7 @@ impl Ran {
 
 /// Waits for a child's end, but not for ever.
 pub fn wait(mut child: Child) -> Ran {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     while child.try_wait().unwrap().is_none() {
         if Instant::now() > deadline {
             child.kill().unwrap();

@@ -88,6 +88,8 @@ async fn build_in(request: &BuildRequest, progress: &(dyn Fn(Progress) + Send + 
     write_description(&out, &built)?;
 
     progress(Progress::Stage("image.sync"));
+    // The installed files go first: a sync would write them too, tens of thousands, to be removed an instant later.
+    blocking(move || file::remove_tree(&root).map_err(file_error("remove", &root))).await?;
     let from = out.clone();
     // Not waited for when the build is dropped: a sync takes as long as the disk needs, and makes nothing.
     let synced = tokio::task::spawn_blocking(move || sync_all(&from)).await;

@@ -271,6 +271,8 @@ impl Builds {
     /// [`BuildError`].
     pub async fn wire(&self, image: &ImageRecord) -> Result<Image, BuildError> {
         let dir = self.context.paths.image(&image.id);
+        // As a VM's creation will find it, whatever was true when the image was built.
+        let work_seed = dir.join(super::names::WORK_SEED).exists();
         let allocated = blocking(move || allocated_below(&dir)).await.map_err(io("measure an image"))?;
         let users = self.context.store.vms().await?.into_iter().filter(|vm| vm.definition.image_id == image.id);
         Ok(Image {
@@ -283,7 +285,7 @@ impl Builds {
             allocated,
             packages: image.packages,
             manifest: image.manifest.clone(),
-            work_seed: image.work_seed,
+            work_seed,
             created: image.created,
             vms: users.map(|vm| vm.definition.name).collect(),
         })

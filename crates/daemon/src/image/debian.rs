@@ -75,8 +75,39 @@ const FILES: [(&str, &str); 8] = [
     ("/etc/systemd/system.conf.d/timeouts.conf", "[Manager]\nDefaultTimeoutStopSec=15s\n"),
 ];
 
-/// Units that are masked, each because it waits for, asks or checks what such a machine does not have.
-const MASKED: [&str; 0] = [];
+/// Units that nothing starts at boot. A person may enable them again.
+const DISABLED: [&str; 7] = [
+    // A development machine fetches and installs what it is told to, when it is told to.
+    "timers.target.wants/apt-daily.timer",
+    "timers.target.wants/apt-daily-upgrade.timer",
+    "timers.target.wants/dpkg-db-backup.timer",
+    // They look for snapshots of LVM, of which there is none.
+    "timers.target.wants/e2scrub_all.timer",
+    "multi-user.target.wants/e2scrub_reap.service",
+    // There is no screen, and no firmware that keeps a crashed kernel's last words.
+    "getty.target.wants/getty@tty1.service",
+    "sysinit.target.wants/systemd-pstore.service",
+];
+
+/// Units that other units pull in, and that would only cost time: each starts a program, which is slow while a machine boots.
+const MASKED: [&str; 11] = [
+    // Modules for what is not there; what is there loads its own.
+    "modprobe@dm_mod.service",
+    "modprobe@drm.service",
+    "modprobe@efi_pstore.service",
+    "modprobe@loop.service",
+    // Mounts that a program which needs one makes itself.
+    "dev-hugepages.mount",
+    "sys-fs-fuse-connections.mount",
+    "sys-kernel-config.mount",
+    // The processor and the host give randomness; a seed on a disk would be copied with it.
+    "systemd-random-seed.service",
+    // Nothing asks for System V's run level, or reads the kernel's audit messages out of the journal.
+    "systemd-update-utmp-runlevel.service",
+    "systemd-journald-audit.socket",
+    // The machine's identity is there before the system starts.
+    "systemd-machine-id-commit.service",
+];
 
 /// What is removed from the installed tree.
 const REMOVED: [&str; 5] =
@@ -132,6 +163,9 @@ pub fn prepare(tree: &Tree, mirrors: &Mirrors, suite: &str) -> Result<(), TreeEr
         tree.write(path, content.as_bytes(), 0o644)?;
     }
     tree.link("/etc/systemd/system/default.target", "/lib/systemd/system/multi-user.target")?;
+    for link in DISABLED {
+        tree.remove(&format!("/etc/systemd/system/{link}"))?;
+    }
     for unit in MASKED {
         tree.link(&format!("/etc/systemd/system/{unit}"), "/dev/null")?;
     }
@@ -139,7 +173,24 @@ pub fn prepare(tree: &Tree, mirrors: &Mirrors, suite: &str) -> Result<(), TreeEr
     tree.write("/etc/machine-id", b"", 0o444)?;
     tree.remove("/var/lib/dbus/machine-id")?;
     tree.remove("/etc/apt/sources.list")?;
+    // Newer than `/usr`: the system's users, caches and catalogues need not be brought up to date at its first boot
+    // (systemd-update-done.service(8)).
+    for directory in ["/etc", "/var"] {
+        tree.write(&format!("{directory}/.updated"), b"# This file marks what is up to date.\n", 0o644)?;
+    }
+    for keyring in mirrors.keyrings() {
+        copy_keyring(tree, keyring)?;
+    }
     tree.write("/etc/apt/sources.list.d/debian.sources", mirrors.deb822(suite).as_bytes(), 0o644)
+}
+
+/// A mirror may be signed by a key that only this host knows; the image's apt finds it in the same place.
+fn copy_keyring(tree: &Tree, path: &str) -> Result<(), TreeError> {
+    if tree.read(path).is_ok() {
+        return Ok(());
+    }
+    let unread = |source| TreeError { attempted: "copy the host's keyring to", path: path.to_owned(), source };
+    tree.write(path, &std::fs::read(path).map_err(unread)?, 0o644)
 }
 
 fn remove_named(tree: &Tree, directory: &str, unwanted: impl Fn(&str) -> bool) -> Result<(), TreeError> {
@@ -193,7 +244,9 @@ mod tests {
     #[test]
     fn the_tree_is_set_up() {
         let dir = tempfile::tempdir().unwrap();
-        let tree = Tree::open(dir.path()).unwrap();
+        let root = dir.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        let tree = Tree::open(&root).unwrap();
         for (path, content) in [
             ("/etc/ssh/ssh_host_ed25519_key", "secret"),
             ("/etc/ssh/sshd_config", "kept"),
@@ -208,7 +261,10 @@ mod tests {
         ] {
             tree.write(path, content.as_bytes(), 0o644).unwrap();
         }
-        let mirrors = apt::mirrors(&apt::parse_list("deb http://mirror.example.org/debian bookworm main")).unwrap();
+        let keyring = dir.path().join("key.gpg");
+        std::fs::write(&keyring, "key").unwrap();
+        let entry = format!("deb [signed-by={}] http://mirror.example.org/debian bookworm main", keyring.display());
+        let mirrors = apt::mirrors(&apt::parse_list(&entry)).unwrap();
         prepare(&tree, &mirrors, "bookworm").unwrap();
         for path in [
             "/etc/ssh/ssh_host_ed25519_key",
@@ -219,7 +275,7 @@ mod tests {
             "/usr/share/doc/less/README",
             "/usr/share/man/man1",
         ] {
-            assert!(!dir.path().join(path.trim_start_matches('/')).exists(), "{path}");
+            assert!(!root.join(path.trim_start_matches('/')).exists(), "{path}");
         }
         for path in ["/etc/ssh/sshd_config", "/usr/share/doc/less/copyright"] {
             assert_eq!(tree.read(path).unwrap(), b"kept");
@@ -227,6 +283,7 @@ mod tests {
         assert_eq!(tree.read("/etc/machine-id").unwrap(), b"");
         let sources = tree.read_text("/etc/apt/sources.list.d/debian.sources").unwrap();
         assert!(sources.contains("URIs: http://mirror.example.org/debian\nSuites: bookworm\n"));
+        assert_eq!(tree.read(keyring.to_str().unwrap()).unwrap(), b"key");
         // Nothing of banger's is in an image.
         let everything: String = FILES.iter().map(|(path, content)| format!("{path}{content}")).collect();
         assert!(!everything.contains("banger"));

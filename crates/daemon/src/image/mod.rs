@@ -4,7 +4,7 @@
 //! An image's directory holds `root.ext4`, `work-seed.ext4`, `vmlinux`, `modules/` with `modules.list`, `packages.tsv` and
 //! `image.json`. All of it is made under the request's scratch directory and comes to its place by one rename.
 
-pub mod apt;
+mod apt;
 mod build;
 pub mod builds;
 mod debian;

@@ -132,7 +132,7 @@ pub async fn empty_disk(to: &Path, size: u64, uid: u32) -> Result<(), StorageErr
 /// [`StorageError::Sync`].
 pub fn sync(path: &Path) -> Result<(), StorageError> {
     let synced = File::open(path).and_then(|disk| disk.sync_all());
-    let synced = synced.and_then(|()| path.parent().map_or(Ok(()), file::sync_dir));
+    let synced = synced.and_then(|()| file::sync_dir(directory_of(path)));
     synced.map_err(|source| StorageError::Sync { path: path.to_owned(), source })
 }
 
@@ -142,13 +142,17 @@ fn prepare(path: &Path, size: u64, uid: u32) -> io::Result<()> {
     std::os::unix::fs::fchown(&disk, Some(uid), Some(uid))
 }
 
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 fn explain(from: &Path, to: &Path, source: io::Error) -> StorageError {
     if source.kind() != io::ErrorKind::StorageFull {
         return StorageError::Clone { from: from.to_owned(), to: to.to_owned(), source };
     }
     // Measured after the half clone is gone again: this is what the next attempt will find.
     let needed = file::allocated(from).unwrap_or_default();
-    let free = to.parent().and_then(|dir| file::free_space(dir).ok()).unwrap_or_default();
+    let free = file::free_space(directory_of(to)).unwrap_or_default();
     StorageError::NoSpace { path: to.to_owned(), needed, free }
 }
 

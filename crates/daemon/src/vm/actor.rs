@@ -157,6 +157,10 @@ impl Actor {
             };
             next = self.serve(request, &mut inbox).await;
         }
+        // Who wanted it gone has what it wanted.
+        if let Some(Request { verb: Verb::Remove { .. } | Verb::LeaseEnded, reply, .. }) = next {
+            drop(reply.send(Ok(self.view.borrow().clone())));
+        }
     }
 
     /// Works on one request and refuses others meanwhile. One that overrides is returned, to come next.
@@ -395,6 +399,7 @@ impl Actor {
         self.run += 1;
         let mut watchers = Watchers::new(self.run, self.wakes.clone(), started.ended.clone());
         watchers.session(started.session_over);
+        watchers.tell_the_time(started.guest.clone());
         let guest = Some(started.guest);
         self.running = Some(Running { instance: started.instance, guest, ended: started.ended, watchers });
         self.publish();
@@ -417,6 +422,7 @@ impl Actor {
             }
             Wake::SessionOpened(run, guest, over) if run == current => {
                 if let Some(running) = &mut self.running {
+                    running.watchers.tell_the_time(guest.clone());
                     running.guest = Some(guest);
                     running.watchers.session(over);
                     self.publish();

@@ -279,7 +279,17 @@ impl Handle {
     }
 
     async fn ask(&self, verb: Verb, operation: Operation) -> Result<View, VmError> {
-        self.send(verb, operation).await?.await.map_err(|_| VmError::Closing)?
+        self.send(verb, operation).await?.await.map_err(|_| self.went())?
+    }
+
+    /// An owner that does not answer is gone with its VM, or with the daemon.
+    fn went(&self) -> VmError {
+        let view = self.view();
+        if view.gone {
+            VmError::NotFound { name: view.definition.name.clone(), suggestion: None }
+        } else {
+            VmError::Closing
+        }
     }
 
     async fn send(

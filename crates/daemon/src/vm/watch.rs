@@ -49,6 +49,16 @@ impl Watchers {
         });
     }
 
+    /// Tells a guest the time to the instant, as its hello could not. Nobody waits for it.
+    pub(super) fn tell_the_time(&mut self, guest: Guest) {
+        self.spawn(async move {
+            if let Err(error) = guest.set_clock().await {
+                tracing::warn!(error = crate::api::error::chain(&error), "a guest does not take the time");
+            }
+            None
+        });
+    }
+
     /// Opens a new session. An agent that is not there is waited for; there is no other way back to it.
     pub(super) fn reconnect(&mut self, instance: Arc<dyn Instance>) {
         let run = self.run;

@@ -24,7 +24,7 @@ pub struct Choice {
     pub reason: String,
 }
 
-/// Chooses. Takes a few milliseconds where KVM is real or absent, 160 where it is slow, and never more than 400.
+/// Chooses. Takes a few milliseconds where KVM is real or absent, 160 where it is slow, and never more than 2.2 s.
 pub fn select() -> Choice {
     // Made first: it measures a clock meanwhile.
     let vmm = Arc::new(Qemu::new(Program::Qemu));

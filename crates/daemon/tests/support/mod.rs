@@ -1,8 +1,11 @@
 //! A daemon on the fake VMM, in places of its own, that can be killed and started again; and a host that is judged by
 //! /proc and the file system, not by the daemon.
 
+#![allow(dead_code, reason = "each test uses its part")]
+
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,9 +36,17 @@ pub struct House {
 impl House {
     /// A house with one small image, and a daemon in it.
     pub fn new() -> House {
+        House::with(r#"exec "$AGENT" "$@""#)
+    }
+
+    /// A house whose guests are what this shell script runs; `$AGENT` is the agent, `$@` are its arguments.
+    pub fn with(guest: &str) -> House {
         let dir = tempfile::Builder::new().prefix("bg").tempdir_in("/tmp").unwrap();
         let mut house = House { dir, faults: Faults::plannable(), life: None };
         house.furnish();
+        let script = format!("#!/bin/sh\nAGENT={}\n{guest}\n", agent().display());
+        std::fs::write(house.guest(), script).unwrap();
+        std::fs::set_permissions(house.guest(), Permissions::from_mode(0o755)).unwrap();
         house.start();
         house
     }
@@ -46,6 +57,10 @@ impl House {
         Paths { state: base.join("s"), runtime: base.join("r"), config: base.join("c.toml") }
     }
 
+    fn guest(&self) -> PathBuf {
+        self.dir.path().join("guest")
+    }
+
     fn furnish(&self) {
         let paths = self.paths();
         let image = paths.image("image1");
@@ -54,7 +69,7 @@ impl House {
         std::fs::write(image.join("work-seed.ext4"), vec![9; 64 * 1024]).unwrap();
         std::fs::write(image.join("vmlinux"), b"no kernel").unwrap();
         std::fs::write(image.join("modules.list"), b"").unwrap();
-        std::fs::write(&paths.config, "[defaults]\ndisk_mib = 1\n[timeouts]\nstop_s = 5\n").unwrap();
+        std::fs::write(&paths.config, "[defaults]\ndisk_mib = 1\n[timeouts]\nstop_s = 5\nagent_s = 3\n").unwrap();
         let record = ImageRecord {
             id: "image1".into(),
             name: "debian".into(),
@@ -75,7 +90,7 @@ impl House {
     /// Starts a daemon, and waits until it has taken over what there is.
     pub fn start(&mut self) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let options = Options { paths: self.paths(), agent: agent(), fake_vmm: true, faults: self.faults.clone() };
+        let options = Options { paths: self.paths(), agent: self.guest(), fake_vmm: true, faults: self.faults.clone() };
         let daemon = runtime.block_on(async {
             let daemon = start_daemon(options).await;
             let settled = async {
@@ -158,14 +173,33 @@ impl House {
     }
 }
 
-impl Drop for House {
-    fn drop(&mut self) {
-        // A failed test leaves no guest behind either.
+impl House {
+    /// Ends all guests behind the daemon's back.
+    pub fn end_processes(&self) {
         for pid in self.processes().into_keys() {
             if let Ok(process) = banger_linux::process::Process::open(pid, None) {
                 drop(process.signal(rustix::process::Signal::KILL));
             }
         }
+    }
+
+    /// Makes the records those of an earlier boot of the host.
+    pub fn pretend_a_reboot(&self) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let store = Store::open(&self.paths().database()).unwrap();
+        runtime.block_on(async {
+            for mut record in store.vms().await.unwrap() {
+                record.host_boot = "an earlier boot".into();
+                store.update_vm(record).await.unwrap();
+            }
+        });
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        // A failed test leaves no guest behind either.
+        self.end_processes();
     }
 }
 

@@ -151,7 +151,7 @@ fn keep_log(id: &str, console: UnixStream, log: Log, stderr: Stderr) {
             tracing::warn!(vm = id, %error, "the console's log ends early");
         }
         if let Some(said) = stderr.last_line() {
-            tracing::warn!(vm = id, said, "QEMU complained");
+            tracing::info!(vm = id, said, "QEMU's last words");
         }
     }));
 }

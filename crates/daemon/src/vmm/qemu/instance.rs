@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
-use super::args::id;
+use super::args::{Renewal, id};
 use super::launch::QMP_SOCKET;
 use super::qmp::{Qmp, QmpError};
 use crate::vmm::{Channel, Instance, VmmError};
@@ -95,24 +95,25 @@ impl Instance for QemuInstance {
 /// From any state that a cancelled renewal leaves behind, the next one leads out.
 async fn renew(qmp: &Path) -> Result<UnixStream, QmpError> {
     let mut qmp = Qmp::connect(qmp, PATIENCE).await?;
-    let mut newest: u64 = 0;
-    for old in qmp.chardevs().await? {
-        let Some(number) = old.strip_prefix(id::CHANNEL) else { continue };
-        newest = newest.max(number.parse().unwrap_or(0));
-        match qmp.chardev_remove(&old).await {
-            Err(QmpError::Refused { .. }) => qmp.chardev_close(&old).await?,
+    let mut newest = Renewal(0);
+    for name in qmp.chardevs().await? {
+        let Some(old) = Renewal::of_channel(&name) else { continue };
+        newest = newest.max(old);
+        match qmp.chardev_remove(&name).await {
+            Err(QmpError::Refused { .. }) => qmp.chardev_close(&name).await?,
             result => result?,
         }
     }
     qmp.device_del(id::PORT).await?;
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-    let channel = format!("{}{}", id::CHANNEL, newest + 1);
-    qmp.chardev_add(&channel, theirs.into()).await?;
+    let next = Renewal(newest.0 + 1);
+    qmp.chardev_add(&next.channel(), theirs.into()).await?;
     qmp.device_add(json!({
         "driver": "virtserialport",
         "bus": id::SERIAL_BUS,
         "id": id::PORT,
-        "chardev": channel,
+        "chardev": next.channel(),
+        "nr": next.port_number(),
         "name": boot::PORT,
     }))
     .await?;

@@ -10,7 +10,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde_json::{Value, json};
@@ -56,15 +56,14 @@ impl Qmp {
     /// # Errors
     /// [`QmpError`].
     pub async fn connect(path: &Path, patience: Duration) -> Result<Qmp, QmpError> {
-        Qmp::greet(socket::connect(path, patience).await?).await
+        // What a client before this one did not live to hear may be said to this one: no two may use the same ids.
+        let first_id = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        Qmp::greet(socket::connect(path, patience).await?, u64::try_from(first_id).unwrap_or_default()).await
     }
 
-    async fn greet(stream: UnixStream) -> Result<Qmp, QmpError> {
-        let mut qmp = Qmp { stream: BufReader::new(stream), next_id: 0 };
-        match qmp.receive().await? {
-            Message::Greeting => {}
-            other => return Err(QmpError::Malformed(format!("{other:?} instead of a greeting"))),
-        }
+    async fn greet(stream: UnixStream, first_id: u64) -> Result<Qmp, QmpError> {
+        let mut qmp = Qmp { stream: BufReader::new(stream), next_id: first_id };
+        while qmp.receive().await? != Message::Greeting {}
         qmp.execute("qmp_capabilities", json!({})).await?;
         Ok(qmp)
     }
@@ -260,7 +259,8 @@ mod tests {
         let (near, far) = UnixStream::pair().unwrap();
         tokio::spawn(async move {
             let mut far = BufReader::new(far);
-            far.get_mut().write_all(format!("{GREETING}\n").as_bytes()).await.unwrap();
+            let left_over = r#"{"event": "VSERPORT_CHANGE", "data": {"open": true, "id": "port"}}"#;
+            far.get_mut().write_all(format!("{left_over}\n{GREETING}\n").as_bytes()).await.unwrap();
             for answer in std::iter::once(r#"{"return": {}, "id": 0}"#.to_owned()).chain(answers) {
                 let mut line = String::new();
                 if far.read_line(&mut line).await.unwrap() == 0 {
@@ -270,7 +270,7 @@ mod tests {
                 far.get_mut().write_all(b"\n").await.unwrap();
             }
         });
-        Qmp::greet(near).await
+        Qmp::greet(near, 0).await
     }
 
     #[tokio::test]
