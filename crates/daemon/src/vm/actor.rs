@@ -163,7 +163,8 @@ impl Actor {
         }
     }
 
-    /// Works on one request and refuses others meanwhile. One that overrides is returned, to come next.
+    /// Works on one request and refuses others meanwhile. One that overrides is returned, to come next; during a recovery
+    /// any is.
     async fn serve(&mut self, request: Request, inbox: &mut mpsc::Receiver<Request>) -> Option<Request> {
         let Request { verb, operation, reply } = request;
         let name = self.record.definition.name.clone();
@@ -179,6 +180,9 @@ impl Actor {
                     Some(other) = inbox.recv(), if waiting.is_none() => {
                         if other.verb.overrides() {
                             operation.cancel();
+                            waiting = Some(other);
+                        } else if verb == Verb::Recover {
+                            // Nobody asked for what is under way: who comes meanwhile only has to wait.
                             waiting = Some(other);
                         } else {
                             let busy = VmError::Busy { name: name.clone(), verb: operation.verb() };
