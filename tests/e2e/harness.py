@@ -136,8 +136,9 @@ class Place:
 
     def start(self, *args, **options):
         """Starts `banger ARGS...` and does not wait for it."""
-        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        return subprocess.Popen([BIN / "banger", *map(str, args)], env=self.environment, **options)
+        defaults = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        options = {**defaults, "env": self.environment, **options}
+        return subprocess.Popen([BIN / "banger", *map(str, args)], **options)
 
     def run(self, *args, input=None, seconds=DEADLINE, **options):
         """Runs `banger ARGS...` to its end, whatever that is. Output is text."""
@@ -180,7 +181,8 @@ class Place:
 
     def vmm_processes(self):
         """The VMMs that run on this place's disks."""
-        return {pid for pid, words in ours().items() if "qemu-system" in words and str(self.state) in words}
+        ids = set(names(self.state / "vms"))
+        return {pid for pid, words in ours().items() if "qemu-system" in words and any(f"guest={vm}," in words for vm in ids)}
 
     def remove(self):
         """Ends what is left of it, and takes its files away. For a test that failed half way; does nothing twice."""
@@ -273,9 +275,18 @@ class Case(unittest.TestCase):
             self.assertIn(help.lower(), lines[1].lower())
         return result
 
+    def settled(self):
+        """The VMs when none of them is on its way: asked again and again, each time by a whole command."""
+        for _ in range(5000):
+            vms = self.place.vms()
+            if all(vm["state"] in ("running", "stopped") for vm in vms.values()):
+                return vms
+        raise Failed(f"not all VMs settle: {vms}")
+
     def assert_as_recorded(self):
-        """What banger remembers and what there is on the host are the same."""
-        vms = self.place.vms()
+        """What banger remembers and what there is on the host are the same, once a new daemon has gone on with what the
+        one before had begun."""
+        vms = self.settled()
         running = {vm["pid"] for vm in vms.values() if vm["state"] == "running"}
         self.assertEqual(self.place.vmm_processes(), running, "VMM processes and records differ")
         for vm in vms.values():

@@ -36,7 +36,7 @@ async fn answer(guest: &Rc<Guest>, incoming: &mut Incoming, outgoing: &Rc<Outgoi
     };
     match call {
         Call::Exec(exec) => {
-            guest.grown().await;
+            guest.settled().await;
             match &exec.detached {
                 Some(id) => detached::start(guest, &exec, id, outgoing).await?,
                 None => exec::run(guest, &exec, incoming, outgoing).await?,
@@ -47,8 +47,14 @@ async fn answer(guest: &Rc<Guest>, incoming: &mut Incoming, outgoing: &Rc<Outgoi
             detached::send_output(&guest.detached, &id, follow, incoming, outgoing).await?;
         }
         Call::Await { id } => detached::wait(&guest.detached, &id, incoming, outgoing).await?,
-        Call::Put { path, name } => files::put(guest, &path, &name, incoming, outgoing).await?,
-        Call::Get { path } => files::get(guest, &path, incoming, outgoing).await?,
+        Call::Put { path, name } => {
+            guest.settled().await;
+            files::put(guest, &path, &name, incoming, outgoing).await?;
+        }
+        Call::Get { path } => {
+            guest.settled().await;
+            files::get(guest, &path, incoming, outgoing).await?;
+        }
         Call::Levels => levels::tell(guest, incoming, outgoing).await?,
         Call::SetClock { unix_nanos, entropy } => {
             let result = set_clock(guest, unix_nanos, &entropy);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::boot::Growth;
+use crate::boot::Unsettled;
 use crate::detached::Detached;
 use crate::users::User;
 
@@ -22,8 +22,8 @@ pub struct Guest {
     pub detached: Detached,
     /// Cancelled when this process is to end: its guest is off.
     pub end: CancellationToken,
-    /// Whether the file systems have their full size.
-    grown: watch::Receiver<bool>,
+    /// Whether commands may run: file systems have their full size, and the machine knows who it is.
+    settled: watch::Receiver<bool>,
 }
 
 /// A guest, or what stands in for one.
@@ -45,19 +45,18 @@ pub enum Kind {
 const COMMANDS: &str = "/var/lib/banger-agent/commands";
 
 impl Guest {
-    /// The guest that this process runs in. Its file systems are grown beside whatever comes next.
-    pub fn real(protocol: u32, has_init: bool, growing: Vec<Growth>) -> Guest {
+    /// The guest that this process runs in. What is unsettled is settled beside whatever comes next.
+    pub fn real(protocol: u32, has_init: bool, unsettled: Unsettled) -> Guest {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let kind = Kind::Real { has_init };
         let detached = Detached::new(COMMANDS.into());
-        Guest {
-            protocol,
-            boot_id: boot_id.trim().to_owned(),
-            kind,
-            detached,
-            end: CancellationToken::new(),
-            grown: grow(growing),
-        }
+        let (say, settled) = watch::channel(false);
+        std::thread::spawn(move || {
+            unsettled.settle(|| {
+                say.send_replace(true);
+            });
+        });
+        Guest { protocol, boot_id: boot_id.trim().to_owned(), kind, detached, end: CancellationToken::new(), settled }
     }
 
     /// A directory that plays one. Each start of it is a boot.
@@ -69,14 +68,14 @@ impl Guest {
             kind: Kind::Fake { home },
             detached,
             end: CancellationToken::new(),
-            grown: grow(Vec::new()),
+            settled: watch::channel(true).1,
         }
     }
 
-    /// Waits until the file systems have their full size: no command sees them smaller.
-    pub async fn grown(&self) {
+    /// Waits until commands may run: none sees a file system that is too small, or a name that is not its own.
+    pub async fn settled(&self) {
         // An error means that the thread has ended: there is nothing more to wait for.
-        drop(self.grown.clone().wait_for(|&grown| grown).await);
+        drop(self.settled.clone().wait_for(|&settled| settled).await);
     }
 
     /// Whether this is none.
@@ -99,20 +98,4 @@ impl Guest {
             Kind::Real { .. } => Path::new("/root").join(path),
         }
     }
-}
-
-/// Grows file systems side by side, on threads: each waits for its disk most of the time.
-fn grow(growing: Vec<Growth>) -> watch::Receiver<bool> {
-    let (done, grown) = watch::channel(growing.is_empty());
-    if !growing.is_empty() {
-        std::thread::spawn(move || {
-            std::thread::scope(|scope| {
-                for growth in &growing {
-                    scope.spawn(|| growth.apply_or_log());
-                }
-            });
-            done.send_replace(true);
-        });
-    }
-    grown
 }

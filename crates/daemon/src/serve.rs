@@ -20,9 +20,9 @@ use crate::image::builds::{BuildError, Builds};
 use crate::operation::fault::Faults;
 use crate::paths::{MAX_SOCKET_PATH, Paths};
 use crate::store::{Store, StoreError};
-use crate::vm::actor::View;
 use crate::vm::error::VmError;
 use crate::vm::registry::Registry;
+use crate::vm::request::View;
 use crate::vmm::{self, Vmm};
 
 /// How long operations that are under way may take when the daemon is to go.

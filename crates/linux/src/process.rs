@@ -2,9 +2,12 @@
 //!
 //! A process is held by pidfd and known by pid and start time, so that a number that was reused is never taken for it.
 
+mod child;
+mod leash;
+
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -13,6 +16,8 @@ use std::process::{Command, ExitStatus, Stdio};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tokio::io::Interest;
 
+use self::child::{Setup, read_start_time};
+pub use self::leash::Leash;
 use crate::fd_stream::FdStream;
 
 /// The programs that banger may start.
@@ -319,57 +324,6 @@ impl Process {
     }
 }
 
-/// A child that is killed and reaped when this is dropped before [`Leash::ended`] has returned: a cancelled operation
-/// leaves no tool behind.
-#[derive(Debug)]
-pub struct Leash {
-    process: Option<Process>,
-}
-
-impl Leash {
-    /// Starts a program on a leash.
-    ///
-    /// # Errors
-    /// [`ProcessError::Start`].
-    pub fn start(launch: Launch) -> Result<Leash, ProcessError> {
-        Ok(Leash { process: Some(Process::start(launch)?) })
-    }
-
-    /// Waits until it has ended.
-    ///
-    /// # Errors
-    /// [`ProcessError::Watch`].
-    pub async fn ended(mut self) -> Result<ExitStatus, ProcessError> {
-        let Some(process) = &self.process else { return Ok(ExitStatus::default()) };
-        let status = process.ended().await?.unwrap_or_default();
-        self.process = None;
-        Ok(status)
-    }
-
-    /// The process, as long as it is on the leash.
-    pub fn process(&self) -> Option<&Process> {
-        self.process.as_ref()
-    }
-
-    /// Lets the process run on without a leash.
-    pub fn release(mut self) -> Option<Process> {
-        self.process.take()
-    }
-}
-
-impl Drop for Leash {
-    fn drop(&mut self) {
-        if let Some(process) = &self.process
-            && process.signal(Signal::KILL).is_ok()
-        {
-            // A killed child ends in no time. Waited for by poll, because `ended` may have made the pidfd one that does not
-            // block. The error of a failed wait has nowhere to go.
-            let mut fds = [rustix::event::PollFd::new(&process.pidfd, rustix::event::PollFlags::IN)];
-            drop(rustix::event::poll(&mut fds, None).map(|_| process.reap()));
-        }
-    }
-}
-
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 fn command(launch: Launch) -> io::Result<Command> {
     let mut command = Command::new(launch.program.path());
@@ -400,85 +354,6 @@ fn stdio(stream: Stream) -> Stdio {
         Stream::Inherit => Stdio::inherit(),
         Stream::Fd(fd) => fd.into(),
     }
-}
-
-/// What the child does to itself before it executes the program.
-struct Setup {
-    inherit: Vec<OwnedFd>,
-    credentials: Option<Credentials>,
-    no_new_privileges: bool,
-    session: bool,
-    terminal: bool,
-    parent: Option<Pid>,
-    pid_file: Option<File>,
-}
-
-impl Setup {
-    fn apply(&self) -> io::Result<()> {
-        if self.session {
-            rustix::process::setsid()?;
-        }
-        if self.terminal {
-            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
-        }
-        if let Some(parent) = self.parent {
-            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            if rustix::process::getppid() != Some(parent) {
-                return Err(io::Error::from_raw_os_error(libc::ESRCH));
-            }
-        }
-        for fd in &self.inherit {
-            rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
-        }
-        if let Some(file) = &self.pid_file {
-            record_self(file)?;
-        }
-        if let Some(credentials) = &self.credentials {
-            assume(credentials)?;
-        }
-        if self.no_new_privileges {
-            rustix::thread::set_no_new_privs(true)?;
-        }
-        Ok(())
-    }
-}
-
-/// Raw system calls: the C library's wrappers want to change the threads that this child does not have.
-fn assume(credentials: &Credentials) -> io::Result<()> {
-    let groups = (credentials.groups.len(), credentials.groups.as_ptr());
-    // SAFETY: the pointer and length are those of a live vector of `gid_t`; the other calls take integers.
-    let results = unsafe {
-        [
-            libc::syscall(libc::SYS_setgroups, groups.0, groups.1),
-            libc::syscall(libc::SYS_setresgid, credentials.gid, credentials.gid, credentials.gid),
-            libc::syscall(libc::SYS_setresuid, credentials.uid, credentials.uid, credentials.uid),
-        ]
-    };
-    if results.contains(&-1) { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-fn record_self(mut file: &File) -> io::Result<()> {
-    let mut stat = [0u8; 1024];
-    let length = File::open("/proc/self/stat")?.read(&mut stat)?;
-    let start = start_time_field(&stat[..length]).ok_or(io::ErrorKind::InvalidData)?;
-    let pid = rustix::process::getpid().as_raw_nonzero().get();
-    let mut line = [0u8; 48];
-    let mut rest = &mut line[..];
-    writeln!(rest, "{pid} {start}")?;
-    let left = rest.len();
-    file.write_all(&line[..line.len() - left])
-}
-
-fn read_start_time(pid: u32) -> io::Result<u64> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat"))?;
-    start_time_field(&stat).ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
-/// Field 22 of proc_pid_stat(5). The second field, a name in parentheses, may itself hold blanks and parentheses.
-fn start_time_field(stat: &[u8]) -> Option<u64> {
-    let after_name = stat.iter().rposition(|&byte| byte == b')')? + 2;
-    let field = stat.get(after_name..)?.split(|&byte| byte == b' ').nth(19)?;
-    std::str::from_utf8(field).ok()?.parse().ok()
 }
 
 /// Takes a descriptor that this process was started with, under its number. It is not passed on to further programs.
@@ -542,7 +417,7 @@ mod tests {
     #[tokio::test]
     async fn a_dropped_leash_kills() {
         let leash = Leash::start(shell("sleep 60")).unwrap();
-        let pid = leash.process.as_ref().unwrap().pid();
+        let pid = leash.process().unwrap().pid();
         drop(leash);
         assert!(matches!(Process::open(pid, None), Err(ProcessError::Gone { .. })));
     }
@@ -568,6 +443,6 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_is_no_trap() {
         let stat = b"1 (a) b) S 0 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 9";
-        assert_eq!(start_time_field(stat), Some(4711));
+        assert_eq!(child::start_time_field(stat), Some(4711));
     }
 }

@@ -39,6 +39,11 @@ pub fn find(devices: &Uevents, serial: &'static str, deadline: Instant) -> Resul
     }
 }
 
+/// Whether there is a disk with this serial number now.
+pub fn is_there(serial: &str) -> bool {
+    look(serial).is_some()
+}
+
 fn look(serial: &str) -> Option<String> {
     fs::read_dir("/sys/block").ok()?.flatten().find_map(|entry| {
         let found = fs::read(entry.path().join("serial")).ok()?;

@@ -1,15 +1,17 @@
 //! The guest's first process: from a bare kernel to the distribution's init, with the agent beside it.
 //!
-//! The order is what makes it quick and safe: modules, disks, identity, file systems grown, then one fork. What fails
-//! here is said in one line on the console, and the machine is powered off.
+//! The order is what makes it quick and safe: modules, disks, one fork; then the agent greets the daemon while the first
+//! process writes down who the machine is and becomes its init. What fails here is said in one line on the console, and the
+//! machine is powered off.
 
 mod disks;
 mod fill;
 mod identity;
+mod modules;
 mod mounts;
 mod units;
 
-use std::io;
+use std::io::{self, PipeReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,8 +20,10 @@ use banger_linux::process::{Launch, ProcessError, Program, Stream};
 use banger_linux::uevent::Uevents;
 use banger_protocol::boot::{Boot, PATH, serial};
 
-pub use disks::Growth;
 pub use units::{STATE, SYSTEM_UP};
+
+use disks::Growth;
+use modules::Module;
 
 use crate::files::FilesError;
 use crate::guest::Guest;
@@ -43,7 +47,7 @@ pub enum BootError {
         /// Its type.
         kind: &'static str,
         /// Where.
-        on: String,
+        on: &'static str,
         /// Why.
         #[source]
         source: io::Error,
@@ -129,13 +133,14 @@ pub enum BootError {
 /// # Errors
 /// Every [`BootError`].
 pub fn first_process(protocol: u32) -> Result<(), BootError> {
-    mounts::mount_kernel_file_systems()?;
+    mounts::mount_first()?;
     let boot = read_boot()?;
     identity::set_clock(&boot.identity);
     identity::stir_in(&boot.identity.entropy);
     // Before the modules: what they find is announced.
     let devices = Uevents::open().map_err(BootError::Listen)?;
-    load_modules(&boot.modules)?;
+    let serials = [serial::ROOT, serial::WORK];
+    let modules = modules::load(&boot.modules, || serials.iter().all(|serial| disks::is_there(serial)))?;
 
     let deadline = Instant::now() + DISKS_APPEAR_WITHIN;
     let root = disks::find(&devices, serial::ROOT, deadline)?;
@@ -147,26 +152,59 @@ pub fn first_process(protocol: u32) -> Result<(), BootError> {
     } else {
         work.mount(&work_point)?;
     }
-    identity::write(&boot.identity, Path::new(NEW_ROOT))?;
     mounts::switch_root(Path::new(NEW_ROOT)).map_err(BootError::SwitchRoot)?;
-    let growing = [root.growth(Path::new("/")), work.growth(Path::new("/root"))];
+    let growing = [root.growth(Path::new("/")), work.growth(Path::new("/root"))].into_iter().flatten().collect();
+    let has_init = INITS.iter().any(|path| Path::new(path).exists());
 
-    let init = INITS.into_iter().find(|path| Path::new(path).exists());
+    // The agent greets the daemon while this process goes on; the pipe tells it when commands may run. It is closed when
+    // this process becomes the init.
+    let (settled, settling) = io::pipe().map_err(BootError::Fork)?;
     match banger_linux::fork::fork().map_err(BootError::Fork)? {
         Side::Child => {
+            drop(settling);
             serve::detach_from_console();
-            let guest = Guest::real(protocol, init.is_some(), growing.into_iter().flatten().collect());
+            let guest = Guest::real(protocol, has_init, Unsettled { settled, growing, modules });
             serve::serve_port(guest).map_err(BootError::Serve)
         }
         Side::Parent(agent) => {
+            mounts::mount_later()?;
+            identity::write(&boot.identity, Path::new("/"))?;
             units::write(agent, Path::new("/"))?;
-            match init {
-                Some(init) => Err(BootError::Init { init, source: become_init(init) }),
-                None => {
-                    init::supervise(agent);
-                    Ok(())
-                }
+            let Some(init) = INITS.into_iter().find(|path| Path::new(path).exists()) else {
+                drop(settling);
+                init::supervise(agent);
+                return Ok(());
+            };
+            Err(BootError::Init { init, source: become_init(init) })
+        }
+    }
+}
+
+/// What is still under way when the agent begins to serve.
+#[derive(Debug)]
+pub struct Unsettled {
+    /// Ends when the first process has written down who this machine is.
+    settled: PipeReader,
+    /// File systems that are smaller than their disks.
+    growing: Vec<Growth>,
+    /// Modules that are not needed to come up.
+    modules: Vec<Module>,
+}
+
+impl Unsettled {
+    /// Waits until commands may run, and says so; then does what no command waits for.
+    pub fn settle(mut self, say: impl FnOnce()) {
+        // Side by side: each waits for its disk most of the time.
+        std::thread::scope(|scope| {
+            for growth in &self.growing {
+                scope.spawn(|| growth.apply_or_log());
             }
+            // An error is an end, too.
+            drop(self.settled.read(&mut [0]));
+        });
+        say();
+        for module in &self.modules {
+            module.load_or_log();
         }
     }
 }
@@ -197,20 +235,6 @@ pub fn power_off() {
 fn read_boot() -> Result<Boot, BootError> {
     let text = std::fs::read(PATH).map_err(BootError::ReadBoot)?;
     serde_json::from_slice(&text).map_err(|error| BootError::ReadBoot(error.into()))
-}
-
-fn load_modules(modules: &[String]) -> Result<(), BootError> {
-    for module in modules {
-        let load = || {
-            let file = std::fs::File::open(module)?;
-            match rustix::system::finit_module(file, c"", 0) {
-                Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
-                Err(error) => Err(io::Error::from(error)),
-            }
-        };
-        load().map_err(|source| BootError::LoadModule { module: module.clone(), source })?;
-    }
-    Ok(())
 }
 
 fn become_init(path: &'static str) -> ProcessError {

@@ -1,5 +1,6 @@
 //! File systems of the kernel's own, and the step from the initramfs to the root disk.
 
+use std::ffi::CStr;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
@@ -11,27 +12,40 @@ use rustix::mount::{MountFlags, mount, mount_move};
 
 use super::BootError;
 
-/// What is mounted before anything else, with the options that systemd would use: it then leaves them alone.
-const KERNEL: [(&str, &str, MountFlags, &str); 6] = [
-    ("proc", "/proc", NO_PROGRAMS, ""),
-    ("sysfs", "/sys", NO_PROGRAMS, ""),
-    ("devtmpfs", "/dev", MountFlags::NOSUID, "mode=755"),
-    ("devpts", "/dev/pts", MountFlags::NOSUID.union(MountFlags::NOEXEC), "mode=620,gid=5,ptmxmode=000"),
-    ("tmpfs", "/dev/shm", MountFlags::NOSUID.union(MountFlags::NODEV), "mode=1777"),
-    ("tmpfs", "/run", MountFlags::NOSUID.union(MountFlags::NODEV), "mode=755,size=20%,nr_inodes=800k"),
+/// One of the kernel's file systems: its type, where it goes, and the options that systemd would use, which then leaves it
+/// alone.
+type Kernel = (&'static str, &'static str, MountFlags, &'static CStr);
+
+/// What is needed to come up.
+const FIRST: [Kernel; 4] = [
+    ("proc", "/proc", NO_PROGRAMS, c""),
+    ("sysfs", "/sys", NO_PROGRAMS, c""),
+    ("devtmpfs", "/dev", MountFlags::NOSUID, c"mode=755"),
+    ("tmpfs", "/run", MountFlags::NOSUID.union(MountFlags::NODEV), c"mode=755,size=20%,nr_inodes=800k"),
+];
+
+/// What commands need.
+const LATER: [Kernel; 2] = [
+    ("devpts", "/dev/pts", MountFlags::NOSUID.union(MountFlags::NOEXEC), c"mode=620,gid=5,ptmxmode=000"),
+    ("tmpfs", "/dev/shm", MountFlags::NOSUID.union(MountFlags::NODEV), c"mode=1777"),
 ];
 
 const NO_PROGRAMS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
-/// Mounts them.
-pub fn mount_kernel_file_systems() -> Result<(), BootError> {
-    for (kind, on, flags, options) in KERNEL {
-        let failed = |source| BootError::MountKernel { kind, on: on.to_owned(), source };
-        make_directory(Path::new(on)).map_err(failed)?;
-        let options = std::ffi::CString::new(options).map_err(|error| failed(error.into()))?;
-        mount(kind, on, kind, flags, options.as_c_str()).map_err(|error| failed(error.into()))?;
-    }
-    Ok(())
+/// Mounts what is needed to come up.
+pub fn mount_first() -> Result<(), BootError> {
+    FIRST.into_iter().try_for_each(mount_kernel)
+}
+
+/// Mounts what commands need.
+pub fn mount_later() -> Result<(), BootError> {
+    LATER.into_iter().try_for_each(mount_kernel)
+}
+
+fn mount_kernel((kind, on, flags, options): Kernel) -> Result<(), BootError> {
+    let failed = |source| BootError::MountKernel { kind, on, source };
+    make_directory(Path::new(on)).map_err(failed)?;
+    mount(kind, on, kind, flags, options).map_err(|error| failed(error.into()))
 }
 
 /// Makes a directory unless it is there.

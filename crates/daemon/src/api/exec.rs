@@ -17,10 +17,10 @@ use super::upgrade;
 use crate::context::random;
 use crate::guest::{Guest, GuestError};
 use crate::serve::Daemon;
-use crate::vm::actor::View;
 use crate::vm::definition::{Definition, word};
 use crate::vm::error::VmError;
 use crate::vm::registry::Handle;
+use crate::vm::request::View;
 use crate::vm::spec::{SpecError, check_env};
 use crate::vm::state::{Denied, State as Doing};
 

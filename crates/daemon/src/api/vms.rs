@@ -15,8 +15,8 @@ use super::error::{Failure, of_vm};
 use super::events::{self, HangUp};
 use crate::operation::Operation;
 use crate::serve::Daemon;
-use crate::vm::actor::View;
 use crate::vm::error::VmError;
+use crate::vm::request::View;
 use crate::vm::state;
 
 /// How long a guest may take to reach a level that somebody waits for, under emulation and load.

@@ -7,103 +7,43 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_api::vm::Lifetime;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::create;
 use super::definition::{Definition, VmRecord};
 use super::error::VmError;
-use super::recover;
 use super::release::release;
 use super::remove::remove;
+use super::request::{Request, Verb, View};
 use super::start::{self, Started, VmmEnd};
 use super::state::{Event, State};
 use super::stop;
-use super::watch::{Wake, Watchers};
+use super::watch::{Wake, Watchers, how_it_ended, until_cancelled};
 use crate::context::Context;
 use crate::guest::Guest;
 use crate::operation::{Operation, Step};
 use crate::vmm::Instance;
 
-/// What a VM has become.
-#[derive(Debug, Clone)]
-pub struct View {
-    /// What it is.
-    pub definition: Arc<Definition>,
-    /// What it is doing.
-    pub state: State,
-    /// Counts the changes.
-    pub generation: u64,
-    /// The agent, where it answers.
-    pub guest: Option<Guest>,
-    /// The VMM's process id.
-    pub pid: Option<u32>,
-    /// The operation that is under way.
-    pub busy: Option<&'static str>,
-    /// Whether it is removed.
-    pub gone: bool,
-}
-
-/// The answer to a request: the VM as it became.
-pub(super) type Reply = oneshot::Sender<Result<View, VmError>>;
-
-/// What can be asked of a VM's owner.
-#[derive(Debug)]
-pub(super) struct Request {
-    pub(super) verb: Verb,
-    pub(super) operation: Operation,
-    pub(super) reply: Reply,
-}
-
-/// The verbs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verb {
-    /// Make the disks, and start it.
-    Create { start: bool },
-    /// Start it.
-    Start,
-    /// Stop it; force does not ask the guest.
-    Stop { force: bool, patience: Duration },
-    /// Remove it; force also where it runs.
-    Remove { force: bool },
-    /// The connection that an ephemeral VM lives with has closed.
-    LeaseEnded,
-    /// Take over what an earlier daemon left.
-    Recover,
-    /// Nothing: the answer says that all before it is done.
-    Settle,
-    /// A main command is about to be started.
-    BeginMain,
-    /// A main command was started.
-    MainStarted,
-}
-
-impl Verb {
-    /// Whether it comes before what is under way.
-    fn overrides(self) -> bool {
-        matches!(self, Verb::Stop { force: true, .. } | Verb::Remove { force: true } | Verb::LeaseEnded)
-    }
-}
-
-struct Running {
-    instance: Arc<dyn Instance>,
-    guest: Option<Guest>,
-    ended: VmmEnd,
-    watchers: Watchers,
+pub(super) struct Running {
+    pub(super) instance: Arc<dyn Instance>,
+    pub(super) guest: Option<Guest>,
+    pub(super) ended: VmmEnd,
+    pub(super) watchers: Watchers,
 }
 
 /// The owner of one VM.
 pub(super) struct Actor {
-    context: Arc<Context>,
-    record: VmRecord,
-    definition: Arc<Definition>,
-    running: Option<Running>,
-    run: u64,
-    main_started: bool,
-    gone: bool,
-    busy: Option<&'static str>,
-    view: watch::Sender<View>,
-    wakes: mpsc::UnboundedSender<Wake>,
-    waking: Option<mpsc::UnboundedReceiver<Wake>>,
+    pub(super) context: Arc<Context>,
+    pub(super) record: VmRecord,
+    pub(super) definition: Arc<Definition>,
+    pub(super) running: Option<Running>,
+    pub(super) run: u64,
+    pub(super) main_started: bool,
+    pub(super) gone: bool,
+    pub(super) busy: Option<&'static str>,
+    pub(super) view: watch::Sender<View>,
+    pub(super) wakes: mpsc::UnboundedSender<Wake>,
+    pub(super) waking: Option<mpsc::UnboundedReceiver<Wake>>,
 }
 
 impl Actor {
@@ -163,7 +103,8 @@ impl Actor {
         }
     }
 
-    /// Works on one request and refuses others meanwhile. One that overrides is returned, to come next.
+    /// Works on one request and refuses others meanwhile. One that overrides is returned, to come next; during a recovery
+    /// any is.
     async fn serve(&mut self, request: Request, inbox: &mut mpsc::Receiver<Request>) -> Option<Request> {
         let Request { verb, operation, reply } = request;
         let name = self.record.definition.name.clone();
@@ -179,6 +120,9 @@ impl Actor {
                     Some(other) = inbox.recv(), if waiting.is_none() => {
                         if other.verb.overrides() {
                             operation.cancel();
+                            waiting = Some(other);
+                        } else if verb == Verb::Recover {
+                            // Nobody asked for what is under way: who comes meanwhile only has to wait.
                             waiting = Some(other);
                         } else {
                             let busy = VmError::Busy { name: name.clone(), verb: operation.verb() };
@@ -281,7 +225,12 @@ impl Actor {
     }
 
     /// What a stop does once it is recorded.
-    async fn go_down(&mut self, operation: &Operation, force: bool, patience: Duration) -> Result<(), VmError> {
+    pub(super) async fn go_down(
+        &mut self,
+        operation: &Operation,
+        force: bool,
+        patience: Duration,
+    ) -> Result<(), VmError> {
         let context = Arc::clone(&self.context);
         let mut errors = Vec::new();
         // No watcher of this run may open a session beside the one that the stop may need.
@@ -317,14 +266,18 @@ impl Actor {
     }
 
     /// A failed start is released; the disks stay.
-    async fn or_release(&mut self, started: Result<(), VmError>, operation: &Operation) -> Result<(), VmError> {
+    pub(super) async fn or_release(
+        &mut self,
+        started: Result<(), VmError>,
+        operation: &Operation,
+    ) -> Result<(), VmError> {
         let Err(cause) = started else { return Ok(()) };
         let reason = format!("its start failed: {}", crate::api::error::chain(&cause));
         Err(cause.with(self.fall(operation, Some(reason)).await))
     }
 
     /// Releases what a VM holds that is not to run any more.
-    async fn fall(&mut self, operation: &Operation, reason: Option<String>) -> Vec<VmError> {
+    pub(super) async fn fall(&mut self, operation: &Operation, reason: Option<String>) -> Vec<VmError> {
         self.running = None;
         let context = Arc::clone(&self.context);
         let mut errors = release(&context, &self.definition.id, &self.definition.name, operation).await;
@@ -337,7 +290,7 @@ impl Actor {
         errors
     }
 
-    async fn remove(&mut self, operation: &Operation) -> Vec<VmError> {
+    pub(super) async fn remove(&mut self, operation: &Operation) -> Vec<VmError> {
         if self.record.state != State::Removing
             && let Err(error) = self.advance(operation, Step::RecordRemove, Event::Remove).await
         {
@@ -350,52 +303,7 @@ impl Actor {
         errors
     }
 
-    async fn recover(&mut self, operation: &Operation) -> Result<(), VmError> {
-        let context = Arc::clone(&self.context);
-        match recover::plan(&self.record, &context).await {
-            recover::Plan::Remove => VmError::all(self.remove(operation).await),
-            recover::Plan::Release(reason) => VmError::all(self.fall(operation, reason).await),
-            recover::Plan::GoDown(instance) => {
-                self.adopt(instance)?;
-                self.go_down(operation, false, context.config.timeouts.stop()).await
-            }
-            recover::Plan::Adopt(instance) => {
-                self.adopt(instance)?;
-                Ok(())
-            }
-            recover::Plan::Leave(error) => Err(error.into()),
-            recover::Plan::AwaitAgent(instance) => {
-                let awaited = self.await_agent(operation, Arc::from(instance)).await;
-                self.or_release(awaited, operation).await
-            }
-        }
-    }
-
-    /// Finishes a start that an earlier daemon began.
-    async fn await_agent(&mut self, operation: &Operation, instance: Arc<dyn Instance>) -> Result<(), VmError> {
-        let ended = start::end_of(&*instance)?;
-        let answer = start::first_answer(&self.context, &self.definition, &*instance, &ended);
-        let (guest, session_over) = operation.stage("agent.ready", answer).await?;
-        let run = start::run_of(&self.context, &guest);
-        self.advance(operation, Step::RecordRunning, Event::Ready(run.clone())).await?;
-        self.take(Started { instance, ended, guest, session_over, run });
-        Ok(())
-    }
-
-    /// Takes over a VM that runs; its agent is connected to behind.
-    fn adopt(&mut self, instance: Box<dyn Instance>) -> Result<(), VmError> {
-        let instance: Arc<dyn Instance> = Arc::from(instance);
-        let ended = start::end_of(&*instance)?;
-        self.run += 1;
-        let mut watchers = Watchers::new(self.run, self.wakes.clone(), ended.clone());
-        watchers.reconnect(Arc::clone(&instance));
-        self.running = Some(Running { instance, guest: None, ended, watchers });
-        self.main_started = self.record.main;
-        self.publish();
-        Ok(())
-    }
-
-    fn take(&mut self, started: Started) {
+    pub(super) fn take(&mut self, started: Started) {
         self.run += 1;
         let mut watchers = Watchers::new(self.run, self.wakes.clone(), started.ended.clone());
         watchers.session(started.session_over);
@@ -417,7 +325,6 @@ impl Actor {
                 if let Some(running) = &mut self.running {
                     running.guest = None;
                     running.watchers.reconnect(Arc::clone(&running.instance));
-                    self.publish();
                 }
             }
             Wake::SessionOpened(run, guest, over) if run == current => {
@@ -425,7 +332,6 @@ impl Actor {
                     running.watchers.tell_the_time(guest.clone());
                     running.guest = Some(guest);
                     running.watchers.session(over);
-                    self.publish();
                     self.watch_main();
                 }
             }
@@ -433,7 +339,6 @@ impl Actor {
                 let operation = Operation::unwatched("main command ended", &self.definition.name);
                 let result = VmError::all(self.remove(&operation).await);
                 operation.ended(&result);
-                self.publish();
             }
             Wake::VmmEnded(..) | Wake::SessionOver(_) | Wake::SessionOpened(..) | Wake::MainEnded(_) => {}
         }
@@ -463,7 +368,7 @@ impl Actor {
     }
 
     /// Records the state after `event`, then publishes it.
-    async fn advance(&mut self, operation: &Operation, step: Step, event: Event) -> Result<(), VmError> {
+    pub(super) async fn advance(&mut self, operation: &Operation, step: Step, event: Event) -> Result<(), VmError> {
         let state = self.next(event)?;
         let mut record = self.record.clone();
         record.state = state;
@@ -479,7 +384,7 @@ impl Actor {
         operation.stage("record.save", context.step(step, save)).await
     }
 
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         let running = self.running.as_ref();
         self.view.send_replace(View {
             definition: Arc::clone(&self.definition),
@@ -490,23 +395,5 @@ impl Actor {
             busy: self.busy,
             gone: self.gone,
         });
-    }
-}
-
-async fn until_cancelled(
-    operation: &Operation,
-    work: impl Future<Output = Result<(), VmError>>,
-) -> Result<(), VmError> {
-    tokio::select! {
-        done = work => done,
-        () = operation.cancelled() => Err(VmError::Cancelled(operation.verb())),
-    }
-}
-
-fn how_it_ended(status: Option<std::process::ExitStatus>) -> String {
-    match status {
-        Some(status) if status.success() => "the guest went down".to_owned(),
-        Some(status) => format!("its VMM ended: {status}"),
-        None => "its VMM ended".to_owned(),
     }
 }

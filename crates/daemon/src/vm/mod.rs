@@ -2,11 +2,12 @@
 //!
 //! One task owns one VM ([`actor`]); everything else sends to its queue and reads what it publishes.
 
-pub mod actor;
+mod actor;
 pub mod definition;
 pub mod error;
 pub mod identity;
 pub mod registry;
+pub mod request;
 pub mod spec;
 pub mod state;
 

@@ -1,14 +1,20 @@
-//! What a new daemon makes of what an earlier one left. Decides; the owner of the VM does it.
+//! What a new daemon makes of what an earlier one left: decided by the record and by what lives, then done by the owner.
 
+use std::sync::Arc;
+
+use super::actor::{Actor, Running};
 use super::definition::VmRecord;
-use super::start;
-use super::state::State;
+use super::error::VmError;
+use super::start::{self, Started};
+use super::state::{Event, State};
+use super::watch::Watchers;
 use crate::context::Context;
+use crate::operation::{Operation, Step};
 use crate::vmm::{Instance, VmmError};
 use banger_api::vm::Lifetime;
 
 /// What to do with a VM.
-pub(super) enum Plan {
+enum Plan {
     /// Its create or its removal was cut off, or its connection is gone: remove it.
     Remove,
     /// It does not run: release what is left, and say why.
@@ -24,7 +30,7 @@ pub(super) enum Plan {
 }
 
 /// Decides by the record and by what lives.
-pub(super) async fn plan(record: &VmRecord, context: &Context) -> Plan {
+async fn plan(record: &VmRecord, context: &Context) -> Plan {
     let lifetime = record.definition.lifetime;
     // The daemon's promise of `--rm` holds when the daemon was killed: the connection went with it.
     if lifetime == Lifetime::Connection || (lifetime == Lifetime::Command && !record.main) {
@@ -50,5 +56,53 @@ pub(super) async fn plan(record: &VmRecord, context: &Context) -> Plan {
                 (Err(error), _) => Plan::Leave(error),
             }
         }
+    }
+}
+
+impl Actor {
+    /// Takes over what an earlier daemon left of this VM.
+    pub(super) async fn recover(&mut self, operation: &Operation) -> Result<(), VmError> {
+        let context = Arc::clone(&self.context);
+        match plan(&self.record, &context).await {
+            Plan::Remove => VmError::all(self.remove(operation).await),
+            Plan::Release(reason) => VmError::all(self.fall(operation, reason).await),
+            Plan::GoDown(instance) => {
+                self.adopt(instance)?;
+                self.go_down(operation, false, context.config.timeouts.stop()).await
+            }
+            Plan::Adopt(instance) => {
+                self.adopt(instance)?;
+                Ok(())
+            }
+            Plan::Leave(error) => Err(error.into()),
+            Plan::AwaitAgent(instance) => {
+                let awaited = self.await_agent(operation, Arc::from(instance)).await;
+                self.or_release(awaited, operation).await
+            }
+        }
+    }
+
+    /// Finishes a start that an earlier daemon began.
+    async fn await_agent(&mut self, operation: &Operation, instance: Arc<dyn Instance>) -> Result<(), VmError> {
+        let ended = start::end_of(&*instance)?;
+        let answer = start::first_answer(&self.context, &self.definition, &*instance, &ended);
+        let (guest, session_over) = operation.stage("agent.ready", answer).await?;
+        let run = start::run_of(&self.context, &guest);
+        self.advance(operation, Step::RecordRunning, Event::Ready(run.clone())).await?;
+        self.take(Started { instance, ended, guest, session_over, run });
+        Ok(())
+    }
+
+    /// Takes over a VM that runs; its agent is connected to behind.
+    fn adopt(&mut self, instance: Box<dyn Instance>) -> Result<(), VmError> {
+        let instance: Arc<dyn Instance> = Arc::from(instance);
+        let ended = start::end_of(&*instance)?;
+        self.run += 1;
+        let mut watchers = Watchers::new(self.run, self.wakes.clone(), ended.clone());
+        watchers.reconnect(Arc::clone(&instance));
+        self.running = Some(Running { instance, guest: None, ended, watchers });
+        self.main_started = self.record.main;
+        self.publish();
+        Ok(())
     }
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use banger_api::vm::VmCreate;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::actor::{Actor, Request, Verb, View};
+use super::actor::Actor;
 use super::definition::{Definition, VmId, VmRecord, word};
 use super::error::VmError;
+use super::request::{Request, Verb, View};
 use super::state::State;
 use super::{identity, spec};
 use crate::context::{Context, blocking, random, unix_seconds};

@@ -7,8 +7,10 @@ use banger_protocol::call::CallErrorCode;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::error::VmError;
 use super::start::VmmEnd;
 use crate::guest::{self, Guest, GuestError};
+use crate::operation::Operation;
 use crate::vmm::Instance;
 
 /// A message to the owner. The number says which of the VM's runs it is about.
@@ -97,5 +99,25 @@ impl Watchers {
                 drop(wakes.send(wake));
             }
         });
+    }
+}
+
+/// Does the work of an operation, unless somebody asks it to give up first.
+pub(super) async fn until_cancelled(
+    operation: &Operation,
+    work: impl Future<Output = Result<(), VmError>>,
+) -> Result<(), VmError> {
+    tokio::select! {
+        done = work => done,
+        () = operation.cancelled() => Err(VmError::Cancelled(operation.verb())),
+    }
+}
+
+/// How a VMM ended, in words.
+pub(super) fn how_it_ended(status: Option<ExitStatus>) -> String {
+    match status {
+        Some(status) if status.success() => "the guest went down".to_owned(),
+        Some(status) => format!("its VMM ended: {status}"),
+        None => "its VMM ended".to_owned(),
     }
 }

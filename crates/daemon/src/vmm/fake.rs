@@ -47,6 +47,7 @@ impl Vmm for Fake {
     }
 
     async fn start(&self, machine: &Machine) -> Result<Box<dyn Instance>, VmmError> {
+        super::not_running(machine)?;
         let process = Process::start(launch(&self.agent, machine)?)?;
         Ok(Box::new(FakeInstance { process, socket: machine.runtime_dir.join(SOCKET) }))
     }
@@ -216,6 +217,7 @@ mod tests {
         let adopted = Fake::new(agent.clone()).adopt(&machine).await.unwrap();
         assert_eq!(adopted.process().pid(), vm.process().pid());
         adopted.connect().await.unwrap();
+        assert!(matches!(Fake::new(agent.clone()).start(&machine).await, Err(VmmError::Runs { .. })));
         std::fs::write(dir.path().join("work.ext4.d/file"), "kept").unwrap();
         while console::read(&machine.console_log).await.unwrap() != b"banger-agent: cannot boot: --fake-guest\n" {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;

@@ -78,9 +78,8 @@ pub trait Vmm: Send + Sync {
     /// What it can do here.
     fn capabilities(&self) -> Capabilities;
 
-    /// Starts a VM. Returns when the VMM has accepted its configuration and the guest's processors run. Calling it twice
-    /// for a VM that runs is the caller's mistake. What it made is undone by ending the process and removing
-    /// `machine.runtime_dir`.
+    /// Starts a VM. Returns when the VMM has accepted its configuration and the guest's processors run. What it made is
+    /// undone by ending the process and removing `machine.runtime_dir`.
     ///
     /// # Errors
     /// [`VmmError`]; the process is gone then.
@@ -124,6 +123,12 @@ pub enum VmmError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The VM runs already.
+    #[error("the VM runs already, as process {pid}")]
+    Runs {
+        /// Its VMM.
+        pid: u32,
+    },
     /// The process ended before the guest ran; what it said.
     #[error("{program} ended at once ({status}): {said}")]
     Died {
@@ -165,6 +170,15 @@ pub enum VmmError {
     /// The process could not be started or watched.
     #[error(transparent)]
     Process(#[from] banger_linux::process::ProcessError),
+}
+
+/// Refuses a machine that runs: to start it again would overwrite the record by which its process is known.
+fn not_running(machine: &Machine) -> Result<(), VmmError> {
+    match recorded(machine) {
+        Ok(process) => Err(VmmError::Runs { pid: process.pid() }),
+        Err(VmmError::Gone) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// The VMM's process that [`PID_FILE`] names, if it lives.

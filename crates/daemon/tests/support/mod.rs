@@ -17,8 +17,8 @@ use bangerd::operation::fault::Faults;
 use bangerd::paths::Paths;
 use bangerd::serve::{Daemon, Options, ServeError};
 use bangerd::store::Store;
-use bangerd::vm::actor::View;
 use bangerd::vm::error::VmError;
+use bangerd::vm::request::View;
 use bangerd::vm::state::State;
 use tokio::runtime::Runtime;
 

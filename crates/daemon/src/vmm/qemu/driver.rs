@@ -15,7 +15,7 @@ use super::launch::{CONSOLE_SOCKET, Prepared, QMP_SOCKET, Stderr};
 use super::qmp::{Qmp, QmpError};
 use super::socket;
 use super::version::{Check, Version};
-use crate::vmm::{Capabilities, Instance, Machine, Vmm, VmmError, failed, recorded};
+use crate::vmm::{Capabilities, Instance, Machine, Vmm, VmmError, failed, not_running, recorded};
 
 /// How long QEMU may take until its monitor answers. It needs 0.05 s, and more when a hundred of them start at once.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -67,6 +67,7 @@ impl Vmm for Qemu {
     }
 
     async fn start(&self, machine: &Machine) -> Result<Box<dyn Instance>, VmmError> {
+        not_running(machine)?;
         self.supported().await?;
         let prepared = Prepared::new(&self.program, machine, self.accelerator(machine).await)?;
         let log = Log::create(&machine.console_log).await.map_err(failed("write", &machine.console_log))?;

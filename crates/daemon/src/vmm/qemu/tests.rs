@@ -258,6 +258,7 @@ async fn a_vm_that_has_ended_is_gone() {
     let _ended = Ended(&machine);
     let vm = qemu.start(&machine).await.unwrap();
     drop(vm.connect().await.unwrap());
+    assert!(matches!(refusal(&qemu, &machine).await, VmmError::Runs { pid } if pid == vm.process().pid()));
     kill(&*vm).await;
     assert!(matches!(vm.connect().await, Err(VmmError::Gone)));
     assert!(matches!(vm.press_power_button().await, Err(VmmError::Gone)));
