@@ -186,8 +186,9 @@ class Place:
 
     def remove(self):
         """Ends what is left of it, and takes its files away. For a test that failed half way; does nothing twice."""
+        marks = [str(self.state), str(self.runtime_root), *(f"guest={vm}," for vm in names(self.state / "vms"))]
         for pid, words in ours().items():
-            if str(self.state) in words or str(self.runtime_root) in words or (self.daemon and pid == self.daemon.pid):
+            if (self.daemon and pid == self.daemon.pid) or any(mark in words for mark in marks):
                 Process(pid).kill()
         shutil.rmtree(self.runtime_root, ignore_errors=True)
         if self.state_root:

@@ -11,7 +11,7 @@ use super::values::WaitLevel;
 use crate::app::App;
 use crate::attach::interrupts::Interrupts;
 use crate::failure::Failure;
-use crate::output::complain;
+use crate::output::{Format, complain};
 use crate::output::stages::{PATIENCE, Stages};
 
 /// What came out of an operation.
@@ -69,7 +69,10 @@ pub async fn follow<T: DeserializeOwned>(
     stages.clear();
     let (result, took) = outcome?;
     if app.screen.timings {
-        complain(stages.table(took).trim_end());
+        match app.screen.format {
+            Format::Json => complain(&stages.json(took)),
+            Format::Table | Format::Name => complain(stages.table(took).trim_end()),
+        }
     }
     Ok(Done { result, took, lease: operation })
 }
