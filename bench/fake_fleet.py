@@ -1,0 +1,68 @@
+"""Many VMs of the fake VMM: a daemon of its own in temporary directories, its guests the agent on this very host."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from banger_cli import BANGER
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+import tiny_image  # noqa: E402
+
+
+class FakeFleet:
+    """Use it in a `with`: VMs, daemon and directories are gone afterwards."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def __enter__(self):
+        self.directory = tempfile.TemporaryDirectory(prefix="bf-", dir="/tmp")
+        place = Path(self.directory.name)
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "BANGER_STATE_DIR": str(place / "state"),
+            "BANGER_RUNTIME_DIR": str(place / "run"),
+            "BANGER_CONFIG": str(place / "config.toml"),
+        }
+        (place / "config.toml").write_text(tiny_image.CONFIG)
+        self._start()
+        self._stop()
+        tiny_image.plant(place / "state")
+        self._start()
+        for number in range(self.size):
+            self._banger("create", "-q", f"vm-{number}")
+        return self
+
+    def __exit__(self, *_):
+        for number in range(self.size):
+            self._banger("rm", "-q", "--force", f"vm-{number}")
+        self._stop()
+        self.directory.cleanup()
+
+    def daemon_resident(self):
+        """The daemon's resident memory in bytes, by the kernel's word."""
+        for line in Path(f"/proc/{self.daemon.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+
+    def _banger(self, *args):
+        subprocess.run([BANGER, *args], env=self.environment, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    def _start(self):
+        ready, ready_end = os.pipe()
+        self.daemon = subprocess.Popen(
+            [BANGER.parent / "bangerd", "--fake-vmm", "--ready-fd", str(ready_end)], env=self.environment,
+            pass_fds=[ready_end], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        os.close(ready_end)
+        with os.fdopen(ready) as said:
+            answer = said.read()
+        if answer != "ready\n":
+            raise SystemExit(f"bangerd --fake-vmm does not start: {answer}")
+
+    def _stop(self):
+        self._banger("daemon", "stop")
+        self.daemon.wait()
