@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -48,7 +49,7 @@ def cold_run(name):
     """`banger run --rm`: wall time from the start of the command line to the first byte that the guest's command prints."""
     began = time.perf_counter()
     process = subprocess.Popen(
-        [BANGER, "--timings", "--quiet", "-o", "json", "run", "--rm", "--name", name, "--", "echo", "hello"],
+        [BANGER, "--timings", "--quiet", "run", "--rm", "--name", name, "--", "echo", "hello"],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     first = process.stdout.read(1)
@@ -56,8 +57,14 @@ def cold_run(name):
     _, errors = process.communicate()
     if first != b"h" or process.returncode != 0:
         raise SystemExit(f"banger run failed: {errors.decode()}")
-    timings = json.loads(errors.decode().splitlines()[-1])
-    return ColdRun(seconds, {stage["stage"]: stage["micros"] / 1e6 for stage in timings["stages"]}, timings["micros"] / 1e6)
+    stages, total = {}, 0.0
+    for row in re.findall(r"^(\S+)\s+([\d.]+) (ms|s)\s+[\d.]+ %$", errors.decode(), re.MULTILINE):
+        took = float(row[1]) / (1000 if row[2] == "ms" else 1)
+        if row[0] == "total":
+            total = took
+        elif row[0] != "(between)":
+            stages[row[0]] = stages.get(row[0], 0) + took
+    return ColdRun(seconds, stages, total)
 
 
 def artefacts(image, keep: Path):
@@ -71,7 +78,7 @@ def artefacts(image, keep: Path):
         after = lambda option: words[words.index(option) + 1]
         # banger passes open files, whose names say nothing to others.
         for option, name in (("-kernel", "vmlinux"), ("-initrd", "initramfs")):
-            shutil.copyfile(after(option).replace("/dev/fd/", f"/proc/{vm['pid']}/fd/"), keep / name)
+            shutil.copyfile(after(option).replace("/proc/self/", f"/proc/{vm['pid']}/"), keep / name)
         directory = STATE / "images" / image["id"]
         return Artefacts(
             kernel=str(keep / "vmlinux"),

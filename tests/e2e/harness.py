@@ -278,7 +278,7 @@ class Case(unittest.TestCase):
 
     def settled(self):
         """The VMs when none of them is on its way: asked again and again, each time by a whole command."""
-        for _ in range(5000):
+        for _ in range(20000):
             vms = self.place.vms()
             if all(vm["state"] in ("running", "stopped") for vm in vms.values()):
                 return vms

@@ -37,7 +37,8 @@ pub(super) async fn exec(
         let (upgrade, body) = upgrade::accept(request).await?;
         let request: ExecRequest = super::body(&body)?;
         let (guest, definition) = guest_of(&handle).await?;
-        let (first, stream) = guest.call_raw(&Call::Exec(command(request, &definition, None)?)).await?;
+        let call = Call::Exec(command(request, &definition, None)?);
+        let (first, stream) = guest.call_raw(&call).await.map_err(|error| named(error, &definition))?;
         return Ok(upgrade::answer(upgrade, first, stream));
     }
     let body = upgrade::bytes(request.into_body()).await?;
@@ -115,9 +116,17 @@ pub(super) async fn output(
 pub(super) async fn call(daemon: &Daemon, vm: &str, call: Call, request: Request) -> Result<Response, Failure> {
     let handle = daemon.registry.find(vm)?;
     let (upgrade, _) = upgrade::accept(request).await?;
-    let (guest, _) = guest_of(&handle).await?;
-    let (first, stream) = guest.call_raw(&call).await?;
+    let (guest, definition) = guest_of(&handle).await?;
+    let (first, stream) = guest.call_raw(&call).await.map_err(|error| named(error, &definition))?;
     Ok(upgrade::answer(upgrade, first, stream))
+}
+
+/// An agent that does not answer at all is told with its VM, and with what to do about it.
+fn named(error: GuestError, definition: &Definition) -> Failure {
+    match error {
+        GuestError::Silent(_) => VmError::NoAgent(definition.name.clone()).into(),
+        error => error.into(),
+    }
 }
 
 /// The agent of a VM that runs, or is about to.

@@ -16,6 +16,10 @@ use crate::vmm::{Instance, VmmError};
 /// How long an agent may take to accept a call, under emulation and load.
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// How long a greeting may take on a port that was renewed, before it is renewed once more. An agent that is there needs
+/// some 20 ms.
+const GREETING: Duration = Duration::from_secs(10);
+
 /// A handle on a guest's agent. Cheap to clone; the session ends when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Guest {
@@ -69,6 +73,20 @@ pub async fn connect(instance: &dyn Instance) -> Result<(Guest, watch::Receiver<
         over.send_replace(true);
     });
     Ok((Guest { opener, welcome }, is_over))
+}
+
+/// As [`connect`], to a guest that may be anywhere: where no greeting comes in time, another fresh port is tried. A guest
+/// whose driver comes up while its port is replaced can miss the new one.
+///
+/// # Errors
+/// [`GuestError::Channel`], [`GuestError::Hello`].
+pub async fn connect_again(instance: &dyn Instance) -> Result<(Guest, watch::Receiver<bool>), GuestError> {
+    loop {
+        match tokio::time::timeout(GREETING, connect(instance)).await {
+            Ok(connected) => return connected,
+            Err(_) => tracing::info!("no greeting from an agent; its port is renewed"),
+        }
+    }
 }
 
 fn nonce() -> std::io::Result<String> {

@@ -93,6 +93,8 @@ impl Builds {
             if image.state != ImageState::Ready {
                 tracing::warn!(image = image.name, state = image.state.as_str(), "removing what was cut off");
                 builds.erase(&image).await?;
+                // A build that was killed had no chance to name its log to anybody.
+                remove_tree(builds.context.paths.build_log(&image.name)).await?;
             }
         }
         Ok(builds)

@@ -9,6 +9,7 @@ use super::start::{self, Started};
 use super::state::{Event, State};
 use super::watch::Watchers;
 use crate::context::Context;
+use crate::guest;
 use crate::operation::{Operation, Step};
 use crate::vmm::{Instance, VmmError};
 use banger_api::vm::Lifetime;
@@ -85,7 +86,7 @@ impl Actor {
     /// Finishes a start that an earlier daemon began.
     async fn await_agent(&mut self, operation: &Operation, instance: Arc<dyn Instance>) -> Result<(), VmError> {
         let ended = start::end_of(&*instance)?;
-        let answer = start::first_answer(&self.context, &self.definition, &*instance, &ended);
+        let answer = start::first_answer(&self.context, &self.definition, guest::connect_again(&*instance), &ended);
         let (guest, session_over) = operation.stage("agent.ready", answer).await?;
         let run = start::run_of(&self.context, &guest);
         self.advance(operation, Step::RecordRunning, Event::Ready(run.clone())).await?;

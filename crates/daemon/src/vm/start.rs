@@ -16,7 +16,7 @@ use super::identity;
 use super::state::Run;
 use crate::boot;
 use crate::context::{Context, blocking, random, unix_nanos, unix_seconds};
-use crate::guest::{self, Guest};
+use crate::guest::{self, Guest, GuestError};
 use crate::image::names;
 use crate::operation::{Operation, Step};
 use crate::vmm::{Disk, Instance, Machine};
@@ -48,7 +48,7 @@ pub(super) async fn start(
     let instance: Arc<dyn Instance> = Arc::from(instance);
     let ended = end_of(&*instance)?;
 
-    let answer = first_answer(context, definition, &*instance, &ended);
+    let answer = first_answer(context, definition, guest::connect(&*instance), &ended);
     let (guest, session_over) = operation.stage("agent.ready", context.step(Step::AwaitAgent, answer)).await?;
     let run = run_of(context, &guest);
     Ok(Started { instance, ended, guest, session_over, run })
@@ -88,7 +88,7 @@ pub(super) fn run_of(context: &Context, guest: &Guest) -> Run {
 pub(super) async fn first_answer(
     context: &Context,
     definition: &Definition,
-    instance: &dyn Instance,
+    connecting: impl Future<Output = Result<(Guest, watch::Receiver<bool>), GuestError>>,
     ended: &VmmEnd,
 ) -> Result<(Guest, watch::Receiver<bool>), VmError> {
     let deadline = context.config.timeouts.agent();
@@ -99,7 +99,7 @@ pub(super) async fn first_answer(
         said: last_words(console.clone()).await,
     };
     tokio::select! {
-        connected = guest::connect(instance) => match connected {
+        connected = connecting => match connected {
             Ok(connected) => Ok(connected),
             // A channel that breaks here mostly means that the VMM is on its way out; that says more.
             Err(error) => match tokio::time::timeout(deadline.min(ENDING), ended.clone()).await {

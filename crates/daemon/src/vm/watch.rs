@@ -65,7 +65,7 @@ impl Watchers {
     pub(super) fn reconnect(&mut self, instance: Arc<dyn Instance>) {
         let run = self.run;
         self.spawn(async move {
-            match guest::connect(&*instance).await {
+            match guest::connect_again(&*instance).await {
                 Ok((guest, over)) => Some(Wake::SessionOpened(run, guest, over)),
                 Err(error) => {
                     tracing::warn!(error = crate::api::error::chain(&error), "no new session with an agent");
