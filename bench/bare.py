@@ -110,7 +110,8 @@ def argv(artefacts, root, work, console, sockets, raw_port):
         "-drive", f"id=root,file={root},{disk}", "-device", "virtio-blk-device,drive=root,serial=root",
         "-drive", f"id=work,file={work},{disk}", "-device", "virtio-blk-device,drive=work,serial=work",
         "-device", "virtio-rng-device", "-serial", f"file:{console}",
-        "-device", "virtio-serial-device",
+        # Each port costs the guest's driver two queues, and in emulation much of its time. Number 0 is for a console.
+        "-device", f"virtio-serial-device,max_ports={3 if raw_port else 2}",
         "-chardev", f"socket,id=agent,path={sockets}/agent",
         "-device", f"virtserialport,chardev=agent,name={PORT}",
     ]  # fmt: skip

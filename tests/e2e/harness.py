@@ -82,6 +82,8 @@ class Place:
         self.state_root = None if state else Path(tempfile.mkdtemp(prefix="banger-test-", dir="/var/tmp"))
         self.state = state or self.state_root / "state"
         self.runtime = self.runtime_root / "run"
+        # By another path than the usual one, so that no command line starts a daemon behind the tests' back.
+        (self.runtime_root / "same").symlink_to(self.runtime)
         self.environment = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": str(self.runtime_root),
@@ -89,6 +91,7 @@ class Place:
             "BANGER_STATE_DIR": str(self.state),
             "BANGER_RUNTIME_DIR": str(self.runtime),
             "BANGER_CONFIG": str(self.runtime_root / "config.toml"),
+            "BANGER_HOST": str(self.runtime_root / "same/bangerd.sock"),
         }
         self.daemon = None
         atexit.register(self.remove)
@@ -168,6 +171,15 @@ class Place:
 
     def vms(self):
         return {vm["name"]: vm for vm in self.json("vm", "ls")}
+
+    def settled(self):
+        """The VMs when none of them is on its way: asked again and again, each time by a whole command, for want of an
+        event that says so."""
+        for _ in range(20000):
+            vms = self.vms()
+            if all(vm["state"] in ("running", "stopped") for vm in vms.values()):
+                return vms
+        raise Failed(f"not all VMs settle: {vms}")
 
     def directory(self, vm):
         return self.state / "vms" / vm["id"]
@@ -276,18 +288,10 @@ class Case(unittest.TestCase):
             self.assertIn(help.lower(), lines[1].lower())
         return result
 
-    def settled(self):
-        """The VMs when none of them is on its way: asked again and again, each time by a whole command."""
-        for _ in range(20000):
-            vms = self.place.vms()
-            if all(vm["state"] in ("running", "stopped") for vm in vms.values()):
-                return vms
-        raise Failed(f"not all VMs settle: {vms}")
-
     def assert_as_recorded(self):
         """What banger remembers and what there is on the host are the same, once a new daemon has gone on with what the
         one before had begun."""
-        vms = self.settled()
+        vms = self.place.settled()
         running = {vm["pid"] for vm in vms.values() if vm["state"] == "running"}
         self.assertEqual(self.place.vmm_processes(), running, "VMM processes and records differ")
         for vm in vms.values():

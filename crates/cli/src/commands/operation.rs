@@ -11,8 +11,8 @@ use super::values::WaitLevel;
 use crate::app::App;
 use crate::attach::interrupts::Interrupts;
 use crate::failure::Failure;
-use crate::output::{Format, complain};
 use crate::output::stages::{PATIENCE, Stages};
+use crate::output::{Format, complain};
 
 /// What came out of an operation.
 #[derive(Debug)]

@@ -152,7 +152,8 @@ impl Stages {
     /// The same for programs: one line of JSON, times in microseconds.
     pub fn json(&self, total: Duration) -> String {
         let micros = |took: Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let stages = self.finished.iter().map(|(stage, took)| serde_json::json!({"stage": stage, "micros": micros(*took)}));
+        let stages =
+            self.finished.iter().map(|(stage, took)| serde_json::json!({"stage": stage, "micros": micros(*took)}));
         serde_json::json!({"stages": stages.collect::<Vec<_>>(), "micros": micros(total)}).to_string()
     }
 
