@@ -48,6 +48,20 @@ def ours():
     return {pid: words for pid, words in host.descendants(REAPER) if pid != os.getpid()}
 
 
+def left_since(before):
+    """The command lines of those of our processes that were not there before and that stay: one that is on its way out
+    gets a second."""
+    left = []
+    for pid, words in ours().items():
+        if pid not in before:
+            try:
+                if not Process(pid).ended(1):
+                    left.append(words)
+            except ProcessLookupError:
+                continue
+    return left
+
+
 class Failed(Exception):
     """A command that had to succeed did not."""
 
@@ -71,7 +85,8 @@ class Process:
             raise Failed(f"process {self.pid} does not die")
 
     def __del__(self):
-        os.close(self.pidfd)
+        if hasattr(self, "pidfd"):
+            os.close(self.pidfd)
 
 
 class Place:
@@ -261,7 +276,7 @@ class Case(unittest.TestCase):
         for name in cls.place.vms():
             cls.place.banger("rm", "--force", name)
         cls.place.stop_daemon()
-        left = [words for pid, words in ours().items() if pid not in cls.processes_before]
+        left = left_since(cls.processes_before)
         left += sorted(host.snapshot([cls.place.state]) - cls.before - cls.may_stay())
         if left:
             raise AssertionError("left behind after the last VM and the daemon:\n" + "\n".join(left))

@@ -10,7 +10,7 @@ import unittest
 from pathlib import Path
 
 import tiny_image
-from harness import BIN, DEADLINE, SEED, Place, names, ours
+from harness import BIN, DEADLINE, SEED, Place, left_since, names, ours
 
 TIMES = 10
 
@@ -45,7 +45,7 @@ class FakeCase(unittest.TestCase):
         for name in cls.place.vms():
             cls.place.banger("rm", "--force", name)
         cls.place.stop_daemon()
-        left = [words for pid, words in ours().items() if pid not in cls.processes_before]
+        left = left_since(cls.processes_before)
         left += [f"files of VM {name}" for name in names(cls.place.state / "vms") | names(cls.place.runtime / "vms")]
         if left:
             raise AssertionError("left behind after the last VM and the daemon:\n" + "\n".join(left))
