@@ -2,8 +2,6 @@
 
 import json
 import os
-import re
-import select
 import shutil
 import subprocess
 import time
@@ -49,7 +47,7 @@ def cold_run(name):
     """`banger run --rm`: wall time from the start of the command line to the first byte that the guest's command prints."""
     began = time.perf_counter()
     process = subprocess.Popen(
-        [BANGER, "--timings", "--quiet", "run", "--rm", "--name", name, "--", "echo", "hello"],
+        [BANGER, "--timings", "--quiet", "-o", "json", "run", "--rm", "--name", name, "--", "echo", "hello"],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     first = process.stdout.read(1)
@@ -57,14 +55,12 @@ def cold_run(name):
     _, errors = process.communicate()
     if first != b"h" or process.returncode != 0:
         raise SystemExit(f"banger run failed: {errors.decode()}")
-    stages, total = {}, 0.0
-    for row in re.findall(r"^(\S+)\s+([\d.]+) (ms|s)\s+[\d.]+ %$", errors.decode(), re.MULTILINE):
-        took = float(row[1]) / (1000 if row[2] == "ms" else 1)
-        if row[0] == "total":
-            total = took
-        elif row[0] != "(between)":
-            stages[row[0]] = stages.get(row[0], 0) + took
-    return ColdRun(seconds, stages, total)
+    timings = json.loads(errors.decode().splitlines()[-1])
+    stages = {}
+    for stage in timings["stages"]:
+        # A stage may come more than once, such as the saving of a record.
+        stages[stage["stage"]] = stages.get(stage["stage"], 0) + stage["micros"] / 1e6
+    return ColdRun(seconds, stages, timings["micros"] / 1e6)
 
 
 def artefacts(image, keep: Path):

@@ -33,7 +33,10 @@ def below_a_reaper():
     host.become_subreaper()
     child = os.fork()
     if child:
+        # Who ends the tests early ends them in order: the child removes what it made.
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
         os._exit(host.reap_until(child))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     return os.getppid()
 
 
@@ -43,6 +46,20 @@ REAPER = below_a_reaper()
 def ours():
     """The processes that the tests have brought into the world and that live, but for this one."""
     return {pid: words for pid, words in host.descendants(REAPER) if pid != os.getpid()}
+
+
+def left_since(before):
+    """The command lines of those of our processes that were not there before and that stay: one that is on its way out
+    gets a second."""
+    left = []
+    for pid, words in ours().items():
+        if pid not in before:
+            try:
+                if not Process(pid).ended(1):
+                    left.append(words)
+            except ProcessLookupError:
+                continue
+    return left
 
 
 class Failed(Exception):
@@ -68,7 +85,8 @@ class Process:
             raise Failed(f"process {self.pid} does not die")
 
     def __del__(self):
-        os.close(self.pidfd)
+        if hasattr(self, "pidfd"):
+            os.close(self.pidfd)
 
 
 class Place:
@@ -79,6 +97,8 @@ class Place:
         self.state_root = None if state else Path(tempfile.mkdtemp(prefix="banger-test-", dir="/var/tmp"))
         self.state = state or self.state_root / "state"
         self.runtime = self.runtime_root / "run"
+        # By another path than the usual one, so that no command line starts a daemon behind the tests' back.
+        (self.runtime_root / "same").symlink_to(self.runtime)
         self.environment = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": str(self.runtime_root),
@@ -86,6 +106,7 @@ class Place:
             "BANGER_STATE_DIR": str(self.state),
             "BANGER_RUNTIME_DIR": str(self.runtime),
             "BANGER_CONFIG": str(self.runtime_root / "config.toml"),
+            "BANGER_HOST": str(self.runtime_root / "same/bangerd.sock"),
         }
         self.daemon = None
         atexit.register(self.remove)
@@ -166,6 +187,15 @@ class Place:
     def vms(self):
         return {vm["name"]: vm for vm in self.json("vm", "ls")}
 
+    def settled(self):
+        """The VMs when none of them is on its way: asked again and again, each time by a whole command, for want of an
+        event that says so."""
+        for _ in range(20000):
+            vms = self.vms()
+            if all(vm["state"] in ("running", "stopped") for vm in vms.values()):
+                return vms
+        raise Failed(f"not all VMs settle: {vms}")
+
     def directory(self, vm):
         return self.state / "vms" / vm["id"]
 
@@ -183,8 +213,9 @@ class Place:
 
     def remove(self):
         """Ends what is left of it, and takes its files away. For a test that failed half way; does nothing twice."""
+        marks = [str(self.state), str(self.runtime_root), *(f"guest={vm}," for vm in names(self.state / "vms"))]
         for pid, words in ours().items():
-            if str(self.state) in words or str(self.runtime_root) in words or (self.daemon and pid == self.daemon.pid):
+            if (self.daemon and pid == self.daemon.pid) or any(mark in words for mark in marks):
                 Process(pid).kill()
         shutil.rmtree(self.runtime_root, ignore_errors=True)
         if self.state_root:
@@ -245,7 +276,7 @@ class Case(unittest.TestCase):
         for name in cls.place.vms():
             cls.place.banger("rm", "--force", name)
         cls.place.stop_daemon()
-        left = [words for pid, words in ours().items() if pid not in cls.processes_before]
+        left = left_since(cls.processes_before)
         left += sorted(host.snapshot([cls.place.state]) - cls.before - cls.may_stay())
         if left:
             raise AssertionError("left behind after the last VM and the daemon:\n" + "\n".join(left))
@@ -272,18 +303,10 @@ class Case(unittest.TestCase):
             self.assertIn(help.lower(), lines[1].lower())
         return result
 
-    def settled(self):
-        """The VMs when none of them is on its way: asked again and again, each time by a whole command."""
-        for _ in range(20000):
-            vms = self.place.vms()
-            if all(vm["state"] in ("running", "stopped") for vm in vms.values()):
-                return vms
-        raise Failed(f"not all VMs settle: {vms}")
-
     def assert_as_recorded(self):
         """What banger remembers and what there is on the host are the same, once a new daemon has gone on with what the
         one before had begun."""
-        vms = self.settled()
+        vms = self.place.settled()
         running = {vm["pid"] for vm in vms.values() if vm["state"] == "running"}
         self.assertEqual(self.place.vmm_processes(), running, "VMM processes and records differ")
         for vm in vms.values():

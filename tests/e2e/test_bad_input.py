@@ -9,7 +9,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-from harness import BIN, Case, Failed, Place, clone_state, ours, state_with_image
+from harness import BIN, Case, Failed, Place
 
 MIB = 1 << 20
 
@@ -261,7 +261,6 @@ class Broken(Case):
 
     def test_no_room_while_cloning(self):
         """On a small file system of its own, which the daemon alone has mounted."""
-        small = self.place.runtime_root / "small.ext4"
         small = Path("/var/tmp") / f"{self.place.runtime_root.name}.ext4"
         self.addCleanup(small.unlink)
         self.place.stop_daemon()

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness import DEADLINE, SEED, Case, Failed, checksum, state_with_image
+from harness import DEADLINE, SEED, Case, checksum, left_since
 
 TIMES = 10
 
@@ -206,9 +206,7 @@ class KillDaemonInImageBuild(Case):
                 self.assert_no_builder_lives()
 
     def assert_no_builder_lives(self):
-        from harness import ours
-
-        left = [words for pid, words in ours().items() if pid != self.place.daemon.pid and pid not in self.processes_before]
+        left = left_since(self.processes_before | {self.place.daemon.pid})
         self.assertEqual(left, [], "the build's processes live on")
 
 

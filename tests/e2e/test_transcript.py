@@ -1,6 +1,7 @@
 """What one does with a VM on an ordinary day, with real guests: the transcript of the issue that built it."""
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -8,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness import Case, Failed
+from harness import BIN, Case, Failed, Process
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -201,8 +202,6 @@ class Transcript(Case):
         client = self.place.start("run", "--rm", "--name", "brief", "--", "sh", "-c", "echo up; sleep 600")
         self.assertEqual(client.stdout.readline(), b"up\n")
         vmm = self.place.vms()["brief"]
-        from harness import Process
-
         process = Process(vmm["pid"])
         client.kill()
         client.communicate()
@@ -220,8 +219,6 @@ class Transcript(Case):
     # What the tests above use.
 
     def banger_path(self):
-        from harness import BIN
-
         return str(BIN / "banger")
 
     def wait_until_gone(self, words):

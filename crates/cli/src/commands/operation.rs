@@ -11,8 +11,8 @@ use super::values::WaitLevel;
 use crate::app::App;
 use crate::attach::interrupts::Interrupts;
 use crate::failure::Failure;
-use crate::output::complain;
 use crate::output::stages::{PATIENCE, Stages};
+use crate::output::{Format, complain};
 
 /// What came out of an operation.
 #[derive(Debug)]
@@ -69,7 +69,10 @@ pub async fn follow<T: DeserializeOwned>(
     stages.clear();
     let (result, took) = outcome?;
     if app.screen.timings {
-        complain(stages.table(took).trim_end());
+        match app.screen.format {
+            Format::Json => complain(&stages.json(took)),
+            Format::Table | Format::Name => complain(stages.table(took).trim_end()),
+        }
     }
     Ok(Done { result, took, lease: operation })
 }

@@ -149,6 +149,14 @@ impl Stages {
         table
     }
 
+    /// The same for programs: one line of JSON, times in microseconds.
+    pub fn json(&self, total: Duration) -> String {
+        let micros = |took: Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let stages =
+            self.finished.iter().map(|(stage, took)| serde_json::json!({"stage": stage, "micros": micros(*took)}));
+        serde_json::json!({"stages": stages.collect::<Vec<_>>(), "micros": micros(total)}).to_string()
+    }
+
     fn paint(&self, code: &str, text: &str) -> String {
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
@@ -190,5 +198,8 @@ agent.ready       197 ms   98.5 %
 total             200 ms  100.0 %
 ";
         assert_eq!(stages.table(Duration::from_micros(200_000)), expected);
+        let json: serde_json::Value = serde_json::from_str(&stages.json(Duration::from_micros(200_000))).unwrap();
+        assert_eq!((&json["micros"], &json["stages"][0]["stage"]), (&200_000.into(), &"disk.clone".into()));
+        assert_eq!(json["stages"][1]["micros"], 197_000);
     }
 }

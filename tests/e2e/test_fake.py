@@ -1,0 +1,188 @@
+"""The whole daemon and command line with the fake VMM: what is too many, too fast or too rare for real guests."""
+
+import os
+import random
+import select
+import statistics
+import subprocess
+import time
+import unittest
+from pathlib import Path
+
+import tiny_image
+from harness import BIN, DEADLINE, SEED, Place, left_since, names, ours
+
+TIMES = 10
+
+
+class FakeCase(unittest.TestCase):
+    """A place with a tiny image and a daemon with the fake VMM. Needs neither QEMU nor a network."""
+
+    agent = None
+
+    @classmethod
+    def setUpClass(cls):
+        if os.geteuid() != 0:
+            raise unittest.SkipTest("needs root for a network namespace of its own")
+        cls.place = Place()
+        cls.addClassCleanup(cls.place.remove)
+        Path(cls.place.environment["BANGER_CONFIG"]).write_text(tiny_image.CONFIG)
+        cls.args = ["--fake-vmm"]
+        cls.place.start_daemon(*cls.args)
+        cls.place.stop_daemon()
+        tiny_image.plant(cls.place.state)
+        if cls.agent:
+            script = cls.place.runtime_root / "agent"
+            script.write_text(f'#!/bin/sh\nexec {BIN}/banger-agent "$@" {cls.agent}\n')
+            script.chmod(0o755)
+            cls.args += ["--agent", str(script)]
+        cls.processes_before = set(ours())
+        cls.place.start_daemon(*cls.args)
+        cls.random = random.Random(f"{SEED} {cls.__name__}")
+
+    @classmethod
+    def tearDownClass(cls):
+        for name in cls.place.vms():
+            cls.place.banger("rm", "--force", name)
+        cls.place.stop_daemon()
+        left = left_since(cls.processes_before)
+        left += [f"files of VM {name}" for name in names(cls.place.state / "vms") | names(cls.place.runtime / "vms")]
+        if left:
+            raise AssertionError("left behind after the last VM and the daemon:\n" + "\n".join(left))
+
+
+class KillDaemonQuickly(FakeCase):
+    """kill -9 of the daemon at random moments of every verb: the agents run on, records and host agree."""
+
+    def test_every_verb(self):
+        print(f"(moments of KillDaemonQuickly: BANGER_TEST_SEED={SEED})", flush=True)
+        place = self.place
+        place.banger("create", "anchor")
+        started = place.json("exec", "-d", "anchor", "--", "sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done")
+        source = place.runtime_root / "source"
+        source.write_bytes(os.urandom(1 << 20))
+        verbs = {
+            "create": (["create", "fresh"], lambda: self.remove("fresh")),
+            "exec": (["exec", "anchor", "--", "seq", "1", "1000"], None),
+            "cp": (["cp", str(source), "anchor:copy"], None),
+            "start": (["start", "worker"], lambda: self.state("worker", "stopped")),
+            "stop": (["stop", "worker"], lambda: self.state("worker", "running")),
+            "rm": (["rm", "--force", "doomed"], lambda: self.state("doomed", "running")),
+        }
+        counted = 0
+        for verb, (command, prepare) in verbs.items():
+            takes = None
+            for attempt in range(TIMES + 1):
+                if prepare:
+                    prepare()
+                # The first attempt is not interrupted: it says how long the verb takes.
+                if takes is None:
+                    began = time.monotonic()
+                    place.banger(*command)
+                    takes = time.monotonic() - began
+                    continue
+                moment = self.random.uniform(0, takes * 1.1)
+                with self.subTest(verb=verb, attempt=attempt, moment=round(moment, 4)):
+                    anchor = place.vms()["anchor"]
+                    client = place.start(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                    pidfd = os.pidfd_open(client.pid)
+                    select.select([pidfd], [], [], moment)
+                    os.close(pidfd)
+                    place.kill_daemon()
+                    client.wait(timeout=DEADLINE)
+                    place.start_daemon(*self.args)
+                    self.assert_agrees()
+                    now = place.vms()["anchor"]
+                    self.assertEqual((now["pid"], now["boot_id"]), (anchor["pid"], anchor["boot_id"]))
+                    counted = self.counts_on(started["id"], counted)
+
+    def counts_on(self, command, counted):
+        """Follows the output of a detached command until it has counted further."""
+        client = self.place.start("logs", "--follow", "--command", command, "anchor", text=True)
+        for line in client.stdout:
+            if int(line) > counted:
+                client.kill()
+                client.communicate()
+                return int(line)
+        self.fail(f"it counts no further than {counted}: {client.communicate()}")
+
+    def assert_agrees(self):
+        vms = self.place.settled().values()
+        running = {vm["pid"] for vm in vms if vm["state"] == "running"}
+        agents = {pid for pid, words in ours().items() if "--fake-guest" in words and str(self.place.runtime) in words}
+        self.assertEqual(agents, running, "agents and records differ")
+        self.assertEqual(names(self.place.state / "vms"), {vm["id"] for vm in vms})
+        self.assertEqual(names(self.place.runtime / "vms"), {vm["id"] for vm in vms if vm["state"] == "running"})
+        self.assertEqual(names(self.place.state / "tmp"), set())
+
+    def state(self, name, wanted):
+        vms = self.place.vms()
+        if name not in vms:
+            self.place.banger("create", name)
+        elif vms[name]["state"] != "running":
+            self.place.banger("start", name)
+        if wanted == "stopped":
+            self.place.banger("stop", name)
+
+    def remove(self, name):
+        if name in self.place.vms():
+            self.place.banger("rm", "--force", name)
+
+
+class Fleet(FakeCase):
+    def test_a_hundred_vms(self):
+        """They are there at once, in a list that takes no time, by a daemon that stays small; and gone again."""
+        creating = []
+        for number in range(100):
+            creating.append(self.place.start("create", "-q", f"vm-{number}"))
+            if len(creating) == 10:
+                for client in creating:
+                    _, err = client.communicate(timeout=DEADLINE)
+                    self.assertEqual(client.returncode, 0, err)
+                creating = []
+        self.assertEqual({vm["state"] for vm in self.place.vms().values()}, {"running"})
+        took = []
+        for _ in range(20):
+            began = time.perf_counter()
+            self.place.banger("vm", "ls")
+            took.append(time.perf_counter() - began)
+        resident = next(
+            int(line.split()[1]) << 10
+            for line in Path(f"/proc/{self.place.daemon.pid}/status").read_text().splitlines()
+            if line.startswith("VmRSS:")
+        )
+        print(f"(vm ls of 100: {statistics.median(took) * 1000:.1f} ms with Python's share; daemon {resident / (1 << 20):.1f} MiB)", flush=True)
+        # Generous, for busy machines: bench/channel.py has the figures.
+        self.assertLess(statistics.median(took), 0.1)
+        self.assertLess(resident, 30 << 20)
+
+
+class OldAgent(FakeCase):
+    """An agent of the protocol before this one is served: guests outlive the banger that started them."""
+
+    agent = "--protocol 1"
+
+    def test_commands_files_and_stop(self):
+        self.place.banger("create", "old")
+        self.assertEqual(self.place.run("exec", "old", "--", "sh", "-c", "cat; exit 7", input="hi\n").returncode, 7)
+        note = self.place.runtime_root / "note"
+        note.write_text("words\n")
+        self.place.banger("cp", note, "old:note")
+        self.place.banger("cp", "old:note", self.place.runtime_root / "back")
+        self.assertEqual((self.place.runtime_root / "back").read_text(), "words\n")
+        self.place.banger("stop", "old")
+        self.place.banger("start", "old")
+        self.assertEqual(self.place.shell("old", "cat note"), "words")
+
+
+class AncientAgent(FakeCase):
+    """One that is older still is refused with the reason, and nothing of the VM stays."""
+
+    agent = "--protocol 0"
+
+    def test_create_says_why(self):
+        result = self.place.run("create", "ancient")
+        self.assertEqual(result.returncode, 1, result.stderr)
+        self.assertRegex(result.stderr, r"(?m)^error: .*protocol 0")
+        self.assertRegex(result.stderr, r"(?m)^help: ")
+        self.assertEqual(self.place.vms(), {})
