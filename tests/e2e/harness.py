@@ -192,7 +192,8 @@ class Place:
         event that says so."""
         for _ in range(20000):
             vms = self.vms()
-            if all(vm["state"] in ("running", "stopped") for vm in vms.values()):
+            # A running one without a process is about to be taken over.
+            if all(vm["state"] == "stopped" or (vm["state"] == "running" and "pid" in vm) for vm in vms.values()):
                 return vms
         raise Failed(f"not all VMs settle: {vms}")
 

@@ -1,4 +1,4 @@
-"""What one does with a VM on an ordinary day, with real guests: the transcript of the issue that built it."""
+"""What one does with a VM on an ordinary day, with real guests."""
 
 import hashlib
 import json

@@ -24,7 +24,8 @@ const SSH: u16 = 22;
 /// Where the caller has gone.
 pub async fn tell(guest: &Guest, incoming: &mut Incoming, outgoing: &Outgoing) -> Result<(), FrameError> {
     // Before the first look: what happens after it is then noticed.
-    let watch = match DirWatch::new([Path::new("/run"), Path::new(STATE)]) {
+    let directories: &[&Path] = if guest.is_fake() { &[] } else { &[Path::new("/run"), Path::new(STATE)] };
+    let watch = match DirWatch::new(directories.iter().copied()) {
         Ok(watch) => watch,
         Err(error) => return outgoing.answer(&Answer::Error(cannot_watch(&error))).await,
     };
@@ -70,7 +71,7 @@ fn has_listener(table: &str, port: u16) -> bool {
 }
 
 fn cannot_watch(error: &io::Error) -> CallError {
-    CallError { code: CallErrorCode::Failed, message: format!("cannot watch /run: {error}") }
+    CallError { code: CallErrorCode::Failed, message: format!("cannot watch /run and {STATE}: {error}") }
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub struct Vm {
     /// How it runs: `kvm` or `emulation`; absent while it does not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accelerator: Option<String>,
-    /// The VMM's process id while it runs.
+    /// The VMM's process id while it runs; missing for the moment in which a new daemon takes a running VM over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     /// The guest's boot id while it runs.

@@ -15,17 +15,14 @@ pub struct DirWatch {
 }
 
 impl DirWatch {
-    /// Begins to watch these directories. One that is not there is left out.
+    /// Begins to watch these directories.
     ///
     /// # Errors
-    /// Those of inotify_init1(2) and inotify_add_watch(2).
+    /// Those of inotify_init1(2) and inotify_add_watch(2), as of a directory that is not there.
     pub fn new<'a>(directories: impl IntoIterator<Item = &'a Path>) -> io::Result<DirWatch> {
         let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
         for directory in directories {
-            match inotify::add_watch(&inotify, directory, inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO) {
-                Ok(_) | Err(rustix::io::Errno::NOENT) => {}
-                Err(error) => return Err(error.into()),
-            }
+            inotify::add_watch(&inotify, directory, inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO)?;
         }
         Ok(DirWatch { events: FdStream::new(inotify, Interest::READABLE)? })
     }
@@ -48,8 +45,15 @@ mod tests {
     #[tokio::test]
     async fn a_new_file_is_seen() {
         let dir = tempfile::tempdir().unwrap();
-        let watch = DirWatch::new([dir.path(), Path::new("/no/such/directory")]).unwrap();
+        let watch = DirWatch::new([dir.path()]).unwrap();
         std::fs::write(dir.path().join("file"), "").unwrap();
         watch.changed().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_that_is_missing_is_not_taken_for_silent() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("missing");
+        assert_eq!(DirWatch::new([dir.path(), &missing]).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -155,6 +155,9 @@ pub fn first_process(protocol: u32) -> Result<(), BootError> {
     mounts::switch_root(Path::new(NEW_ROOT)).map_err(BootError::SwitchRoot)?;
     let growing = [root.growth(Path::new("/")), work.growth(Path::new("/root"))].into_iter().flatten().collect();
     let has_init = INITS.iter().any(|path| Path::new(path).exists());
+    // Before the agent serves: who asks it for a level at once watches this directory.
+    let state = Path::new(STATE);
+    mounts::make_directory(state).map_err(|source| BootError::Write { path: state.to_owned(), source })?;
 
     // The agent greets the daemon while this process goes on; the pipe tells it when commands may run. It is closed when
     // this process becomes the init.

@@ -198,9 +198,7 @@ impl Actor {
         let syncing = create::sync_disks(&context, &self.definition);
         let started = start::start(&context, &self.definition, operation).await?;
         operation.stage("disk.sync", create::synced(syncing)).await?;
-        self.advance(operation, Step::RecordRunning, Event::Ready(started.run.clone())).await?;
-        self.take(started);
-        Ok(())
+        self.take(operation, started).await
     }
 
     async fn start(&mut self, operation: &Operation) -> Result<(), VmError> {
@@ -209,9 +207,7 @@ impl Actor {
         self.main_started = false;
         self.advance(operation, Step::RecordStart, Event::Start).await?;
         let started = start::start(&context, &self.definition, operation).await?;
-        self.advance(operation, Step::RecordRunning, Event::Ready(started.run.clone())).await?;
-        self.take(started);
-        Ok(())
+        self.take(operation, started).await
     }
 
     async fn stop(&mut self, operation: &Operation, force: bool, patience: Duration) -> Result<(), VmError> {
@@ -303,7 +299,9 @@ impl Actor {
         errors
     }
 
-    pub(super) fn take(&mut self, started: Started) {
+    /// Records that it runs, and publishes it with its guest: who sees it running can run something in it.
+    pub(super) async fn take(&mut self, operation: &Operation, started: Started) -> Result<(), VmError> {
+        self.save(operation, Step::RecordRunning, Event::Ready(started.run)).await?;
         self.run += 1;
         let mut watchers = Watchers::new(self.run, self.wakes.clone(), started.ended.clone());
         watchers.session(started.session_over);
@@ -311,6 +309,7 @@ impl Actor {
         let guest = Some(started.guest);
         self.running = Some(Running { instance: started.instance, guest, ended: started.ended, watchers });
         self.publish();
+        Ok(())
     }
 
     async fn wake(&mut self, wake: Wake) {
@@ -369,6 +368,13 @@ impl Actor {
 
     /// Records the state after `event`, then publishes it.
     pub(super) async fn advance(&mut self, operation: &Operation, step: Step, event: Event) -> Result<(), VmError> {
+        let saved = self.save(operation, step, event).await;
+        self.publish();
+        saved
+    }
+
+    /// Records the state after `event`.
+    async fn save(&mut self, operation: &Operation, step: Step, event: Event) -> Result<(), VmError> {
         let state = self.next(event)?;
         let mut record = self.record.clone();
         record.state = state;
@@ -378,7 +384,6 @@ impl Actor {
         let save = async {
             context.store.update_vm(record.clone()).await?;
             self.record = record;
-            self.publish();
             Ok(())
         };
         operation.stage("record.save", context.step(step, save)).await

@@ -6,11 +6,11 @@ use super::actor::{Actor, Running};
 use super::definition::VmRecord;
 use super::error::VmError;
 use super::start::{self, Started};
-use super::state::{Event, State};
+use super::state::State;
 use super::watch::Watchers;
 use crate::context::Context;
 use crate::guest;
-use crate::operation::{Operation, Step};
+use crate::operation::Operation;
 use crate::vmm::{Instance, VmmError};
 use banger_api::vm::Lifetime;
 
@@ -89,9 +89,7 @@ impl Actor {
         let answer = start::first_answer(&self.context, &self.definition, guest::connect_again(&*instance), &ended);
         let (guest, session_over) = operation.stage("agent.ready", answer).await?;
         let run = start::run_of(&self.context, &guest);
-        self.advance(operation, Step::RecordRunning, Event::Ready(run.clone())).await?;
-        self.take(Started { instance, ended, guest, session_over, run });
-        Ok(())
+        self.take(operation, Started { instance, ended, guest, session_over, run }).await
     }
 
     /// Takes over a VM that runs; its agent is connected to behind.
