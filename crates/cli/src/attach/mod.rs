@@ -94,7 +94,7 @@ struct Session {
     raw: Option<Raw>,
     /// How many interrupts the command has been sent.
     sent: u32,
-    /// A signal that has not left yet, and when it was meant to.
+    /// The latest signal that has not left yet, and by when it was to.
     undelivered: Option<(u8, Instant, oneshot::Receiver<()>)>,
 }
 
@@ -145,12 +145,15 @@ impl Session {
 
     /// Passes a signal on. On a terminal of its own the guest's shell would ignore it: there, hanging up is what ends it.
     fn interrupt(&mut self, signal: u8, tty: bool) -> Result<(), Failure> {
-        if tty || self.undelivered.is_some() || self.sent == MAX_INTERRUPTS {
+        if tty || self.sent == MAX_INTERRUPTS {
             return Err(interrupted(signal));
         }
         self.sent += 1;
         let delivered = self.control(Frame::new(Kind::Signal, vec![signal]));
-        self.undelivered = Some((signal, Instant::now() + SIGNAL_PATIENCE, delivered));
+        // They leave in their order: this one tells of those before it, of which the oldest sets the deadline.
+        let deadline =
+            self.undelivered.take().map_or_else(|| Instant::now() + SIGNAL_PATIENCE, |(_, deadline, _)| deadline);
+        self.undelivered = Some((signal, deadline, delivered));
         Ok(())
     }
 
