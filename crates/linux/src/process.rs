@@ -9,14 +9,14 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tokio::io::Interest;
 
-use self::child::{Setup, read_start_time};
+use self::child::{Child, read_start_time};
 pub use self::leash::Leash;
 use crate::fd_stream::FdStream;
 
@@ -141,11 +141,10 @@ pub struct Credentials {
     pub groups: Vec<u32>,
 }
 
-/// A process, known by pid and start time, held by a pidfd.
+/// A process, held by a pidfd.
 #[derive(Debug)]
 pub struct Process {
     pid: Pid,
-    start_time: u64,
     pidfd: OwnedFd,
 }
 
@@ -192,19 +191,17 @@ impl Process {
     /// # Errors
     /// [`ProcessError::Start`]; nothing runs then.
     pub fn start(launch: Launch) -> Result<Process, ProcessError> {
-        let path = launch.program.path().to_owned();
-        let failed = |source| ProcessError::Start { program: path.clone(), source };
-        let mut command = command(launch).map_err(failed)?;
-        let child = command.spawn().map_err(failed)?;
-        // The child is not reaped before `ended`, so its pid cannot have been reused.
-        Process::open(child.id(), None)
+        let program = launch.program.path().to_owned();
+        let started = Child::new(launch).and_then(|child| child.start());
+        let (pid, pidfd) = started.map_err(|source| ProcessError::Start { program, source })?;
+        Ok(Process { pid, pidfd })
     }
 
     /// Executes a program in place of the calling one. Returns only what went wrong.
     pub fn replace(launch: Launch) -> ProcessError {
         let program = launch.program.path().to_owned();
-        let source = match command(launch) {
-            Ok(mut command) => command.exec(),
+        let source = match Child::new(launch) {
+            Ok(child) => child.replace(),
             Err(source) => source,
         };
         ProcessError::Start { program, source }
@@ -225,11 +222,11 @@ impl Process {
             }
         };
         // Read after the pidfd is held: if the pid had been reused in between, the start times differ.
-        let Ok(found) = read_start_time(pid) else { return Err(gone) };
-        if start_time.is_some_and(|wanted| wanted != found) {
-            return Err(gone);
+        match (read_start_time(pid), start_time) {
+            (Ok(found), Some(wanted)) if found != wanted => Err(gone),
+            (Ok(_), _) => Ok(Process { pid: id, pidfd }),
+            (Err(_), _) => Err(gone),
         }
-        Ok(Process { pid: id, start_time: found, pidfd })
     }
 
     /// The process that a [`Launch::pid_file`] names, if it lives.
@@ -260,18 +257,13 @@ impl Process {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// When it started, in clock ticks after boot (proc_pid_stat(5), field 22).
-    pub fn start_time(&self) -> u64 {
-        self.start_time
-    }
-
     /// Another hold on the same process.
     ///
     /// # Errors
     /// [`ProcessError::Watch`].
     pub fn try_clone(&self) -> Result<Process, ProcessError> {
         let pidfd = self.pidfd.try_clone().map_err(|source| self.failed("take hold of", source))?;
-        Ok(Process { pid: self.pid, start_time: self.start_time, pidfd })
+        Ok(Process { pid: self.pid, pidfd })
     }
 
     /// Sends a signal. One that has ended already is no error.
@@ -324,38 +316,6 @@ impl Process {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the one place")]
-fn command(launch: Launch) -> io::Result<Command> {
-    let mut command = Command::new(launch.program.path());
-    if let Some(arg0) = &launch.arg0 {
-        command.arg0(arg0);
-    }
-    command.args(&launch.args).env_clear().envs(launch.env.iter().map(|(name, value)| (name, value)));
-    command.current_dir(launch.workdir.as_deref().unwrap_or(Path::new("/")));
-    command.stdin(stdio(launch.stdin)).stdout(stdio(launch.stdout)).stderr(stdio(launch.stderr));
-    let setup = Setup {
-        inherit: launch.inherit,
-        credentials: launch.credentials,
-        no_new_privileges: launch.no_new_privileges,
-        session: launch.session,
-        terminal: launch.terminal,
-        parent: launch.die_with_parent.then(rustix::process::getpid),
-        pid_file: launch.pid_file,
-    };
-    // SAFETY: `Setup::apply` runs between fork and exec of a process with threads, and makes nothing but system calls: it
-    // allocates nothing and takes no lock.
-    unsafe { command.pre_exec(move || setup.apply()) };
-    Ok(command)
-}
-
-fn stdio(stream: Stream) -> Stdio {
-    match stream {
-        Stream::Null => Stdio::null(),
-        Stream::Inherit => Stdio::inherit(),
-        Stream::Fd(fd) => fd.into(),
-    }
-}
-
 /// Takes a descriptor that this process was started with, under its number. It is not passed on to further programs.
 ///
 /// # Errors
@@ -401,10 +361,42 @@ mod tests {
         launch.pid_file = Some(File::create(&path).unwrap());
         let process = Process::start(launch).unwrap();
         let found = Process::recorded(&path).unwrap();
-        assert_eq!((found.pid(), found.start_time()), (process.pid(), process.start_time()));
+        assert_eq!(found.pid(), process.pid());
         process.signal(Signal::KILL).unwrap();
         assert_eq!(process.ended().await.unwrap().unwrap().signal(), Some(9));
         assert!(matches!(Process::recorded(&path), Err(ProcessError::Gone { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_child_gets_what_it_is_given_and_nothing_else() {
+        let (mut from, to) = io::pipe().unwrap();
+        let script = "echo $0 $NAME $HOME $PWD; exec grep -E '^Sig(Blk|Ign)' /proc/self/status";
+        let mut launch = shell(script);
+        launch.arg0 = Some("own-name".into());
+        launch.env = vec![("NAME".into(), "value".into())];
+        launch.workdir = Some("/usr".into());
+        launch.stdout = Stream::Fd(to.into());
+        let process = Process::start(launch).unwrap();
+        assert_eq!(process.ended().await.unwrap().unwrap().code(), Some(0));
+        let mut said = String::new();
+        from.read_to_string(&mut said).unwrap();
+        let [first, blocked, ignored] = said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
+        assert_eq!((first, blocked), ("own-name value /usr", "SigBlk:\t0000000000000000"));
+        let ignored = u64::from_str_radix(ignored.split_ascii_whitespace().nth(1).unwrap(), 16).unwrap();
+        // This process ignores it, as every Rust program.
+        assert_eq!(ignored & 1 << (libc::SIGPIPE - 1), 0);
+    }
+
+    #[test]
+    fn what_cannot_be_executed_is_told_and_leaves_no_child() {
+        let launch = Launch::new(Program::Command("/no/such/program".into()), ["x"]);
+        let Err(ProcessError::Start { source, .. }) = Process::start(launch) else { panic!("it started") };
+        assert_eq!(source.kind(), io::ErrorKind::NotFound);
+        let mut launch = shell("true");
+        launch.workdir = Some("/no/such/directory".into());
+        assert!(Process::start(launch).is_err());
+        let children = std::fs::read_to_string("/proc/thread-self/children").unwrap();
+        assert_eq!(children, "");
     }
 
     #[test]
