@@ -70,6 +70,14 @@ class Session:
             if kind != STDERR:
                 raise ProtocolError(f"no output: frame {kind}: {payload!r}")
 
+    def wait_for(self, level):
+        """Returns when the guest has reached a level."""
+        stream = self.open()
+        answer = stream.call({"call": "levels"})
+        while level not in answer["reached"]:
+            answer = json.loads(stream.read_frame()[1])
+        stream.close()
+
     def _greet(self) -> dict:
         nonce = os.urandom(16).hex()
         hello = json.dumps({"protocol": PROTOCOL, "nonce": nonce, "unix_nanos": time.time_ns()}).encode()

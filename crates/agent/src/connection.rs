@@ -1,20 +1,14 @@
-//! The connection below the multiplexer, made cheaper and more telling.
+//! What goes on in the connection below the multiplexer.
 //!
-//! The multiplexer writes a head, then a body, and flushes. On a virtio serial port each write is a message to the host, so
-//! that the two are put together here. And a call that waits for its command to take input cannot see that its stream was
-//! dropped: [`Traffic`] tells it when to look.
+//! A call that waits for its command to take input cannot see that its stream was dropped: [`Traffic`] tells it when to look.
 
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
-
-/// How much is put together at most: a message of the multiplexer and its head.
-const LARGEST_WRITE: usize = 64 * 1024;
 
 /// What goes on below the multiplexer.
 #[derive(Debug, Default)]
@@ -25,29 +19,28 @@ pub struct Traffic {
     pub flushed: Notify,
 }
 
-/// A connection that gathers what is written until it is flushed.
+/// A connection whose traffic is told.
 #[derive(Debug)]
-pub struct Gathered<C> {
+pub struct Observed<C> {
     inner: C,
-    written: BytesMut,
     traffic: Rc<Traffic>,
 }
 
-impl<C> Gathered<C> {
+impl<C> Observed<C> {
     /// Wraps a connection.
-    pub fn new(inner: C, traffic: Rc<Traffic>) -> Gathered<C> {
-        Gathered { inner, written: BytesMut::with_capacity(LARGEST_WRITE), traffic }
+    pub fn new(inner: C, traffic: Rc<Traffic>) -> Observed<C> {
+        Observed { inner, traffic }
     }
 }
 
-impl<C> Drop for Gathered<C> {
+impl<C> Drop for Observed<C> {
     fn drop(&mut self) {
         // The multiplexer has closed its streams before it drops its connection.
         self.traffic.arrived.notify_waiters();
     }
 }
 
-impl<C: AsyncRead + Unpin> AsyncRead for Gathered<C> {
+impl<C: AsyncRead + Unpin> AsyncRead for Observed<C> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let result = ready!(Pin::new(&mut this.inner).poll_read(cx, buffer));
@@ -57,65 +50,19 @@ impl<C: AsyncRead + Unpin> AsyncRead for Gathered<C> {
     }
 }
 
-impl<C: AsyncWrite + Unpin> Gathered<C> {
-    fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.written.is_empty() {
-            let count = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.written))?;
-            if count == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.written.advance(count);
-        }
-        self.written.clear();
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<C: AsyncWrite + Unpin> AsyncWrite for Gathered<C> {
+impl<C: AsyncWrite + Unpin> AsyncWrite for Observed<C> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        if this.written.len() + bytes.len() > LARGEST_WRITE {
-            ready!(this.poll_empty(cx))?;
-        }
-        let count = bytes.len().min(LARGEST_WRITE);
-        this.written.extend_from_slice(&bytes[..count]);
-        Poll::Ready(Ok(count))
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(this.poll_empty(cx))?;
         ready!(Pin::new(&mut this.inner).poll_flush(cx))?;
         this.traffic.flushed.notify_waiters();
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        ready!(this.poll_empty(cx))?;
-        Pin::new(&mut this.inner).poll_shutdown(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    #[tokio::test]
-    async fn small_writes_go_out_as_one_and_large_ones_whole() {
-        let (near, mut far) = tokio::io::duplex(1024 * 1024);
-        let mut gathered = Gathered::new(near, Rc::default());
-        let mut got = vec![0; 300_000];
-        gathered.write_all(b"head").await.unwrap();
-        gathered.write_all(b"body").await.unwrap();
-        assert!(tokio::time::timeout(std::time::Duration::from_millis(20), far.read(&mut got)).await.is_err());
-        gathered.flush().await.unwrap();
-        assert_eq!(far.read(&mut got).await.unwrap(), 8);
-        let large: Vec<u8> = (0..300_000u32).map(|number| number.to_le_bytes()[0]).collect();
-        gathered.write_all(&large).await.unwrap();
-        gathered.flush().await.unwrap();
-        far.read_exact(&mut got).await.unwrap();
-        assert_eq!(got, large);
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
     }
 }

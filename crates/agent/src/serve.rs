@@ -17,7 +17,7 @@ use banger_protocol::session;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::task::LocalSet;
 
-use crate::connection::{Gathered, Traffic};
+use crate::connection::{Observed, Traffic};
 use crate::guest::{Guest, Kind};
 use crate::{call, clock};
 
@@ -27,8 +27,8 @@ const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 /// What an unplugged port says.
 const NODEV: i32 = rustix::io::Errno::NODEV.raw_os_error();
 
-/// How much is read from the port at once.
-const READ_AHEAD: usize = 64 * 1024;
+/// How much is read ahead of what is asked for: what the port gives at once, a page. More would only be moved once more.
+const READ_AHEAD: usize = 4096;
 
 /// Leaves the first process's session and console.
 pub fn detach_from_console() {
@@ -115,7 +115,7 @@ where
         drop(clock::set(hello.unix_nanos));
     }
     let traffic = Rc::new(Traffic::default());
-    let connection = Gathered::new(connection, traffic.clone());
+    let connection = Observed::new(connection, traffic.clone());
     session::accept(connection, |stream| {
         tokio::task::spawn_local(call::serve(guest.clone(), stream, traffic.clone()));
     })

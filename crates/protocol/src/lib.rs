@@ -18,6 +18,8 @@
 pub mod boot;
 pub mod call;
 pub mod frame;
+#[cfg(feature = "session")]
+mod gathered;
 pub mod hello;
 #[cfg(feature = "session")]
 pub mod session;

@@ -12,15 +12,18 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
 use yamux::{Config, Connection, Mode};
 
+use crate::frame::{BEST_PAYLOAD, HEAD};
+use crate::gathered::Gathered;
+
 /// How many streams one session may have open.
 pub const MAX_STREAMS: usize = 32;
 
-/// How many received bytes one session may hold for readers that are slow.
-pub const MAX_WINDOW: usize = 8 * 1024 * 1024;
+/// How many received bytes one session may hold for readers that are slow: the library's 256 KiB for each stream, and 4 MiB
+/// that those get which fill theirs in less time than an answer takes.
+pub const MAX_WINDOW: usize = 12 * 1024 * 1024;
 
-/// How many bytes of a stream travel in one message of the multiplexer: with the message's head of 12 bytes, a round number
-/// of the 32 KiB that a virtio serial port takes at once.
-pub const MAX_MESSAGE: usize = 64 * 1024 - 12;
+/// How many bytes of a stream travel in one message of the multiplexer: a frame of much data.
+pub const MAX_MESSAGE: usize = HEAD + BEST_PAYLOAD;
 
 /// One stream of a session.
 pub type Stream = Compat<yamux::Stream>;
@@ -60,7 +63,7 @@ where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (requests, mut wanted) = mpsc::channel::<oneshot::Sender<Result<yamux::Stream, SessionError>>>(4);
-    let mut connection = Connection::new(connection.compat(), config(), Mode::Client);
+    let mut connection = Connection::new(Gathered::new(connection).compat(), config(), Mode::Client);
     let drive = async move {
         let mut pending = None;
         let mut no_more = false;
@@ -102,7 +105,7 @@ pub async fn accept<C>(connection: C, mut serve: impl FnMut(Stream))
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut connection = Connection::new(connection.compat(), config(), Mode::Server);
+    let mut connection = Connection::new(Gathered::new(connection).compat(), config(), Mode::Server);
     while let Some(Ok(stream)) = poll_fn(|cx| connection.poll_next_inbound(cx)).await {
         serve(stream.compat());
     }

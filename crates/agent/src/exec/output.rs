@@ -3,16 +3,12 @@
 use std::os::fd::OwnedFd;
 
 use banger_linux::fd_stream::FdStream;
-use banger_protocol::frame::{FrameError, HEAD, Kind};
-use banger_protocol::session::MAX_MESSAGE;
+use banger_protocol::frame::{BEST_PAYLOAD, FrameError, HEAD, Kind, put_head};
 use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, Interest};
 use tokio_util::sync::CancellationToken;
 
 use crate::stream::Outgoing;
-
-/// How much is sent in one frame: with its head, one message of the multiplexer.
-const CHUNK: usize = MAX_MESSAGE - HEAD;
 
 /// One of a command's output streams.
 #[derive(Debug)]
@@ -36,27 +32,25 @@ pub async fn carry(output: Option<Output>, outgoing: &Outgoing, ended: &Cancella
     let mut frame = BytesMut::with_capacity(4096);
     loop {
         frame.clear();
-        frame.put_u8(output.kind as u8);
-        frame.put_u32(0);
+        frame.put_bytes(0, HEAD);
         let count = tokio::select! {
             biased;
             count = output.stream.read_buf(&mut frame) => count,
             () = ended.cancelled() => read_at_once(&output.stream, &mut frame),
         };
         // A terminal whose other side is closed fails to be read: its way of ending.
-        let Ok(count @ 1..) = count else { return Ok(()) };
-        let length = u32::try_from(count).map_err(|_| FrameError::TooLong(count))?;
-        frame[1..HEAD].copy_from_slice(&length.to_be_bytes());
+        let Ok(1..) = count else { return Ok(()) };
+        put_head(&mut frame, output.kind)?;
         outgoing.send_encoded(&frame).await?;
-        if frame.len() == frame.capacity() && frame.capacity() < CHUNK + HEAD {
-            frame = BytesMut::with_capacity(CHUNK + HEAD);
+        if frame.len() == frame.capacity() && frame.capacity() < BEST_PAYLOAD + HEAD {
+            frame = BytesMut::with_capacity(BEST_PAYLOAD + HEAD);
         }
     }
 }
 
 /// Asks the kernel and not the event loop, which may not have heard yet of what is there.
 fn read_at_once(stream: &FdStream, frame: &mut BytesMut) -> std::io::Result<usize> {
-    frame.resize(CHUNK + HEAD, 0);
+    frame.resize(BEST_PAYLOAD + HEAD, 0);
     let count = rustix::io::read(stream, &mut frame[HEAD..])?;
     frame.truncate(HEAD + count);
     Ok(count)

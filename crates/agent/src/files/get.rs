@@ -1,19 +1,20 @@
 //! Files from the guest.
 
+use std::fs::File;
 use std::io::{self, Write};
 
 use banger_protocol::call::Answer;
-use banger_protocol::frame::{Frame, FrameError, HEAD, Kind};
-use banger_protocol::session::MAX_MESSAGE;
-use bytes::{BufMut, Bytes, BytesMut};
+use banger_protocol::frame::{self, BEST_PAYLOAD, Frame, FrameError, HEAD, Kind};
+use rustix::buffer::spare_capacity;
 use tokio::sync::mpsc;
 
+use super::pack::{Sink, changed};
 use super::{AHEAD, FilesError, Source, pack};
 use crate::guest::Guest;
 use crate::stream::{Incoming, Outgoing};
 
-/// How much of the stream makes one frame: with its head, three messages of the multiplexer.
-const PIECE: usize = 3 * MAX_MESSAGE - HEAD;
+/// How long a frame is with its head.
+const FRAME: usize = HEAD + BEST_PAYLOAD;
 
 /// Gives files.
 ///
@@ -27,13 +28,13 @@ pub async fn get(guest: &Guest, path: &str, incoming: &mut Incoming, outgoing: &
     outgoing.answer(&Answer::Done).await?;
     let (tell, mut pieces) = mpsc::channel(AHEAD);
     let packing = tokio::task::spawn_blocking(move || {
-        let mut writer = Pieces { tell, piece: BytesMut::with_capacity(PIECE) };
+        let mut writer = Pieces { tell, frame: new_frame() };
         pack(&source, &mut writer)?;
         writer.flush().map_err(FilesError::Stream)
     });
     let send = async {
         while let Some(piece) = pieces.recv().await {
-            outgoing.send(&Frame::new(Kind::Data, piece)).await?;
+            outgoing.send_encoded(&piece).await?;
         }
         Ok(())
     };
@@ -49,27 +50,58 @@ pub async fn get(guest: &Guest, path: &str, incoming: &mut Incoming, outgoing: &
     }
 }
 
-/// A blocking writer whose bytes become frames.
+/// A blocking writer whose bytes become frames, without being moved once more.
 struct Pieces {
-    tell: mpsc::Sender<Bytes>,
-    piece: BytesMut,
+    tell: mpsc::Sender<Vec<u8>>,
+    /// A frame that is not full; its head is written when it is sent.
+    frame: Vec<u8>,
+}
+
+fn new_frame() -> Vec<u8> {
+    let mut frame = Vec::with_capacity(FRAME);
+    frame.extend_from_slice(&[0; HEAD]);
+    frame
 }
 
 impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = bytes.len().min(PIECE - self.piece.len());
-        self.piece.put_slice(&bytes[..count]);
-        if self.piece.len() == PIECE {
+        let count = bytes.len().min(FRAME - self.frame.len());
+        self.frame.extend_from_slice(&bytes[..count]);
+        if self.frame.len() == FRAME {
             self.flush()?;
         }
         Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if self.piece.is_empty() {
+        if self.frame.len() == HEAD {
             return Ok(());
         }
-        let full = std::mem::replace(&mut self.piece, BytesMut::with_capacity(PIECE));
-        self.tell.blocking_send(full.freeze()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        let mut full = std::mem::replace(&mut self.frame, new_frame());
+        frame::put_head(&mut full, Kind::Data).map_err(io::Error::other)?;
+        self.tell.blocking_send(full).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl Sink for Pieces {
+    fn take_file(&mut self, file: &File, length: u64) -> io::Result<()> {
+        let mut taken = 0;
+        while taken < length {
+            let before = self.frame.len();
+            match rustix::io::pread(file, spare_capacity(&mut self.frame), taken) {
+                Ok(0) => return Err(changed()),
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            // What the file has grown by is not its own, nor is what an allocation has room for beyond a frame.
+            let most = usize::try_from(length - taken).unwrap_or(usize::MAX).min(FRAME - before);
+            self.frame.truncate(before + most);
+            taken += (self.frame.len() - before) as u64;
+            if self.frame.len() == FRAME {
+                self.flush()?;
+            }
+        }
+        Ok(())
     }
 }

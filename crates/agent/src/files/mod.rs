@@ -19,8 +19,8 @@ pub use pack::{Source, pack};
 pub use put::put;
 pub use unpack::{Destination, unpack};
 
-/// How many pieces of a stream wait between the task that talks to the caller and the thread that talks to the disk.
-const AHEAD: usize = 4;
+/// How many frames of a stream wait between the task that talks to the caller and the thread that talks to the disk.
+const AHEAD: usize = 16;
 
 /// What is done with which file.
 #[derive(Debug, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -10,8 +10,24 @@ use tar::{Builder, EntryType, Header};
 
 use super::FilesError;
 
-/// How much is read from a file at once.
-const READ: usize = 256 * 1024;
+/// Tar's contents are padded to whole blocks.
+const BLOCK: u64 = 512;
+
+/// Where a packed stream goes.
+pub trait Sink: Write {
+    /// Takes exactly `length` bytes of a file that may grow meanwhile; one that ends before is an error.
+    ///
+    /// # Errors
+    /// Those of reading, and [`io::ErrorKind::UnexpectedEof`].
+    fn take_file(&mut self, file: &File, length: u64) -> io::Result<()>;
+}
+
+impl Sink for io::PipeWriter {
+    fn take_file(&mut self, file: &File, length: u64) -> io::Result<()> {
+        let copied = io::copy(&mut file.take(length), self)?;
+        if copied == length { Ok(()) } else { Err(changed()) }
+    }
+}
 
 /// What is packed.
 #[derive(Debug)]
@@ -48,19 +64,19 @@ impl Source {
 ///
 /// # Errors
 /// [`FilesError`]; the stream is then cut off.
-pub fn pack(source: &Source, to: &mut impl Write) -> Result<(), FilesError> {
+pub fn pack(source: &Source, to: &mut impl Sink) -> Result<(), FilesError> {
     let mut packer = Packer { builder: Builder::new(to), links: HashMap::new() };
     packer.add(&source.path, &source.name, &source.metadata)?;
     packer.builder.finish().map_err(FilesError::Stream)
 }
 
-struct Packer<W: Write> {
-    builder: Builder<W>,
+struct Packer<'a, S: Sink> {
+    builder: Builder<&'a mut S>,
     /// Where a file with more than one name is in the stream, by device and inode.
     links: HashMap<(u64, u64), PathBuf>,
 }
 
-impl<W: Write> Packer<W> {
+impl<S: Sink> Packer<'_, S> {
     fn add(&mut self, path: &Path, name: &Path, metadata: &Metadata) -> Result<(), FilesError> {
         let read = |source| FilesError::Read { path: path.display().to_string(), source };
         let kind = metadata.file_type();
@@ -120,10 +136,14 @@ impl<W: Write> Packer<W> {
             let now = file.metadata().map_err(read)?.len();
             return if now >= length { Ok(()) } else { Err(read(changed())) };
         }
-        let mut exact = Exact { file: BufReader::with_capacity(READ, file), left: length };
         let mut header = header(metadata, EntryType::Regular);
         header.set_size(length);
-        self.builder.append_data(&mut header, name, &mut exact).map_err(read)
+        self.builder.append_data(&mut header, name, io::empty()).map_err(read)?;
+        // Past the library, which would carry the contents through a small buffer of its own.
+        let sink = self.builder.get_mut();
+        sink.take_file(&file, length).map_err(read)?;
+        let padding = length.next_multiple_of(BLOCK) - length;
+        io::copy(&mut io::repeat(0).take(padding), sink).map(drop).map_err(read)
     }
 
     fn node(&mut self, name: &Path, metadata: &Metadata) -> Result<(), FilesError> {
@@ -153,27 +173,7 @@ fn header(metadata: &Metadata, kind: EntryType) -> Header {
     header
 }
 
-fn changed() -> io::Error {
+/// What a file that ends before its header said comes to.
+pub(super) fn changed() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "it became shorter while it was read")
-}
-
-/// Exactly as many bytes as the header says, of a file that may grow meanwhile; one that shrinks is an error.
-struct Exact {
-    file: BufReader<File>,
-    left: u64,
-}
-
-impl Read for Exact {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-        if most == 0 {
-            return Ok(0);
-        }
-        let count = self.file.read(&mut buffer[..most])?;
-        if count == 0 {
-            return Err(changed());
-        }
-        self.left -= count as u64;
-        Ok(count)
-    }
 }

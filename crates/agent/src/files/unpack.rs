@@ -19,7 +19,7 @@ use tar::{Archive, Entry, EntryType, Header};
 use super::FilesError;
 
 /// How much is copied at once.
-const COPY: usize = 256 * 1024;
+const COPY: usize = 64 * 1024;
 
 /// A block of this many zeros becomes a hole: the block size of the guest's file systems.
 const BLOCK: usize = 4096;

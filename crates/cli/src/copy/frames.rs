@@ -37,7 +37,7 @@ pub struct FrameSink {
 impl FrameSink {
     /// Writes to this stream.
     pub fn new(stream: UnixStream, meter: Meter) -> FrameSink {
-        let mut buffer = Vec::with_capacity(frame::HEAD + frame::MAX_PAYLOAD);
+        let mut buffer = Vec::with_capacity(frame::HEAD + frame::BEST_PAYLOAD);
         buffer.resize(frame::HEAD, 0);
         FrameSink { stream, buffer, meter }
     }
@@ -67,7 +67,7 @@ impl FrameSink {
 
 impl Write for FrameSink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = frame::HEAD + frame::MAX_PAYLOAD - self.buffer.len();
+        let room = frame::HEAD + frame::BEST_PAYLOAD - self.buffer.len();
         let taken = room.min(bytes.len());
         self.buffer.extend_from_slice(&bytes[..taken]);
         if taken == room {

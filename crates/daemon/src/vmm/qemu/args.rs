@@ -108,7 +108,7 @@ pub fn arguments(machine: &Machine, accelerator: Accelerator, fds: &Descriptors)
         }
         Accelerator::Emulation { .. } => {
             option("-accel", "tcg,thread=multi,tb-size=256".into());
-            option("-cpu", "max".into());
+            option("-cpu", "max,-erms,-fsrm".into());
         }
     }
     option("-smp", machine.cpus.to_string());
