@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::operation::fault::{Faults, Phase, Step};
+use crate::image::install::Installer;
+use crate::operation::fault::{Faults, Step};
 use crate::paths::Paths;
 use crate::store::Store;
 use crate::vm::error::VmError;
@@ -26,20 +27,19 @@ pub struct Context {
     pub agent: PathBuf,
     /// This boot of the host.
     pub host_boot: String,
+    /// What fills the trees of new images.
+    pub installer: Arc<dyn Installer>,
     /// Planned faults; none but in tests.
     pub faults: Faults,
 }
 
 impl Context {
-    /// Does one step: an effect on the host, or its record.
+    /// As [`Faults::step`], for VMs.
     ///
     /// # Errors
     /// Those of the work; in tests, planned ones.
     pub async fn step<T>(&self, step: Step, work: impl Future<Output = Result<T, VmError>>) -> Result<T, VmError> {
-        self.faults.pass(step, Phase::Before).await?;
-        let done = work.await?;
-        self.faults.pass(step, Phase::After).await?;
-        Ok(done)
+        self.faults.step(step, work).await
     }
 
     /// How VMs run here, in a word.

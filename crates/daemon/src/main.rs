@@ -4,8 +4,10 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use bangerd::api::error::chain;
+use bangerd::image::install::Mmdebstrap;
 use bangerd::operation::fault::Faults;
 use bangerd::paths::{Paths, agent_candidates};
 use bangerd::serve::{Daemon, Options};
@@ -43,7 +45,13 @@ fn main() -> ExitCode {
     let Some(agent) = arguments.agent.or_else(find_agent) else {
         return fail(ready, "cannot find the file banger-agent", "put it beside bangerd, or name it with --agent");
     };
-    let options = Options { paths, agent, fake_vmm: arguments.fake_vmm, faults: Faults::default() };
+    let options = Options {
+        paths,
+        agent,
+        fake_vmm: arguments.fake_vmm,
+        installer: Arc::new(Mmdebstrap),
+        faults: Faults::default(),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -17,6 +17,7 @@ use crate::config::{Config, ConfigError};
 use crate::context::{Context, unix_seconds};
 use crate::doctor;
 use crate::image::builds::{BuildError, Builds};
+use crate::image::install::Installer;
 use crate::operation::fault::Faults;
 use crate::paths::{MAX_SOCKET_PATH, Paths};
 use crate::store::{Store, StoreError};
@@ -40,6 +41,8 @@ pub struct Options {
     pub agent: PathBuf,
     /// Use the fake VMM: guests are the agent on this very host. For tests.
     pub fake_vmm: bool,
+    /// What fills the trees of new images.
+    pub installer: Arc<dyn Installer>,
     /// Faults that a test plans.
     pub faults: Faults,
 }
@@ -130,7 +133,7 @@ impl Daemon {
     /// # Errors
     /// [`ServeError`].
     pub async fn start(options: Options) -> Result<Arc<Daemon>, ServeError> {
-        let Options { paths, agent, fake_vmm, faults } = options;
+        let Options { paths, agent, fake_vmm, installer, faults } = options;
         let excess = paths.socket_excess();
         if excess > 0 {
             return Err(ServeError::LongPath { path: paths.runtime, excess });
@@ -153,7 +156,7 @@ impl Daemon {
             tracing::info!(kvm = choice.kvm, reason = choice.reason, "how VMs run here");
             (choice.vmm, choice.kvm)
         };
-        let context = Arc::new(Context { paths, config, store, vmm, kvm, agent, host_boot, faults });
+        let context = Arc::new(Context { paths, config, store, vmm, kvm, agent, host_boot, installer, faults });
         let builds =
             Builds::recover(Arc::clone(&context)).await.map_err(|error| ServeError::Images(Box::new(error)))?;
         let registry = Registry::recover(Arc::clone(&context)).await.map_err(ServeError::Recover)?;

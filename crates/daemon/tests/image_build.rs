@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use banger_linux::file;
 use banger_linux::process::{Launch, Leash, Program, Stream};
+use bangerd::image::install::Mmdebstrap;
 use bangerd::image::{self, BuildRequest, Progress, names};
+use bangerd::operation::fault::Faults;
 use tokio::sync::Notify;
 
 fn request(dir: &Path) -> BuildRequest {
@@ -71,8 +73,9 @@ async fn a_build_that_is_given_up_leaves_nothing_but_its_log() {
         }
         seen.lock().unwrap().push(progress);
     };
+    let faults = Faults::default();
     tokio::select! {
-        ended = image::build(&request, &progress) => panic!("it ended by itself: {ended:?}"),
+        ended = image::build(&request, &Mmdebstrap, &progress, &faults) => panic!("it ended by itself: {ended:?}"),
         // The build is dropped before this arm runs.
         () = under_way.notified() => {}
     }
@@ -99,7 +102,7 @@ async fn a_whole_image() {
     }
     let dir = tempfile::tempdir().unwrap();
     let request = request(dir.path());
-    let built = image::build(&request, &|_| {}).await.unwrap();
+    let built = image::build(&request, &Mmdebstrap, &|_| {}, &Faults::default()).await.unwrap();
     assert!(!request.scratch.exists());
     assert_eq!(image::read(&request.dir).unwrap(), built);
     assert!(built.system.starts_with("Debian") && built.packages > 100 && built.work_seed, "{built:?}");

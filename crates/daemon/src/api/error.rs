@@ -218,7 +218,9 @@ pub fn of_build(error: &BuildError) -> ApiError {
             (ErrorCode::HostUnfit, Some(format!("the raw log is {}; `banger doctor` checks the host", log.display())))
         }
         BuildError::Cancelled => (ErrorCode::Cancelled, None),
-        BuildError::Io { .. } => (ErrorCode::Internal, Some("the daemon's log says more".to_owned())),
+        BuildError::Io { .. } | BuildError::Injected(_) => {
+            (ErrorCode::Internal, Some("the daemon's log says more".to_owned()))
+        }
     };
     ApiError { code, message: chain(error), help, also: Vec::new(), operation: None }
 }

@@ -10,13 +10,14 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use banger_linux::file;
-use banger_linux::process::Program;
 use tokio::task::JoinHandle;
 
 use super::file_system::{self, FileSystem};
-use super::tool::Tool;
+use super::install::{Installation, Installer};
 use super::tree::Tree;
 use super::{BuildRequest, Built, ImageError, Progress, debian, host, kernel, manifest, modules, names};
+use crate::operation::Step;
+use crate::operation::fault::Faults;
 
 /// Where the host's apt is configured.
 const ETC_APT: &str = "/etc/apt";
@@ -28,17 +29,27 @@ const TELL_EVERY: Duration = Duration::from_millis(300);
 ///
 /// # Errors
 /// [`ImageError`]; nothing is left then but the log.
-pub async fn build(request: &BuildRequest, progress: &(dyn Fn(Progress) + Send + Sync)) -> Result<Built, ImageError> {
+pub async fn build(
+    request: &BuildRequest,
+    installer: &dyn Installer,
+    progress: &(dyn Fn(Progress) + Send + Sync),
+    faults: &Faults,
+) -> Result<Built, ImageError> {
     if !rustix::process::geteuid().is_root() {
         return Err(ImageError::NotRoot);
     }
     let scratch = Scratch::make(&request.scratch)?;
-    let result = build_in(request, progress).await;
+    let result = build_in(request, installer, progress, faults).await;
     scratch.remove().await;
     result
 }
 
-async fn build_in(request: &BuildRequest, progress: &(dyn Fn(Progress) + Send + Sync)) -> Result<Built, ImageError> {
+async fn build_in(
+    request: &BuildRequest,
+    installer: &dyn Installer,
+    progress: &(dyn Fn(Progress) + Send + Sync),
+    faults: &Faults,
+) -> Result<Built, ImageError> {
     let (root, out) = (request.scratch.join("root"), request.scratch.join("image"));
     make_directory(&out)?;
     let log = open_log(&request.log)?;
@@ -47,31 +58,34 @@ async fn build_in(request: &BuildRequest, progress: &(dyn Fn(Progress) + Send + 
     let mirrors = host::mirrors(Path::new(ETC_APT))?;
     let acquire = host::acquire_options(Path::new(ETC_APT))?;
     let suite = request.suite.clone().unwrap_or_else(host_suite);
-    let arguments = debian::install_arguments(&suite, &root, &mirrors, &acquire);
     let mut teller = Teller::new(progress);
-    let installation = Tool::contained(Program::Mmdebstrap, arguments, &request.scratch);
-    installation.run(&log, |line| teller.tell(debian::progress(line))).await.map_err(ImageError::Install)?;
+    let mut tell = |line| teller.tell(line);
+    let (root, scratch, suite, acquire) = (&*root, &*request.scratch, &*suite, &*acquire);
+    let installation = Installation { root, scratch, suite, mirrors: &mirrors, acquire, log: &log };
+    faults.step(Step::InstallPackages, installer.install(installation, &mut tell)).await?;
 
     progress(Progress::Stage("tree.prepare"));
-    let (from, to) = (root.clone(), out.clone());
+    let (from, to, for_suite) = (root.to_owned(), out.clone(), suite.to_owned());
     let unpacked = blocking(move || {
         let tree = Tree::open(&from)?;
         // Read before the tree is set up: that takes the kernel out of it.
         let unpacked = read_kernel(&tree)?;
-        debian::prepare(&tree, &mirrors, &suite)?;
+        debian::prepare(&tree, &mirrors, &for_suite)?;
         let described = describe(&tree, &to)?;
         Ok::<_, ImageError>((unpacked, described))
     });
-    let ((release, packed), described) = unpacked.await?;
+    let ((release, packed), described) = faults.step(Step::PrepareTree, unpacked).await?;
 
     progress(Progress::Stage("kernel.unpack"));
-    let (from, to, name) = (root.clone(), out.clone(), release.clone());
-    blocking(move || unpack_kernel(&Tree::open(&from)?, &name, &packed, &to)).await?;
+    let (from, to, name) = (root.to_owned(), out.clone(), release.clone());
+    let unpacked = blocking(move || unpack_kernel(&Tree::open(&from)?, &name, &packed, &to));
+    faults.step(Step::UnpackKernel, unpacked).await?;
 
     progress(Progress::Stage("root.make"));
     let image =
-        FileSystem { content: &root, file: &out.join(names::ROOT), size: request.size, label: "root", reserved: 1 };
-    file_system::make(image, &log).await?;
+        FileSystem { content: root, file: &out.join(names::ROOT), size: request.size, label: "root", reserved: 1 };
+    let made = async { Ok::<_, ImageError>(file_system::make(image, &log).await?) };
+    faults.step(Step::MakeRootDisk, made).await?;
 
     progress(Progress::Stage("seed.make"));
     let home = root.join("root");
@@ -82,19 +96,14 @@ async fn build_in(request: &BuildRequest, progress: &(dyn Fn(Progress) + Send + 
         label: "work",
         reserved: 0,
     };
-    file_system::make_home(seed, &log).await?;
+    let made = async { Ok::<_, ImageError>(file_system::make_home(seed, &log).await?) };
+    faults.step(Step::MakeWorkSeed, made).await?;
 
     let built = Built { kernel: release, size: request.size, work_seed: true, ..described };
     write_description(&out, &built)?;
 
     progress(Progress::Stage("image.sync"));
-    // The installed files go first: a sync would write them too, tens of thousands, to be removed an instant later.
-    blocking(move || file::remove_tree(&root).map_err(file_error("remove", &root))).await?;
-    let from = out.clone();
-    // Not waited for when the build is dropped: a sync takes as long as the disk needs, and makes nothing.
-    let synced = tokio::task::spawn_blocking(move || sync_all(&from)).await;
-    synced.map_err(|error| file_error("sync", &out)(error.into()))??;
-    publish(&out, &request.dir)?;
+    faults.step(Step::PublishImage, publish(root, &out, &request.dir)).await?;
     Ok(built)
 }
 
@@ -167,8 +176,15 @@ fn sync_all(directory: &Path) -> Result<(), ImageError> {
     sync(directory)
 }
 
-/// The one step that makes an image: before it there is none, after it the whole.
-fn publish(from: &Path, to: &Path) -> Result<(), ImageError> {
+/// Writes all to the disk, then takes the one step that makes an image: before it there is none, after it the whole.
+async fn publish(root: &Path, from: &Path, to: &Path) -> Result<(), ImageError> {
+    // The installed files go first: a sync would write them too, tens of thousands, to be removed an instant later.
+    let tree = root.to_owned();
+    blocking(move || file::remove_tree(&tree).map_err(file_error("remove", &tree))).await?;
+    let finished = from.to_owned();
+    // Not waited for when the build is dropped: a sync takes as long as the disk needs, and makes nothing.
+    let synced = tokio::task::spawn_blocking(move || sync_all(&finished)).await;
+    synced.map_err(|error| file_error("sync", from)(error.into()))??;
     std::fs::rename(from, to).map_err(file_error("rename the finished image to", to))?;
     match to.parent() {
         Some(parent) => file::sync_dir(parent).map_err(file_error("sync", parent)),
@@ -261,8 +277,7 @@ impl<'a> Teller<'a> {
         Teller { progress, told: None }
     }
 
-    fn tell(&mut self, line: Option<String>) {
-        let Some(line) = line else { return };
+    fn tell(&mut self, line: String) {
         if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
             self.told = Some(Instant::now());
             (self.progress)(Progress::Line(line));

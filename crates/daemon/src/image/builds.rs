@@ -12,7 +12,8 @@ use tokio::sync::Notify;
 use super::record::{ImageRecord, ImageState};
 use super::{BuildRequest, ImageError, Progress, build};
 use crate::context::{Context, blocking, random, unix_seconds};
-use crate::operation::Operation;
+use crate::operation::fault::Injected;
+use crate::operation::{Operation, Step};
 use crate::store::StoreError;
 use crate::vm::definition::word;
 
@@ -58,6 +59,9 @@ pub enum BuildError {
         #[source]
         source: Box<ImageError>,
     },
+    /// A fault that a test planned.
+    #[error(transparent)]
+    Injected(#[from] Injected),
     /// Somebody asked to give up.
     #[error("the build was cancelled")]
     Cancelled,
@@ -124,24 +128,24 @@ impl Builds {
         mut image: ImageRecord,
         built: Result<super::Built, BuildError>,
     ) -> Result<ImageRecord, BuildError> {
-        match built {
-            Ok(built) => {
-                image.system = built.system;
-                image.kernel = built.kernel;
-                image.packages = built.packages;
-                image.manifest = built.manifest_sha256;
-                image.work_seed = built.work_seed;
-                image.state = ImageState::Ready;
-                self.context.store.complete_image(image.clone()).await?;
-                Ok(image)
-            }
-            Err(error) => {
-                if let Err(also) = self.erase(&image).await {
-                    tracing::error!(error = crate::api::error::chain(&also), "cannot remove what a failed build left");
-                }
-                Err(error)
-            }
+        let completed = async {
+            let built = built?;
+            image.system = built.system;
+            image.kernel = built.kernel;
+            image.packages = built.packages;
+            image.manifest = built.manifest_sha256;
+            image.work_seed = built.work_seed;
+            image.state = ImageState::Ready;
+            let complete = async { Ok(self.context.store.complete_image(image.clone()).await?) };
+            self.context.faults.step(Step::CompleteImage, complete).await
+        };
+        let completed: Result<(), BuildError> = completed.await;
+        if completed.is_err()
+            && let Err(also) = self.erase(&image).await
+        {
+            tracing::error!(error = crate::api::error::chain(&also), "cannot remove what a failed build left");
         }
+        completed.map(|()| image)
     }
 
     async fn reserve(&self, request: &ImageBuild) -> Result<ImageRecord, BuildError> {
@@ -165,8 +169,14 @@ impl Builds {
             work_seed: false,
             created: unix_seconds(),
         };
-        self.context.store.insert_image(image.clone()).await?;
-        Ok(image)
+        let insert = async { Ok(self.context.store.insert_image(image.clone()).await?) };
+        match self.context.faults.step(Step::ReserveImage, insert).await {
+            Err(BuildError::Injected(injected)) => {
+                self.context.store.delete_image(image.id).await?;
+                Err(injected.into())
+            }
+            reserved => reserved.map(|()| image),
+        }
     }
 
     async fn make(&self, image: &ImageRecord, operation: &Operation) -> Result<super::Built, BuildError> {
@@ -193,7 +203,7 @@ impl Builds {
                 Progress::Line(line) => operation.line(line),
             }
         };
-        let built = build(&request, &tell).await;
+        let built = build(&request, &*self.context.installer, &tell, &self.context.faults).await;
         if let Some((last, began)) = stage.lock().unwrap_or_else(PoisonError::into_inner).take() {
             operation.stage_ends(last, began);
         }
@@ -214,16 +224,21 @@ impl Builds {
             return Err(BuildError::Busy(image.name));
         }
         let wire = self.wire(&image).await?;
-        self.context.store.retire_image(image.id.clone()).await?;
+        let retire = async { Ok::<_, BuildError>(self.context.store.retire_image(image.id.clone()).await?) };
+        self.context.faults.step(Step::RetireImage, retire).await?;
         self.erase(&image).await?;
         Ok(wire)
     }
 
     /// Directories first, the record last.
     async fn erase(&self, image: &ImageRecord) -> Result<(), BuildError> {
-        remove_tree(self.context.paths.scratch().join(&image.id)).await?;
-        remove_tree(self.context.paths.image(&image.id)).await?;
-        Ok(self.context.store.delete_image(image.id.clone()).await?)
+        let remove = async {
+            remove_tree(self.context.paths.scratch().join(&image.id)).await?;
+            remove_tree(self.context.paths.image(&image.id)).await
+        };
+        self.context.faults.step(Step::RemoveImage, remove).await?;
+        let forget = async { Ok(self.context.store.delete_image(image.id.clone()).await?) };
+        self.context.faults.step(Step::ForgetImage, forget).await
     }
 
     /// All images that can be used.
@@ -311,9 +326,14 @@ fn check_name(name: &str) -> Result<(), BuildError> {
     if good { Ok(()) } else { Err(BuildError::Name { name: name.to_owned() }) }
 }
 
+/// What is below a directory; nothing, where a removal that was cut off has taken it.
 fn allocated_below(dir: &std::path::Path) -> io::Result<u64> {
     let mut sum = 0;
-    for entry in std::fs::read_dir(dir)? {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry?;
         sum += if entry.file_type()?.is_dir() {
             allocated_below(&entry.path())?

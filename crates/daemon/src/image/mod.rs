@@ -10,6 +10,7 @@ pub mod builds;
 mod debian;
 mod file_system;
 mod host;
+pub mod install;
 mod kernel;
 mod manifest;
 mod modules;
@@ -21,6 +22,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::operation::fault::Injected;
 
 pub use build::build;
 pub use file_system::FileSystemError;
@@ -147,6 +150,9 @@ pub enum ImageError {
         #[source]
         source: io::Error,
     },
+    /// A fault that a test planned.
+    #[error(transparent)]
+    Injected(#[from] Injected),
     /// What an image says of itself cannot be understood.
     #[error("{} is no description of an image", path.display())]
     Description {

@@ -42,11 +42,33 @@ pub enum Step {
     RemoveDisks,
     /// The end of the record.
     Forget,
+    /// The record of a new image.
+    ReserveImage,
+    /// The packages in an image's tree.
+    InstallPackages,
+    /// The tree as an image has it.
+    PrepareTree,
+    /// The kernel and its modules.
+    UnpackKernel,
+    /// The root disk.
+    MakeRootDisk,
+    /// The work seed.
+    MakeWorkSeed,
+    /// The finished image in its place.
+    PublishImage,
+    /// The record that an image can be used.
+    CompleteImage,
+    /// The record that an image goes.
+    RetireImage,
+    /// The end of an image's files.
+    RemoveImage,
+    /// The end of an image's record.
+    ForgetImage,
 }
 
 impl Step {
     /// All of them.
-    pub const ALL: [Step; 16] = [
+    pub const ALL: [Step; 27] = [
         Step::Reserve,
         Step::CloneRoot,
         Step::CloneWork,
@@ -63,6 +85,17 @@ impl Step {
         Step::RecordRemove,
         Step::RemoveDisks,
         Step::Forget,
+        Step::ReserveImage,
+        Step::InstallPackages,
+        Step::PrepareTree,
+        Step::UnpackKernel,
+        Step::MakeRootDisk,
+        Step::MakeWorkSeed,
+        Step::PublishImage,
+        Step::CompleteImage,
+        Step::RetireImage,
+        Step::RemoveImage,
+        Step::ForgetImage,
     ];
 }
 
@@ -139,11 +172,26 @@ impl Faults {
         }
     }
 
+    /// Does one step: an effect on the host, or its record.
+    ///
+    /// # Errors
+    /// Those of the work; [`Injected`], where a test planned so.
+    pub async fn step<T, E: From<Injected>>(
+        &self,
+        step: Step,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        self.pass(step, Phase::Before).await?;
+        let done = work.await?;
+        self.pass(step, Phase::After).await?;
+        Ok(done)
+    }
+
     /// Passes a point.
     ///
     /// # Errors
     /// [`Injected`], where a test planned so.
-    pub async fn pass(&self, step: Step, phase: Phase) -> Result<(), Injected> {
+    async fn pass(&self, step: Step, phase: Phase) -> Result<(), Injected> {
         let Some(shared) = &self.shared else { return Ok(()) };
         match shared.take(step, phase) {
             None => Ok(()),

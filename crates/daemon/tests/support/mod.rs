@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
+mod tree;
+
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -21,6 +23,7 @@ use bangerd::vm::error::VmError;
 use bangerd::vm::request::View;
 use bangerd::vm::state::State;
 use tokio::runtime::Runtime;
+pub use tree::TinyTree;
 
 /// How long anything here may take; far more than it does.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -90,7 +93,13 @@ impl House {
     /// Starts a daemon, and waits until it has taken over what there is.
     pub fn start(&mut self) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let options = Options { paths: self.paths(), agent: self.guest(), fake_vmm: true, faults: self.faults.clone() };
+        let options = Options {
+            paths: self.paths(),
+            agent: self.guest(),
+            fake_vmm: true,
+            installer: Arc::new(TinyTree),
+            faults: self.faults.clone(),
+        };
         let daemon = runtime.block_on(async {
             let daemon = start_daemon(options).await;
             let settled = async {
@@ -120,10 +129,15 @@ impl House {
 
     /// Runs a verb until it is done, or until a planned kill strikes: then the daemon is dead.
     pub fn run_or_die(&mut self, verb: Verb) -> Option<Result<View, VmError>> {
+        self.or_die(async |daemon| verb.run(daemon).await)
+    }
+
+    /// Runs something until it is done, or until a planned kill strikes: then the daemon is dead.
+    pub fn or_die<T>(&mut self, work: impl AsyncFnOnce(Arc<Daemon>) -> T) -> Option<T> {
         let faults = self.faults.clone();
         let ended = self.run(async move |daemon| {
             tokio::select! {
-                done = verb.run(daemon) => Some(done),
+                done = work(daemon) => Some(done),
                 () = faults.struck() => None,
             }
         });
@@ -153,6 +167,13 @@ impl House {
         }
         left.extend(self.processes().into_iter().map(|(pid, command)| format!("{pid}: {command}")));
         left
+    }
+
+    /// The images that there are: as they are recorded, and the directories.
+    pub fn images(&self) -> (Vec<String>, usize) {
+        let recorded = self.run(async |daemon| daemon.context.store.images().await.unwrap());
+        let recorded = recorded.into_iter().map(|image| format!("{}: {}", image.name, image.state.as_str())).collect();
+        (recorded, std::fs::read_dir(self.paths().images()).unwrap().count())
     }
 
     /// The processes that have this house in their command line.

@@ -1,0 +1,61 @@
+//! What fills the empty tree of a new image: Debian's packages, by mmdebstrap.
+
+use std::fs::File;
+use std::path::Path;
+
+use async_trait::async_trait;
+use banger_linux::process::Program;
+
+use super::apt::Mirrors;
+use super::tool::Tool;
+use super::{ImageError, debian};
+
+/// A tree to fill.
+#[derive(Debug)]
+pub struct Installation<'a> {
+    /// The tree, which is not there yet.
+    pub root: &'a Path,
+    /// A directory on the same file system for whatever else it takes.
+    pub scratch: &'a Path,
+    /// Debian's name of the release.
+    pub suite: &'a str,
+    /// Where packages come from.
+    pub mirrors: &'a Mirrors,
+    /// apt's options for getting them, as this machine has them.
+    pub acquire: &'a [String],
+    /// Where the tools' raw output goes.
+    pub log: &'a File,
+}
+
+/// Something that fills a tree. When the future is dropped nothing of it goes on.
+#[async_trait]
+pub trait Installer: std::fmt::Debug + Send + Sync {
+    /// Fills a tree, and tells what it is doing in a person's words.
+    ///
+    /// # Errors
+    /// [`ImageError`].
+    async fn install(
+        &self,
+        installation: Installation<'_>,
+        tell: &mut (dyn FnMut(String) + Send),
+    ) -> Result<(), ImageError>;
+}
+
+/// mmdebstrap.
+#[derive(Debug, Clone, Copy)]
+pub struct Mmdebstrap;
+
+#[async_trait]
+impl Installer for Mmdebstrap {
+    async fn install(
+        &self,
+        installation: Installation<'_>,
+        tell: &mut (dyn FnMut(String) + Send),
+    ) -> Result<(), ImageError> {
+        let Installation { root, scratch, suite, mirrors, acquire, log } = installation;
+        let arguments = debian::install_arguments(suite, root, mirrors, acquire);
+        let tool = Tool::contained(Program::Mmdebstrap, arguments, scratch);
+        let told = |line: &str| debian::progress(line).into_iter().for_each(&mut *tell);
+        tool.run(log, told).await.map_err(ImageError::Install)
+    }
+}
