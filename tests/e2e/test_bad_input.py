@@ -161,15 +161,16 @@ class Guests(Case):
         self.assertEqual(self.place.boot_id("alive"), boot)
 
     def test_killed_agent(self):
-        """Its commands fail with a cause; stop and start bring it back, with its work disk."""
+        """What waits for it ends at once, later commands fail with a cause; stop and start bring it back, with its work disk."""
         self.place.banger("create", "mute")
         self.place.shell("mute", "echo kept >/root/kept; sync")
-        # The command that kills it has nobody left to tell how it ended: it runs detached.
-        self.place.banger("exec", "-d", "mute", "--", "sh", "-c", "kill -9 $(cat /run/banger/agent.pid)")
-        # The kill itself races with the next command; the one after it meets silence.
+        waiting = self.place.start("exec", "mute", "--", "sh", "-c", "echo up; exec sleep 600")
+        self.assertEqual(waiting.stdout.readline(), b"up\n")
+        killing = self.place.run("exec", "mute", "--", "sh", "-c", "kill -9 $(cat /run/banger/agent.pid)", seconds=20)
+        self.assertEqual(killing.returncode, 125, killing.stderr)
+        _, err = waiting.communicate(timeout=20)
+        self.assertEqual(waiting.returncode, 125, err)
         result = self.place.run("exec", "mute", "--", "true", seconds=90)
-        if result.returncode == 0:
-            result = self.place.run("exec", "mute", "--", "true", seconds=90)
         self.assertEqual(result.returncode, 125, result.stderr)
         self.assertIn("mute", result.stderr.splitlines()[0])
         self.assertTrue(result.stderr.splitlines()[1].startswith("help: "), result.stderr)

@@ -20,6 +20,9 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// some 20 ms.
 const GREETING: Duration = Duration::from_secs(10);
 
+/// The same, after many renewals in vain: nobody may be there any more.
+const LONG_GREETING: Duration = Duration::from_secs(600);
+
 /// A handle on a guest's agent. Cheap to clone; the session ends when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Guest {
@@ -68,8 +71,13 @@ pub async fn connect(instance: &dyn Instance) -> Result<(Guest, watch::Receiver<
     let welcome = hello::greet(&mut channel, &nonce).await.map_err(GuestError::Hello)?;
     let (opener, drive) = session::open(channel);
     let (over, is_over) = watch::channel(false);
+    let abandoned = instance.abandoned();
     tokio::spawn(async move {
-        drive.await;
+        tokio::select! {
+            () = drive => {}
+            // The driver is dropped, and every stream ends with it: who waits for a command's output hears of it.
+            () = abandoned => tracing::warn!("a guest's agent has gone"),
+        }
         over.send_replace(true);
     });
     Ok((Guest { opener, welcome }, is_over))
@@ -81,11 +89,13 @@ pub async fn connect(instance: &dyn Instance) -> Result<(Guest, watch::Receiver<
 /// # Errors
 /// [`GuestError::Channel`], [`GuestError::Hello`].
 pub async fn connect_again(instance: &dyn Instance) -> Result<(Guest, watch::Receiver<bool>), GuestError> {
+    let mut patience = GREETING;
     loop {
-        match tokio::time::timeout(GREETING, connect(instance)).await {
+        match tokio::time::timeout(patience, connect(instance)).await {
             Ok(connected) => return connected,
             Err(_) => tracing::info!("no greeting from an agent; its port is renewed"),
         }
+        patience = (patience * 2).min(LONG_GREETING);
     }
 }
 

@@ -13,7 +13,6 @@ use super::create;
 use super::definition::{Definition, VmRecord};
 use super::error::VmError;
 use super::release::release;
-use super::remove::remove;
 use super::request::{Request, Verb, View};
 use super::start::{self, Started, VmmEnd};
 use super::state::{Event, State};
@@ -251,52 +250,6 @@ impl Actor {
             errors = self.remove(operation).await;
         }
         VmError::all(errors)
-    }
-
-    /// A failed create is removed.
-    async fn or_remove(&mut self, made: Result<(), VmError>, operation: &Operation) -> Result<(), VmError> {
-        match made {
-            Ok(()) => Ok(()),
-            Err(cause) => Err(cause.with(self.remove(operation).await)),
-        }
-    }
-
-    /// A failed start is released; the disks stay.
-    pub(super) async fn or_release(
-        &mut self,
-        started: Result<(), VmError>,
-        operation: &Operation,
-    ) -> Result<(), VmError> {
-        let Err(cause) = started else { return Ok(()) };
-        let reason = format!("its start failed: {}", crate::api::error::chain(&cause));
-        Err(cause.with(self.fall(operation, Some(reason)).await))
-    }
-
-    /// Releases what a VM holds that is not to run any more.
-    pub(super) async fn fall(&mut self, operation: &Operation, reason: Option<String>) -> Vec<VmError> {
-        self.running = None;
-        let context = Arc::clone(&self.context);
-        let mut errors = release(&context, &self.definition.id, &self.definition.name, operation).await;
-        if errors.is_empty() && matches!(self.record.state, State::Starting | State::Running(_) | State::Stopping) {
-            errors.extend(self.advance(operation, Step::RecordStopped, Event::Ended { reason }).await.err());
-        }
-        if errors.is_empty() && self.record.definition.lifetime != Lifetime::Kept {
-            errors = self.remove(operation).await;
-        }
-        errors
-    }
-
-    pub(super) async fn remove(&mut self, operation: &Operation) -> Vec<VmError> {
-        if self.record.state != State::Removing
-            && let Err(error) = self.advance(operation, Step::RecordRemove, Event::Remove).await
-        {
-            return vec![error];
-        }
-        self.running = None;
-        let context = Arc::clone(&self.context);
-        let errors = remove(&context, &self.definition.id, &self.definition.name, operation).await;
-        self.gone = errors.is_empty();
-        errors
     }
 
     /// Records that it runs, and publishes it with its guest: who sees it running can run something in it.

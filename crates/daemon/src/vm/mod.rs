@@ -17,4 +17,5 @@ mod release;
 mod remove;
 mod start;
 mod stop;
+mod undo;
 mod watch;

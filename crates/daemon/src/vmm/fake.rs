@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use banger_linux::process::{Launch, Process, ProcessError, Program, Stream};
 use banger_protocol::boot;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use rustix::process::Signal;
 use tokio::net::UnixStream;
 
@@ -136,6 +138,11 @@ impl Instance for FakeInstance {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Err(VmmError::Gone),
             Err(error) => Err(failed("connect to", &self.socket)(error)),
         }
+    }
+
+    /// Its agent is all that it is: with that ends the process, and the stream.
+    fn abandoned(&self) -> BoxFuture<'static, ()> {
+        std::future::pending().boxed()
     }
 
     async fn press_power_button(&self) -> Result<(), VmmError> {

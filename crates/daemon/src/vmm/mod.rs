@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use banger_linux::process::{Process, ProcessError};
+use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The record of a VMM's process in its machine's runtime directory, whichever driver started it; see
@@ -104,6 +105,10 @@ pub trait Instance: Send + Sync {
     /// # Errors
     /// [`VmmError`]; where the VMM is gone, [`VmmError::Gone`].
     async fn connect(&self) -> Result<Box<dyn Channel>, VmmError>;
+
+    /// Ends when the guest has closed its end of the stream to its agent, as when the agent is killed: nothing will come from
+    /// there any more. Never ends where a driver cannot tell.
+    fn abandoned(&self) -> BoxFuture<'static, ()>;
 
     /// Presses the power button.
     ///

@@ -8,6 +8,9 @@
 //! - `pit=off`, and under emulation the frequency of the time stamp counter on the kernel's command line: else the kernel
 //!   measures it against the timer chip, which fails on a busy host, and then it hangs for ever (2 boots in 30).
 //! - `rtc=on`: without that clock the kernel's two attempts to read it cost 2 s. `isa-serial=on`: see `console.rs`.
+//! - Under emulation no `erms` and `fsrm`, by which processors say that `rep movsb` is their fastest way to copy. To QEMU it
+//!   is the slowest, a byte at a time; without them guests take `rep movsq`, and their every copy is several times as quick.
+//! - Two monitors, because each serves one client: one for errands, one for whoever waits for the guest's end of the channel.
 //! - Disks: QEMU's page-cache writes (`cache.direct=off`) with flushes honoured (`cache.no-flush=off`): a guest's fsync
 //!   reaches the host's disk, and clones share what the host has read of their image. `aio=threads` works on every file
 //!   system and kernel; `native` needs direct access, `io_uring` a kernel that allows it.
@@ -79,6 +82,8 @@ pub struct Descriptors {
     /// A listening socket.
     pub qmp: RawFd,
     /// A listening socket.
+    pub events: RawFd,
+    /// A listening socket.
     pub console: RawFd,
 }
 
@@ -120,6 +125,8 @@ pub fn arguments(machine: &Machine, accelerator: Accelerator, fds: &Descriptors)
 
     option("-chardev", format!("socket,id=qmp,fd={},server=on,wait=off", fds.qmp));
     option("-mon", "chardev=qmp,mode=control".into());
+    option("-chardev", format!("socket,id=events,fd={},server=on,wait=off", fds.events));
+    option("-mon", "chardev=events,mode=control".into());
     option("-chardev", format!("socket,id=console,fd={},server=on,wait=off", fds.console));
     option("-serial", "chardev:console".into());
 
@@ -195,7 +202,15 @@ mod tests {
             console_log: "/never/seen/console.log".into(),
             kvm: accelerator == Accelerator::Kvm,
         };
-        let fds = Descriptors { kernel: 10, initramfs: 11, disks: vec![12, 13], channel: 14, qmp: 15, console: 16 };
+        let fds = Descriptors {
+            kernel: 10,
+            initramfs: 11,
+            disks: vec![12, 13],
+            channel: 14,
+            qmp: 15,
+            events: 17,
+            console: 16,
+        };
         let args = arguments(&machine, accelerator, &fds);
         let words = args.iter().map(|word| word.to_str().unwrap());
         words.map(|word| if word.starts_with('-') { format!("\n{word}") } else { format!(" {word}") }).collect()
@@ -217,7 +232,7 @@ mod tests {
             changed,
             [
                 ("-accel tcg,thread=multi,tb-size=256", "-accel kvm"),
-                ("-cpu max", "-cpu host"),
+                ("-cpu max,-erms,-fsrm", "-cpu host"),
                 (
                     "-append tsc=reliable tsc_early_khz=2596118 lpj=10384472 no_timer_check quiet console=ttyS0",
                     "-append quiet console=ttyS0"

@@ -7,12 +7,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use banger_linux::process::Process;
 use banger_protocol::boot;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use serde_json::json;
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
 use super::args::{Renewal, id};
-use super::launch::QMP_SOCKET;
+use super::launch::{EVENTS_SOCKET, QMP_SOCKET};
 use super::qmp::{Qmp, QmpError};
 use crate::vmm::{Channel, Instance, VmmError};
 
@@ -23,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct QemuInstance {
     process: Process,
     qmp: PathBuf,
+    events: PathBuf,
     /// The channel that QEMU was started with, until somebody takes it. The lock also makes one renewal wait for another.
     untouched: Mutex<Option<UnixStream>>,
 }
@@ -30,7 +33,13 @@ pub struct QemuInstance {
 impl QemuInstance {
     /// A VM whose agent's port is `untouched`, or has a past that is not known.
     pub fn new(process: Process, runtime_dir: &Path, untouched: Option<UnixStream>) -> QemuInstance {
-        QemuInstance { process, qmp: runtime_dir.join(QMP_SOCKET), untouched: Mutex::new(untouched) }
+        let socket = |name| runtime_dir.join(name);
+        QemuInstance {
+            process,
+            qmp: socket(QMP_SOCKET),
+            events: socket(EVENTS_SOCKET),
+            untouched: Mutex::new(untouched),
+        }
     }
 
     async fn errand<T>(
@@ -80,10 +89,35 @@ impl Instance for QemuInstance {
         Ok(Box::new(channel))
     }
 
+    fn abandoned(&self) -> BoxFuture<'static, ()> {
+        let (qmp, events) = (self.qmp.clone(), self.events.clone());
+        async move {
+            if let Err(error) = wait_until_closed(&qmp, &events).await {
+                // QEMU ends, which its process tells; or it is of a banger that knew no such socket.
+                tracing::debug!(%error, "nothing will be heard of a guest's end of its channel");
+                std::future::pending().await
+            }
+        }
+        .boxed()
+    }
+
     async fn press_power_button(&self) -> Result<(), VmmError> {
         let press = async { Qmp::connect(&self.qmp, PATIENCE).await?.system_powerdown().await };
         self.errand("press the power button", press).await
     }
+}
+
+/// Waits until the guest has closed the newest port.
+async fn wait_until_closed(qmp: &Path, events: &Path) -> Result<(), QmpError> {
+    let mut listener = Qmp::connect(events, PATIENCE).await?;
+    // Asked only now that nothing is missed any more.
+    let mut monitor = Qmp::connect(qmp, PATIENCE).await?;
+    let newest = newest(&monitor.chardevs().await?);
+    if monitor.chardev_is_open(&newest.channel()).await? { listener.port_closed(id::PORT).await } else { Ok(()) }
+}
+
+fn newest(chardevs: &[String]) -> Renewal {
+    chardevs.iter().filter_map(|name| Renewal::of_channel(name)).max().unwrap_or(Renewal(0))
 }
 
 /// A virtio serial port keeps no message boundaries: bytes of an old session may be in a socket, in QEMU's hands, in the
@@ -95,18 +129,16 @@ impl Instance for QemuInstance {
 /// From any state that a cancelled renewal leaves behind, the next one leads out.
 async fn renew(qmp: &Path) -> Result<UnixStream, QmpError> {
     let mut qmp = Qmp::connect(qmp, PATIENCE).await?;
-    let mut newest = Renewal(0);
-    for name in qmp.chardevs().await? {
-        let Some(old) = Renewal::of_channel(&name) else { continue };
-        newest = newest.max(old);
-        match qmp.chardev_remove(&name).await {
-            Err(QmpError::Refused { .. }) => qmp.chardev_close(&name).await?,
+    let chardevs = qmp.chardevs().await?;
+    for name in chardevs.iter().filter(|name| Renewal::of_channel(name).is_some()) {
+        match qmp.chardev_remove(name).await {
+            Err(QmpError::Refused { .. }) => qmp.chardev_close(name).await?,
             result => result?,
         }
     }
     qmp.device_del(id::PORT).await?;
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-    let next = Renewal(newest.0 + 1);
+    let next = Renewal(newest(&chardevs).0 + 1);
     qmp.chardev_add(&next.channel(), theirs.into()).await?;
     qmp.device_add(json!({
         "driver": "virtserialport",

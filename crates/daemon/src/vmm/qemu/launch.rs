@@ -16,6 +16,9 @@ use crate::vmm::{Machine, PID_FILE, VmmError, failed};
 /// The monitor's socket, in the machine's runtime directory.
 pub const QMP_SOCKET: &str = "qmp.sock";
 
+/// The socket of a second monitor, which tells of the guest's end of the channel for as long as somebody listens.
+pub const EVENTS_SOCKET: &str = "events.sock";
+
 /// The console's socket, in the machine's runtime directory.
 pub const CONSOLE_SOCKET: &str = "console.sock";
 
@@ -53,6 +56,7 @@ impl Prepared {
         let kernel = open_kernel(&machine.kernel)?;
         let initramfs = open_initramfs(&machine.initramfs, machine.uid)?;
         let qmp = listen(&dir.join(QMP_SOCKET))?;
+        let events = listen(&dir.join(EVENTS_SOCKET))?;
         let console = listen(&dir.join(CONSOLE_SOCKET))?;
         let (channel, their_channel) = UnixStream::pair().map_err(failed("make the channel in", dir))?;
         let stderr = Stderr::open(dir)?;
@@ -64,12 +68,13 @@ impl Prepared {
             disks: disks.iter().map(AsRawFd::as_raw_fd).collect(),
             channel: their_channel.as_raw_fd(),
             qmp: qmp.as_raw_fd(),
+            events: events.as_raw_fd(),
             console: console.as_raw_fd(),
         };
         let mut launch = Launch::new(program.clone(), arguments(machine, accelerator, &fds));
         launch.stderr = Stream::Fd(stderr.fd.try_clone().map_err(failed("open", &stderr.path))?.into());
         launch.inherit = disks.into_iter().chain([kernel, initramfs]).map(OwnedFd::from).collect();
-        launch.inherit.extend([OwnedFd::from(their_channel), qmp.into(), console.into()]);
+        launch.inherit.extend([OwnedFd::from(their_channel), qmp.into(), events.into(), console.into()]);
         launch.credentials = credentials(machine.uid, accelerator)?;
         launch.no_new_privileges = true;
         launch.session = true;

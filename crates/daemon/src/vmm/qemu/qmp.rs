@@ -115,6 +115,32 @@ impl Qmp {
         Ok(list.iter().filter_map(|chardev| chardev["label"].as_str()).map(str::to_owned).collect())
     }
 
+    /// Whether a device has opened its end of a character device: a port's device does while the guest holds the port open.
+    ///
+    /// # Errors
+    /// [`QmpError`].
+    pub async fn chardev_is_open(&mut self, id: &str) -> Result<bool, QmpError> {
+        let list = self.execute("query-chardev", json!({})).await?;
+        let found = list.as_array().and_then(|list| list.iter().find(|chardev| chardev["label"] == id));
+        Ok(found.is_some_and(|chardev| chardev["frontend-open"] == true))
+    }
+
+    /// Waits until the guest closes a port (`VSERPORT_CHANGE`). Hears only what happens while it is connected.
+    ///
+    /// # Errors
+    /// [`QmpError`].
+    pub async fn port_closed(&mut self, port: &str) -> Result<(), QmpError> {
+        loop {
+            if let Message::Event { name, data } = self.receive().await?
+                && name == "VSERPORT_CHANGE"
+                && data["id"] == port
+                && data["open"] == false
+            {
+                return Ok(());
+            }
+        }
+    }
+
     /// Removes a character device. One that a device still uses is refused.
     ///
     /// # Errors
@@ -168,8 +194,8 @@ impl Qmp {
                 Message::Error { id: replied, class, description } if replied.is_none_or(|replied| replied == id) => {
                     return Err(QmpError::Refused { command, class, description });
                 }
-                // Nothing here waits for an event; the process's end is seen by its pidfd.
-                Message::Event | Message::Greeting | Message::Return { .. } | Message::Error { .. } => {}
+                // No errand waits for an event.
+                Message::Event { .. } | Message::Greeting | Message::Return { .. } | Message::Error { .. } => {}
             }
         }
     }
@@ -212,7 +238,7 @@ enum Message {
     Greeting,
     Return { id: Option<u64>, value: Value },
     Error { id: Option<u64>, class: String, description: String },
-    Event,
+    Event { name: String, data: Value },
 }
 
 fn parse(line: &[u8]) -> Result<Message, QmpError> {
@@ -226,8 +252,8 @@ fn parse(line: &[u8]) -> Result<Message, QmpError> {
         let word = |key: &str| error[key].as_str().map(str::to_owned).ok_or_else(malformed);
         return Ok(Message::Error { id, class: word("class")?, description: word("desc")? });
     }
-    if object.contains_key("event") {
-        return Ok(Message::Event);
+    if let Some(Value::String(name)) = object.remove("event") {
+        return Ok(Message::Event { name, data: object.remove("data").unwrap_or_default() });
     }
     if object.contains_key("QMP") { Ok(Message::Greeting) } else { Err(malformed()) }
 }
