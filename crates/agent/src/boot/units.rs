@@ -1,6 +1,6 @@
 //! What systemd is told, in `/run` alone: that disks of images stay as they were made.
 //!
-//! One unit adopts the agent that runs already, one says that the system is up, one file keeps `/tmp`, and the console
+//! One unit adopts the agent that runs already, one says that the system is up, `/tmp` is kept as it is, and the console
 //! gets no login prompt: nobody types there, and its start takes time from the first commands.
 
 use std::fs;
@@ -31,6 +31,9 @@ pub fn write(agent: Pid, root: &Path) -> Result<(), BootError> {
         ("run/systemd/system/multi-user.target.wants/banger-system-up.service", "../banger-system-up.service"),
         ("run/systemd/system-generators/systemd-getty-generator", "/dev/null"),
         ("run/systemd/system/getty@tty1.service", "/dev/null"),
+        // Newer Debians mount a file system over `/tmp`, which would hide what a first command wrote there. An administrator's
+        // own unit, in /etc, wins over this.
+        ("run/systemd/system/tmp.mount", "/dev/null"),
     ];
     for (path, text) in &files {
         let path = root.join(path);

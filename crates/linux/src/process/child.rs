@@ -4,7 +4,7 @@
 //! program is executed. To copy a memory's tables, and to write-protect and then fault them, costs an emulated guest more
 //! than all the rest of a command's start.
 
-use std::ffi::{CString, OsStr, OsString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int, c_void};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
@@ -21,6 +21,9 @@ use super::{Credentials, Launch, Stream};
 /// What the child has for a stack. It calls a few functions deep and keeps a kilobyte there.
 const STACK: usize = 64 * 1024;
 
+/// What scripts are run by.
+const SHELL: &CStr = c"/bin/sh";
+
 /// The highest signal.
 const SIGNALS: c_int = 64;
 
@@ -28,6 +31,8 @@ const SIGNALS: c_int = 64;
 pub(super) struct Child {
     program: CString,
     argv: Words,
+    /// What the shell is called with, where the program is a script that names no interpreter.
+    shell_argv: Words,
     envp: Words,
     workdir: CString,
     /// For the standard streams; none where the child is to have its parent's.
@@ -45,7 +50,9 @@ impl Child {
     pub(super) fn new(launch: Launch) -> io::Result<Child> {
         let program = launch.program.path();
         let name = launch.arg0.as_deref().unwrap_or(program.as_os_str());
-        let argv = std::iter::once(name).chain(launch.args.iter().map(OsString::as_os_str)).map(word);
+        let args = || launch.args.iter().map(OsString::as_os_str);
+        let argv = [name].into_iter().chain(args()).map(word);
+        let shell_argv = [OsStr::from_bytes(SHELL.to_bytes()), program.as_os_str()].into_iter().chain(args()).map(word);
         let assignment = |(name, value): &(OsString, OsString)| {
             let mut words = name.clone();
             words.push("=");
@@ -55,6 +62,7 @@ impl Child {
         Ok(Child {
             program: word(program.as_os_str())?,
             argv: Words::new(argv.collect::<io::Result<_>>()?),
+            shell_argv: Words::new(shell_argv.collect::<io::Result<_>>()?),
             envp: Words::new(launch.env.iter().map(assignment).collect::<io::Result<_>>()?),
             workdir: word(launch.workdir.as_deref().unwrap_or(Path::new("/")).as_os_str())?,
             streams: [stream(launch.stdin)?, stream(launch.stdout)?, stream(launch.stderr)?],
@@ -132,9 +140,15 @@ impl Child {
         if let Err(error) = self.set_up() {
             return error;
         }
-        // SAFETY: words that end with a zero, in lists that end with a null, alive until this returns.
-        unsafe { libc::execve(self.program.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr()) };
-        io::Error::last_os_error()
+        let error = execute(&self.program, &self.argv, &self.envp);
+        if error.raw_os_error() != Some(libc::ENOEXEC) {
+            return error;
+        }
+        // A script that names no interpreter is the shell's, as execvp(3) has it.
+        match execute(SHELL, &self.shell_argv, &self.envp) {
+            missing if missing.raw_os_error() == Some(libc::ENOENT) => error,
+            other => other,
+        }
     }
 
     fn set_up(&self) -> io::Result<()> {
@@ -178,9 +192,16 @@ impl Child {
         if self.no_new_privileges {
             rustix::thread::set_no_new_privs(true)?;
         }
-        forget_handlers();
+        reset_signals();
         unblock_signals()
     }
+}
+
+/// Returns only what went wrong.
+fn execute(program: &CStr, argv: &Words, envp: &Words) -> io::Error {
+    // SAFETY: words that end with a zero, in lists that end with a null, alive until this returns.
+    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    io::Error::last_os_error()
 }
 
 /// Words as execve(2) wants them.
@@ -243,9 +264,9 @@ fn set_signals(set: &libc::sigset_t) -> io::Result<()> {
     }
 }
 
-/// Signals that have a handler do again what they do without: it would run in the parent's memory. So does SIGPIPE, which
-/// Rust's programs ignore and others count on.
-fn forget_handlers() {
+/// Every signal does again what it does by default. A handler would run in the parent's memory; and what the parent ignores,
+/// as Rust's programs do SIGPIPE and those under nohup(1) SIGHUP, is none of the child's business.
+fn reset_signals() {
     for signal in 1..=SIGNALS {
         let mut action = MaybeUninit::<libc::sigaction>::uninit();
         // SAFETY: fills `action`, which is then read; what is set has no handler. Numbers that are no signal's are refused.
@@ -254,8 +275,7 @@ fn forget_handlers() {
                 continue;
             }
             let mut action = action.assume_init();
-            let handled = action.sa_sigaction != libc::SIG_DFL && action.sa_sigaction != libc::SIG_IGN;
-            if handled || signal == libc::SIGPIPE {
+            if action.sa_sigaction != libc::SIG_DFL {
                 action.sa_sigaction = libc::SIG_DFL;
                 libc::sigaction(signal, &raw const action, ptr::null_mut());
             }
