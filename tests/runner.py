@@ -4,12 +4,16 @@
     tests/runner.py DIR [PATTERN]      PATTERN: a part of the tests' names
 """
 
+import signal
 import sys
 import time
 import unittest
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+# What is started in the background ignores interrupts, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Lines(unittest.TestResult):

@@ -38,7 +38,7 @@ impl Incoming {
         loop {
             // Made before the look, so that what arrives after it wakes.
             let arrival = self.traffic.arrived.notified();
-            if self.stream.borrow().get_ref().is_closed() {
+            if self.stream.borrow().is_closed() {
                 return;
             }
             arrival.await;

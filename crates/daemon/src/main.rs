@@ -1,7 +1,8 @@
 //! `bangerd`: reads its environment and its arguments, sets up its log, and serves. All else is in the library.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -93,7 +94,7 @@ fn find_agent() -> Option<PathBuf> {
 const LONG_LOG: u64 = 16 * 1024 * 1024;
 
 fn set_up_log(paths: &Paths) -> std::io::Result<()> {
-    std::fs::create_dir_all(&paths.state)?;
+    DirBuilder::new().recursive(true).mode(0o711).create(&paths.state)?;
     let log = paths.log();
     if std::fs::metadata(&log).is_ok_and(|log| log.len() > LONG_LOG) {
         std::fs::rename(&log, log.with_extension("log.1"))?;
@@ -112,7 +113,6 @@ fn set_up_log(paths: &Paths) -> std::io::Result<()> {
 }
 
 fn open_log(path: &Path) -> std::io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
     OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
 

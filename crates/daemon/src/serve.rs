@@ -258,10 +258,12 @@ async fn follow_the_clock(daemon: Arc<Daemon>) {
     while jumps.next().await.is_ok() {
         tracing::info!("the host's clock jumped; telling guests the time");
         for handle in daemon.registry.handles() {
-            if let Some(guest) = handle.view().guest {
+            let view = handle.view();
+            if let Some(guest) = view.guest {
                 tokio::spawn(async move {
                     if let Err(error) = guest.set_clock().await {
-                        tracing::warn!(error = api::error::chain(&error), "a guest does not take the time");
+                        let vm = &view.definition.name;
+                        tracing::warn!(vm, error = api::error::chain(&error), "a guest does not take the time");
                     }
                 });
             }

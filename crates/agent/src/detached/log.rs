@@ -6,8 +6,9 @@
 //! and nobody else.
 
 use std::fs::{self, File};
-use std::io::{self, PipeWriter, Write};
+use std::io::{self, PipeWriter};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use banger_linux::process::Process;
@@ -60,7 +61,12 @@ impl Log {
             }
             self.start = self.end;
         }
-        self.file.write_all(frames)?;
+        let at = self.end - self.start;
+        if let Err(error) = self.file.write_all_at(frames, at) {
+            // A full disk may have taken a part: what follows it would not be read as frames.
+            self.file.set_len(at)?;
+            return Err(error);
+        }
         self.end += frames.len() as u64;
         Ok(())
     }

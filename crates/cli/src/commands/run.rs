@@ -86,6 +86,9 @@ impl Run {
         if leased {
             remove(app, &vm, done.lease, &mut interrupts).await;
         }
+        if result.is_err() && lifetime == Lifetime::Kept {
+            crate::output::complain(&format!("also: {} runs on: `banger rm --force {}` removes it", vm.name, vm.name));
+        }
         result
     }
 

@@ -109,7 +109,10 @@ pub fn of_vm(error: &VmError) -> ApiError {
             ErrorCode::GuestUnreachable,
             Some(format!("see what the guest said with `banger logs --console {name}`, if the VM is still there")),
         ),
-        VmError::NoAgent(name) => (
+        VmError::Full(_) => {
+            (ErrorCode::Busy, Some("wait until one of them ends; detached commands do not count".to_owned()))
+        }
+        VmError::NoAgent(name) | VmError::Unreachable { name, .. } => (
             ErrorCode::GuestUnreachable,
             Some(format!(
                 "look at `banger logs --console {name}`; `banger kill {name}` and `banger start {name}` reboot it"
@@ -124,6 +127,9 @@ pub fn of_vm(error: &VmError) -> ApiError {
             let mut error = of_vm(cause);
             error.also = also.iter().map(|error| chain(error)).collect();
             return error;
+        }
+        VmError::Storage(StorageError::Prepare { source, .. }) if source.kind() == std::io::ErrorKind::FileTooLarge => {
+            (ErrorCode::Invalid, Some("give --disk a smaller size: this file system takes no file so large".to_owned()))
         }
         VmError::Storage(_)
         | VmError::Boot(_)
@@ -195,7 +201,7 @@ fn of_guest(error: &GuestError) -> (ErrorCode, Option<String>) {
             CallErrorCode::Unknown => (ErrorCode::Unsupported, Some(RESTART.to_owned())),
         },
         GuestError::TooOld(_) => (ErrorCode::Unsupported, Some(RESTART.to_owned())),
-        _ => (ErrorCode::GuestUnreachable, Some("look at `banger logs --console`".to_owned())),
+        _ => (ErrorCode::GuestUnreachable, Some("`banger ls` says whether the VM still runs".to_owned())),
     }
 }
 

@@ -10,6 +10,7 @@ use axum::http::header::UPGRADE;
 use axum::response::{IntoResponse, Response};
 use banger_api::exec::{Command, ExecRequest, ExecStarted};
 use banger_protocol::call::{Answer, Call, Exec};
+use banger_protocol::session::SessionError;
 use serde::Deserialize;
 
 use super::error::Failure;
@@ -24,6 +25,10 @@ use crate::vm::request::View;
 use crate::vm::spec::{SpecError, check_env};
 use crate::vm::state::{Denied, State as Doing};
 
+/// What is attempted, in messages.
+const RUN: &str = "run anything in";
+const READ: &str = "read what was run in";
+
 /// How long a running guest's agent may be away, as while a new daemon takes the guest over.
 const AWAY: Duration = Duration::from_secs(10);
 
@@ -36,7 +41,7 @@ pub(super) async fn exec(
     if request.headers().contains_key(UPGRADE) {
         let (upgrade, body) = upgrade::accept(request).await?;
         let request: ExecRequest = super::body(&body)?;
-        let (guest, definition) = guest_of(&handle).await?;
+        let (guest, definition) = guest_of(&handle, RUN).await?;
         let call = Call::Exec(command(request, &definition, None)?);
         let (first, stream) = guest.call_raw(&call).await.map_err(|error| named(error, &definition))?;
         return Ok(upgrade::answer(upgrade, first, stream));
@@ -49,12 +54,12 @@ pub(super) async fn exec(
 async fn start_detached(handle: &Handle, request: ExecRequest) -> Result<ExecStarted, Failure> {
     let main = request.main;
     let id = if main { "main".to_owned() } else { word(&random::<6>().map_err(VmError::io("make up an id"))?) };
-    let (guest, definition) = guest_of(handle).await?;
+    let (guest, definition) = guest_of(handle, RUN).await?;
     let exec = command(request, &definition, Some(id.clone()))?;
     if main {
         handle.begin_main().await?;
     }
-    match guest.call(&Call::Exec(exec)).await? {
+    match guest.call(&Call::Exec(exec)).await.map_err(|error| named(error, &definition))? {
         (Answer::Started { pid }, _) => {
             if main {
                 handle.main_started().await?;
@@ -89,8 +94,8 @@ pub(super) async fn commands(
     State(daemon): State<Arc<Daemon>>,
     Path(vm): Path<String>,
 ) -> Result<Json<Vec<Command>>, Failure> {
-    let (guest, _) = guest_of(&daemon.registry.find(&vm)?).await?;
-    match guest.call(&Call::Commands).await? {
+    let (guest, definition) = guest_of(&daemon.registry.find(&vm)?, READ).await?;
+    match guest.call(&Call::Commands).await.map_err(|error| named(error, &definition))? {
         (Answer::Commands { commands }, _) => Ok(Json(commands)),
         _ => Err(GuestError::Unfitting.into()),
     }
@@ -116,21 +121,29 @@ pub(super) async fn output(
 pub(super) async fn call(daemon: &Daemon, vm: &str, call: Call, request: Request) -> Result<Response, Failure> {
     let handle = daemon.registry.find(vm)?;
     let (upgrade, _) = upgrade::accept(request).await?;
-    let (guest, definition) = guest_of(&handle).await?;
+    let attempted = match call {
+        Call::Put { .. } => "copy to",
+        Call::Get { .. } => "copy from",
+        _ => READ,
+    };
+    let (guest, definition) = guest_of(&handle, attempted).await?;
     let (first, stream) = guest.call_raw(&call).await.map_err(|error| named(error, &definition))?;
     Ok(upgrade::answer(upgrade, first, stream))
 }
 
-/// An agent that does not answer at all is told with its VM, and with what to do about it.
-fn named(error: GuestError, definition: &Definition) -> Failure {
+/// What is wrong with a guest is told with its name, and with what to do about it. What the agent itself refuses is not.
+pub(super) fn named(error: GuestError, definition: &Definition) -> Failure {
+    let name = definition.name.clone();
     match error {
-        GuestError::Silent(_) => VmError::NoAgent(definition.name.clone()).into(),
-        error => error.into(),
+        GuestError::Silent(_) => VmError::NoAgent(name).into(),
+        GuestError::Session(SessionError::Full) => VmError::Full(name).into(),
+        error @ (GuestError::Refused(_) | GuestError::TooOld(_)) => error.into(),
+        source => VmError::Unreachable { name, source }.into(),
     }
 }
 
 /// The agent of a VM that runs, or is about to.
-pub(super) async fn guest_of(handle: &Handle) -> Result<(Guest, Arc<Definition>), Failure> {
+pub(super) async fn guest_of(handle: &Handle, attempted: &'static str) -> Result<(Guest, Arc<Definition>), Failure> {
     let mut views = handle.follow();
     let decided = |view: &View| match view.state {
         Doing::Running(_) => view.guest.is_some(),
@@ -140,8 +153,7 @@ pub(super) async fn guest_of(handle: &Handle) -> Result<(Guest, Arc<Definition>)
     loop {
         let view = views.borrow_and_update().clone();
         let name = view.definition.name.clone();
-        let denied =
-            |denied| Failure::from(VmError::Denied { attempted: "run anything in", name: name.clone(), denied });
+        let denied = |denied| Failure::from(VmError::Denied { attempted, name: name.clone(), denied });
         match (&view.state, view.guest) {
             (Doing::Running(_), Some(guest)) => return Ok((guest, view.definition)),
             (Doing::Running(_), None) => match tokio::time::timeout(AWAY, views.wait_for(decided)).await {

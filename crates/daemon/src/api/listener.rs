@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::net::{UnixListener, UnixStream};
 
-/// A listener that logs the uid of each peer: who may open the socket may do everything, so who did is on record.
+/// A listener that logs the uid of each peer: who may open the socket may do everything, so who did beside root is on record.
 pub struct Local(pub UnixListener);
 
 impl axum::serve::Listener for Local {
@@ -14,7 +14,10 @@ impl axum::serve::Listener for Local {
     async fn accept(&mut self) -> (UnixStream, Self::Addr) {
         let (stream, address) = axum::serve::Listener::accept(&mut self.0).await;
         if let Ok(peer) = stream.peer_cred() {
-            tracing::debug!(uid = peer.uid(), pid = peer.pid(), "a client comes");
+            match peer.uid() {
+                0 => tracing::debug!(pid = peer.pid(), "root comes"),
+                uid => tracing::info!(uid, pid = peer.pid(), "a client comes"),
+            }
         }
         (stream, address)
     }

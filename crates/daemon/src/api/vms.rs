@@ -112,7 +112,7 @@ pub(super) async fn wait(
     let handle = daemon.registry.find(&vm)?;
     let reach = async {
         loop {
-            let (guest, _) = super::exec::guest_of(&handle).await?;
+            let (guest, definition) = super::exec::guest_of(&handle, "wait for").await?;
             match guest.reached(level).await {
                 Ok(()) => return Ok(()),
                 Err(error) => {
@@ -122,7 +122,7 @@ pub(super) async fn wait(
                         view.guest.as_ref().is_none_or(|now| now.welcome.nonce != guest.welcome.nonce)
                     });
                     if tokio::time::timeout(Duration::from_secs(1), changed).await.is_err() {
-                        return Err(Failure::from(error));
+                        return Err(super::exec::named(error, &definition));
                     }
                 }
             }

@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn slow_kvm_is_a_warning_in_words() {
-        let access = Access { mode: 0o660, as_other_user: true };
+        let access = Access { mode: 0o660, gid: 106, as_other_user: true };
         let real = Probe::Real { instructions_per_second: 2_000_000_000 };
         assert_eq!(kvm(&real, Some(&access)).verdict, Verdict::Pass);
         let slow = kvm(&Probe::Slow { instructions_per_second: 800_000 }, Some(&access));
@@ -102,7 +102,7 @@ mod tests {
             let found = kvm(&probe, None);
             assert!(found.verdict == Verdict::Warn && found.fix.unwrap().contains("slower"));
         }
-        let closed = kvm(&real, Some(&Access { mode: 0o600, as_other_user: true }));
+        let closed = kvm(&real, Some(&Access { mode: 0o600, gid: 106, as_other_user: true }));
         assert!(closed.verdict == Verdict::Warn && closed.fix.unwrap().contains("0660"));
     }
 

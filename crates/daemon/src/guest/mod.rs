@@ -60,40 +60,53 @@ pub enum GuestError {
     TooOld(u32),
 }
 
+impl GuestError {
+    /// Whether another try can only fail the same way.
+    fn is_final(&self) -> bool {
+        matches!(self, GuestError::Channel(VmmError::Gone) | GuestError::Hello(HelloError::TooOld(_)))
+    }
+}
+
 /// Opens a fresh channel and greets. Waits as long as it takes; the caller sets a deadline. The second value changes to
 /// `true` when the session is over.
 ///
 /// # Errors
 /// [`GuestError::Channel`], [`GuestError::Hello`].
-pub async fn connect(instance: &dyn Instance) -> Result<(Guest, watch::Receiver<bool>), GuestError> {
+pub async fn connect(instance: &dyn Instance, vm: &str) -> Result<(Guest, watch::Receiver<bool>), GuestError> {
     let mut channel = instance.connect().await.map_err(GuestError::Channel)?;
     let nonce = nonce().map_err(|error| GuestError::Hello(HelloError::Io(error)))?;
     let welcome = hello::greet(&mut channel, &nonce).await.map_err(GuestError::Hello)?;
     let (opener, drive) = session::open(channel);
     let (over, is_over) = watch::channel(false);
-    let abandoned = instance.abandoned();
+    let (abandoned, vm) = (instance.abandoned(), vm.to_owned());
     tokio::spawn(async move {
         tokio::select! {
             () = drive => {}
             // The driver is dropped, and every stream ends with it: who waits for a command's output hears of it.
-            () = abandoned => tracing::warn!("a guest's agent has gone"),
+            () = abandoned => tracing::info!(vm, "the guest's agent has closed its end of the channel"),
         }
         over.send_replace(true);
     });
     Ok((Guest { opener, welcome }, is_over))
 }
 
-/// As [`connect`], to a guest that may be anywhere: where no greeting comes in time, another fresh port is tried. A guest
-/// whose driver comes up while its port is replaced can miss the new one.
+/// As [`connect`], to a guest that may be anywhere: as long as its VMM lives, another fresh port is tried. A guest whose
+/// driver comes up while its port is replaced can miss the new one, and a VMM on a busy host can be silent for a minute.
 ///
 /// # Errors
-/// [`GuestError::Channel`], [`GuestError::Hello`].
-pub async fn connect_again(instance: &dyn Instance) -> Result<(Guest, watch::Receiver<bool>), GuestError> {
+/// [`GuestError::Channel`] where the VMM is gone; [`GuestError::Hello`] where the agent is too old.
+pub async fn connect_again(instance: &dyn Instance, vm: &str) -> Result<(Guest, watch::Receiver<bool>), GuestError> {
     let mut patience = GREETING;
     loop {
-        match tokio::time::timeout(patience, connect(instance)).await {
-            Ok(connected) => return connected,
-            Err(_) => tracing::info!("no greeting from an agent; its port is renewed"),
+        let next = tokio::time::Instant::now() + patience;
+        match tokio::time::timeout_at(next, connect(instance, vm)).await {
+            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Err(error)) if error.is_final() => return Err(error),
+            Ok(Err(error)) => {
+                tracing::info!(vm, error = crate::api::error::chain(&error), "no session with the guest's agent yet");
+                tokio::time::sleep_until(next).await;
+            }
+            Err(_) => tracing::info!(vm, "no greeting from the guest's agent; its port is renewed"),
         }
         patience = (patience * 2).min(LONG_GREETING);
     }
@@ -125,7 +138,11 @@ impl Guest {
             return Err(GuestError::TooOld(self.welcome.protocol));
         }
         let exchange = async {
-            let mut stream = self.opener.open().await.map_err(GuestError::Session)?;
+            let opened = match call {
+                Call::PowerOff | Call::SetClock { .. } | Call::Await { .. } => self.opener.open_own().await,
+                _ => self.opener.open().await,
+            };
+            let mut stream = opened.map_err(GuestError::Session)?;
             let request = Frame::json(Kind::Message, call).map_err(GuestError::Frame)?;
             frame::write(&mut stream, &request).await.map_err(GuestError::Frame)?;
             let answer = frame::read(&mut stream).await.map_err(GuestError::Frame)?;

@@ -140,10 +140,15 @@ impl Builds {
             self.context.faults.step(Step::CompleteImage, complete).await
         };
         let completed: Result<(), BuildError> = completed.await;
-        if completed.is_err()
-            && let Err(also) = self.erase(&image).await
-        {
-            tracing::error!(error = crate::api::error::chain(&also), "cannot remove what a failed build left");
+        if let Err(error) = &completed {
+            let mut erased = self.erase(&image).await;
+            if erased.is_ok() && matches!(error, BuildError::Cancelled) {
+                // Who gave up wants to know nothing more.
+                erased = remove_tree(self.context.paths.build_log(&image.name)).await;
+            }
+            if let Err(also) = erased {
+                tracing::error!(error = crate::api::error::chain(&also), "cannot remove what a failed build left");
+            }
         }
         completed.map(|()| image)
     }

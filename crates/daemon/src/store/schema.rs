@@ -2,6 +2,9 @@
 //!
 //! **When changing a table**: append a migration, never edit one that has been released.
 
+use std::fs::{OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -50,6 +53,7 @@ const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 /// Opens the file and brings its schema up to date.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let opened = |source| StoreError::Open { path: path.to_owned(), source };
+    keep_to_owner(path).map_err(|error| opened(rusqlite::Error::ToSqlConversionFailure(error.into())))?;
     let mut connection = Connection::open(path).map_err(opened)?;
     connection.busy_timeout(Duration::from_secs(5)).map_err(opened)?;
     // Pragmas belong to the connection, not to the file: they are set at each opening. FULL, because what a record says
@@ -61,9 +65,30 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// The records hold host keys and what users put into `--env`: nobody else may read them. SQLite gives the files beside this
+/// one its mode.
+fn keep_to_owner(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_owner_reads_records() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r.db");
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let connection = open(&path).unwrap();
+        connection.execute_batch("CREATE TABLE t (c INTEGER)").unwrap();
+        for entry in dir.path().read_dir().unwrap() {
+            let entry = entry.unwrap();
+            assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{}", entry.path().display());
+        }
+    }
 
     #[test]
     fn the_migrations_apply_and_foreign_keys_are_on() {

@@ -14,7 +14,7 @@ use super::definition::{Definition, VmRecord};
 use super::error::VmError;
 use super::release::release;
 use super::request::{Request, Verb, View};
-use super::start::{self, Started, VmmEnd};
+use super::start::{self, Started, VmmEnd, last_words};
 use super::state::{Event, State};
 use super::stop;
 use super::watch::{Wake, Watchers, how_it_ended, until_cancelled};
@@ -234,7 +234,7 @@ impl Actor {
             drop(watchers);
             let ask = async {
                 tokio::select! {
-                    () = stop::ask(&context, &*instance, guest, &ended, patience, operation) => {}
+                    () = stop::ask(&context, &self.definition.name, &*instance, guest, &ended, patience, operation) => {}
                     // Not given up, but hurried: a kill came.
                     () = operation.cancelled() => {}
                 }
@@ -256,7 +256,8 @@ impl Actor {
     pub(super) async fn take(&mut self, operation: &Operation, started: Started) -> Result<(), VmError> {
         self.save(operation, Step::RecordRunning, Event::Ready(started.run)).await?;
         self.run += 1;
-        let mut watchers = Watchers::new(self.run, self.wakes.clone(), started.ended.clone());
+        let mut watchers =
+            Watchers::new(self.definition.name.clone(), self.run, self.wakes.clone(), started.ended.clone());
         watchers.session(started.session_over);
         watchers.tell_the_time(started.guest.clone());
         let guest = Some(started.guest);
@@ -270,7 +271,9 @@ impl Actor {
         match wake {
             Wake::VmmEnded(run, status) if run == current && self.running.is_some() => {
                 let operation = Operation::unwatched("ended", &self.definition.name);
-                let result = VmError::all(self.fall(&operation, Some(how_it_ended(status))).await);
+                let said = last_words(self.context.paths.vm(self.definition.id.as_str()).console).await;
+                let reason = how_it_ended(status, said.as_deref());
+                let result = VmError::all(self.fall(&operation, Some(reason)).await);
                 operation.ended(&result);
             }
             Wake::SessionOver(run) if run == current => {

@@ -11,6 +11,7 @@ use crate::operation::fault::Injected;
 use crate::storage::StorageError;
 use crate::store::StoreError;
 use crate::vmm::VmmError;
+use banger_protocol::session::MAX_CALLS;
 
 /// Why something was not done with a VM.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +89,18 @@ pub enum VmError {
     /// The VM runs, but its agent does not answer.
     #[error("the agent in {0} does not answer")]
     NoAgent(String),
+    /// The session with the agent failed.
+    #[error("cannot talk to the agent in {name}")]
+    Unreachable {
+        /// The VM.
+        name: String,
+        /// Why.
+        #[source]
+        source: GuestError,
+    },
+    /// As many calls are under way as a guest takes.
+    #[error("{MAX_CALLS} commands, copies and readers are at work in {0}, which is the most")]
+    Full(String),
     /// A file or directory could not be dealt with.
     #[error("cannot {attempted}")]
     Io {

@@ -86,7 +86,12 @@ impl Actor {
     /// Finishes a start that an earlier daemon began.
     async fn await_agent(&mut self, operation: &Operation, instance: Arc<dyn Instance>) -> Result<(), VmError> {
         let ended = start::end_of(&*instance)?;
-        let answer = start::first_answer(&self.context, &self.definition, guest::connect_again(&*instance), &ended);
+        let answer = start::first_answer(
+            &self.context,
+            &self.definition,
+            guest::connect_again(&*instance, &self.definition.name),
+            &ended,
+        );
         let (guest, session_over) = operation.stage("agent.ready", answer).await?;
         let run = start::run_of(&self.context, &guest);
         self.take(operation, Started { instance, ended, guest, session_over, run }).await
@@ -97,7 +102,7 @@ impl Actor {
         let instance: Arc<dyn Instance> = Arc::from(instance);
         let ended = start::end_of(&*instance)?;
         self.run += 1;
-        let mut watchers = Watchers::new(self.run, self.wakes.clone(), ended.clone());
+        let mut watchers = Watchers::new(self.definition.name.clone(), self.run, self.wakes.clone(), ended.clone());
         watchers.reconnect(Arc::clone(&instance));
         self.running = Some(Running { instance, guest: None, ended, watchers });
         self.main_started = self.record.main;

@@ -75,18 +75,13 @@ impl Registry {
 
     async fn resolve(&self, request: &VmCreate, name: String) -> Result<spec::Spec, VmError> {
         let context = &self.context;
+        context.vmm.ready().await?;
         let wanted = request.image.clone().unwrap_or_else(|| context.config.defaults.image.clone());
         let image = context.store.image(wanted).await?.filter(|image| image.state == ImageState::Ready);
         let seed_path = image.as_ref().map(|image| context.paths.image(&image.id).join(names::WORK_SEED));
-        let state_dir = context.paths.state.clone();
-        let (seed, free) = blocking(move || {
-            let seed = seed_path.and_then(|path| storage::size(&path).ok()).unwrap_or(0);
-            (seed, banger_linux::file::free_space(&state_dir))
-        })
-        .await;
-        let free = free.map_err(VmError::io(format!("ask how much is free in {}", context.paths.state.display())))?;
+        let seed = blocking(move || seed_path.and_then(|path| storage::size(&path).ok()).unwrap_or(0)).await;
         let memory = rustix::system::sysinfo();
-        let host = spec::Host { memory: memory.totalram * u64::from(memory.mem_unit), free };
+        let host = spec::Host { memory: memory.totalram * u64::from(memory.mem_unit) };
         Ok(spec::resolve(request, name, image, seed, &host, &context.config)?)
     }
 

@@ -44,8 +44,6 @@ pub struct Spec {
 pub struct Host {
     /// Physical memory, in bytes.
     pub memory: u64,
-    /// Bytes free where disks are kept.
-    pub free: u64,
 }
 
 /// Why a request cannot be made a machine of.
@@ -200,7 +198,7 @@ mod tests {
     fn with(name: &str, change: impl FnOnce(&mut VmCreate)) -> Result<Spec, SpecError> {
         let mut request = VmCreate::default();
         change(&mut request);
-        let host = Host { memory: 4 << 30, free: 1 << 40 };
+        let host = Host { memory: 4 << 30 };
         resolve(&request, name.to_owned(), Some(image()), 1 << 30, &host, &Config::default())
     }
 
@@ -240,7 +238,7 @@ mod tests {
     #[test]
     fn an_unknown_image_is_named() {
         let request = VmCreate { image: Some("nope".into()), ..VmCreate::default() };
-        let host = Host { memory: 4 << 30, free: 1 << 40 };
+        let host = Host { memory: 4 << 30 };
         let refused = resolve(&request, "a".into(), None, 0, &host, &Config::default());
         assert_eq!(refused, Err(SpecError::NoImage("nope".into())));
     }

@@ -48,7 +48,7 @@ pub(super) async fn start(
     let instance: Arc<dyn Instance> = Arc::from(instance);
     let ended = end_of(&*instance)?;
 
-    let answer = first_answer(context, definition, guest::connect(&*instance), &ended);
+    let answer = first_answer(context, definition, guest::connect(&*instance, &definition.name), &ended);
     let (guest, session_over) = operation.stage("agent.ready", context.step(Step::AwaitAgent, answer)).await?;
     let run = run_of(context, &guest);
     Ok(Started { instance, ended, guest, session_over, run })
@@ -120,7 +120,7 @@ pub(super) async fn first_answer(
 const ENDING: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The line of a console's log that says most about a failed boot.
-async fn last_words(console: std::path::PathBuf) -> Option<String> {
+pub(super) async fn last_words(console: std::path::PathBuf) -> Option<String> {
     let log = crate::vmm::qemu::console::read(&console).await.ok()?;
     let tail = &log[log.len().saturating_sub(16 * 1024)..];
     let text = String::from_utf8_lossy(tail);

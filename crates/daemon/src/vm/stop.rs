@@ -14,6 +14,7 @@ const AWAY: Duration = Duration::from_secs(10);
 /// Asks, and waits until the VMM has ended or nobody listens. Errors are no failures: there is a harder way.
 pub(super) async fn ask(
     context: &Context,
+    name: &str,
     instance: &dyn Instance,
     guest: Option<Guest>,
     ended: &VmmEnd,
@@ -23,7 +24,7 @@ pub(super) async fn ask(
     let by_agent = async {
         let asked = match guest {
             Some(guest) => guest.power_off().await,
-            None => find_and_ask(instance, patience.min(AWAY)).await,
+            None => find_and_ask(name, instance, patience.min(AWAY)).await,
         };
         match asked {
             Ok(()) => goes_down(ended, patience).await,
@@ -50,8 +51,8 @@ pub(super) async fn ask(
 }
 
 /// A guest that was just taken over, or whose agent is away for a moment, is asked over a session of its own.
-async fn find_and_ask(instance: &dyn Instance, patience: Duration) -> Result<(), GuestError> {
-    match tokio::time::timeout(patience, guest::connect(instance)).await {
+async fn find_and_ask(name: &str, instance: &dyn Instance, patience: Duration) -> Result<(), GuestError> {
+    match tokio::time::timeout(patience, guest::connect(instance, name)).await {
         Ok(connected) => connected?.0.power_off().await,
         Err(_) => Err(GuestError::Silent(patience.as_secs())),
     }

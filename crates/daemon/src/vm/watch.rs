@@ -28,6 +28,7 @@ pub(super) enum Wake {
 
 /// The watchers of one run; they end with it.
 pub(super) struct Watchers {
+    vm: String,
     run: u64,
     wakes: mpsc::UnboundedSender<Wake>,
     tasks: JoinSet<()>,
@@ -35,8 +36,8 @@ pub(super) struct Watchers {
 
 impl Watchers {
     /// Watches the VMM of a run.
-    pub(super) fn new(run: u64, wakes: mpsc::UnboundedSender<Wake>, ended: VmmEnd) -> Watchers {
-        let mut watchers = Watchers { run, wakes, tasks: JoinSet::new() };
+    pub(super) fn new(vm: String, run: u64, wakes: mpsc::UnboundedSender<Wake>, ended: VmmEnd) -> Watchers {
+        let mut watchers = Watchers { vm, run, wakes, tasks: JoinSet::new() };
         watchers.spawn(async move { Some(Wake::VmmEnded(run, ended.await)) });
         watchers
     }
@@ -53,9 +54,10 @@ impl Watchers {
 
     /// Tells a guest the time to the instant, as its hello could not. Nobody waits for it.
     pub(super) fn tell_the_time(&mut self, guest: Guest) {
+        let vm = self.vm.clone();
         self.spawn(async move {
             if let Err(error) = guest.set_clock().await {
-                tracing::warn!(error = crate::api::error::chain(&error), "a guest does not take the time");
+                tracing::warn!(vm, error = crate::api::error::chain(&error), "a guest does not take the time");
             }
             None
         });
@@ -63,12 +65,12 @@ impl Watchers {
 
     /// Opens a new session. An agent that is not there is waited for; there is no other way back to it.
     pub(super) fn reconnect(&mut self, instance: Arc<dyn Instance>) {
-        let run = self.run;
+        let (run, vm) = (self.run, self.vm.clone());
         self.spawn(async move {
-            match guest::connect_again(&*instance).await {
+            match guest::connect_again(&*instance, &vm).await {
                 Ok((guest, over)) => Some(Wake::SessionOpened(run, guest, over)),
                 Err(error) => {
-                    tracing::warn!(error = crate::api::error::chain(&error), "no new session with an agent");
+                    tracing::warn!(vm, error = crate::api::error::chain(&error), "no new session with an agent");
                     None
                 }
             }
@@ -113,10 +115,13 @@ pub(super) async fn until_cancelled(
     }
 }
 
-/// How a VMM ended, in words.
-pub(super) fn how_it_ended(status: Option<ExitStatus>) -> String {
+/// How a VMM ended, in words. A guest that panics ends it as one does that powers off; the console's last words tell.
+pub(super) fn how_it_ended(status: Option<ExitStatus>, said: Option<&str>) -> String {
     match status {
-        Some(status) if status.success() => "the guest went down".to_owned(),
+        Some(status) if status.success() => match said.filter(|said| said.contains("Kernel panic")) {
+            Some(said) => format!("the guest's kernel gave up; its console ends with: {said}"),
+            None => "the guest went down".to_owned(),
+        },
         Some(status) => format!("its VMM ended: {status}"),
         None => "its VMM ended".to_owned(),
     }

@@ -48,6 +48,10 @@ impl Vmm for Fake {
         Capabilities { name: "fake", adoptable: true, power_button: true }
     }
 
+    async fn ready(&self) -> Result<(), VmmError> {
+        Ok(())
+    }
+
     async fn start(&self, machine: &Machine) -> Result<Box<dyn Instance>, VmmError> {
         super::not_running(machine)?;
         let process = Process::start(launch(&self.agent, machine)?)?;

@@ -79,6 +79,12 @@ pub trait Vmm: Send + Sync {
     /// What it can do here.
     fn capabilities(&self) -> Capabilities;
 
+    /// Whether its program can be used at all.
+    ///
+    /// # Errors
+    /// [`VmmError::Unfit`].
+    async fn ready(&self) -> Result<(), VmmError>;
+
     /// Starts a VM. Returns when the VMM has accepted its configuration and the guest's processors run. What it made is
     /// undone by ending the process and removing `machine.runtime_dir`.
     ///

@@ -47,6 +47,8 @@ pub struct Decision {
 pub struct Access {
     /// Its mode.
     pub mode: u32,
+    /// Its group.
+    pub gid: u32,
     /// Whether the VMM will be another user than the daemon.
     pub as_other_user: bool,
 }
@@ -57,12 +59,18 @@ impl Access {
     /// # Errors
     /// Those of stat(2).
     pub fn of(device: &Path) -> io::Result<Access> {
-        Ok(Access { mode: device.metadata()?.mode(), as_other_user: rustix::process::geteuid().is_root() })
+        let found = device.metadata()?;
+        Ok(Access { mode: found.mode(), gid: found.gid(), as_other_user: rustix::process::geteuid().is_root() })
     }
 
-    /// Whether a VMM, which has the device's group, can open it.
+    /// The group that a VMM needs to open it: none where everybody may, and never that of root, which opens much more.
+    pub fn group(self) -> Option<u32> {
+        (self.mode & 0o006 != 0o006 && self.mode & 0o060 == 0o060 && self.gid != 0).then_some(self.gid)
+    }
+
+    /// Whether a VMM can open it.
     fn suffices(self) -> bool {
-        !self.as_other_user || self.mode & 0o060 == 0o060 || self.mode & 0o006 == 0o006
+        !self.as_other_user || self.mode & 0o006 == 0o006 || self.group().is_some()
     }
 }
 
@@ -99,7 +107,7 @@ fn millions(instructions: u64) -> String {
 mod tests {
     use super::*;
 
-    const UDEV: Access = Access { mode: 0o020_660, as_other_user: true };
+    const UDEV: Access = Access { mode: 0o020_660, gid: 106, as_other_user: true };
 
     #[test]
     fn kvm_is_used_where_it_is_real_and_can_be_opened() {
@@ -109,9 +117,13 @@ mod tests {
             (decision.kvm, decision.reason.as_str()),
             (true, "KVM, which executes 3000 million instructions per second")
         );
-        assert!(decide(&real, Some(&Access { mode: 0o020_666, as_other_user: true })).kvm);
-        assert!(decide(&real, Some(&Access { mode: 0o020_600, as_other_user: false })).kvm);
-        let roots_only = decide(&real, Some(&Access { mode: 0o020_600, as_other_user: true }));
+        assert_eq!(UDEV.group(), Some(106));
+        let everybodys = Access { mode: 0o020_666, gid: 0, as_other_user: true };
+        assert!(decide(&real, Some(&everybodys)).kvm && everybodys.group().is_none());
+        assert!(decide(&real, Some(&Access { mode: 0o020_600, as_other_user: false, ..UDEV })).kvm);
+        let roots_group = Access { gid: 0, ..UDEV };
+        assert!(!decide(&real, Some(&roots_group)).kvm && roots_group.group().is_none());
+        let roots_only = decide(&real, Some(&Access { mode: 0o020_600, ..UDEV }));
         assert!(!roots_only.kvm && roots_only.reason.contains("opens for root only"), "{roots_only:?}");
     }
 

@@ -86,7 +86,7 @@ impl Child {
         extern "C" fn go(call: *mut c_void) -> c_int {
             // SAFETY: `start` passes its own `Call` and stands still until this process has gone on to its program.
             let call = unsafe { &mut *call.cast::<Call<'_>>() };
-            call.failed = Some(call.child.become_program());
+            call.failed = Some(call.child.become_program(Reset::All));
             // SAFETY: ends this process alone, without the exit handlers of the memory that it borrows.
             unsafe { libc::_exit(127) }
         }
@@ -122,12 +122,13 @@ impl Child {
         }
     }
 
-    /// Executes the program in place of the calling one; returns only what went wrong.
+    /// Executes the program in place of the calling one; returns only what went wrong. It is what its caller was started as,
+    /// and goes on ignoring what that was told to, as by nohup(1).
     pub(super) fn replace(&self) -> io::Error {
         match block_signals() {
             Err(error) => error,
             Ok(signals) => {
-                let error = self.become_program();
+                let error = self.become_program(Reset::Handled);
                 // The error before this one says more.
                 set_signals(&signals).ok();
                 error
@@ -136,8 +137,8 @@ impl Child {
     }
 
     /// Allocates nothing and takes no lock: it may run in memory whose other threads are at work.
-    fn become_program(&self) -> io::Error {
-        if let Err(error) = self.set_up() {
+    fn become_program(&self, reset: Reset) -> io::Error {
+        if let Err(error) = self.set_up(reset) {
             return error;
         }
         let error = execute(&self.program, &self.argv, &self.envp);
@@ -151,7 +152,7 @@ impl Child {
         }
     }
 
-    fn set_up(&self) -> io::Result<()> {
+    fn set_up(&self, reset: Reset) -> io::Result<()> {
         for (number, fd) in self.streams.iter().enumerate() {
             if let Some(fd) = fd {
                 // SAFETY: both are numbers to the kernel. Where they are the same, the descriptor must lose its mark.
@@ -174,12 +175,6 @@ impl Child {
         if self.terminal {
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
         }
-        if let Some(parent) = self.parent {
-            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            if rustix::process::getppid() != Some(parent) {
-                return Err(io::Error::from_raw_os_error(libc::ESRCH));
-            }
-        }
         for fd in &self.inherit {
             rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
         }
@@ -189,10 +184,17 @@ impl Child {
         if let Some(credentials) = &self.credentials {
             assume(credentials)?;
         }
+        // After the change of ids, which takes it away (PR_SET_PDEATHSIG(2const)).
+        if let Some(parent) = self.parent {
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            if rustix::process::getppid() != Some(parent) {
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            }
+        }
         if self.no_new_privileges {
             rustix::thread::set_no_new_privs(true)?;
         }
-        reset_signals();
+        reset_signals(reset);
         unblock_signals()
     }
 }
@@ -264,9 +266,17 @@ fn set_signals(set: &libc::sigset_t) -> io::Result<()> {
     }
 }
 
-/// Every signal does again what it does by default. A handler would run in the parent's memory; and what the parent ignores,
-/// as Rust's programs do SIGPIPE and those under nohup(1) SIGHUP, is none of the child's business.
-fn reset_signals() {
+/// Which signals do again what they do by default.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reset {
+    /// Those with a handler, which would run in the parent's memory; and SIGPIPE, which Rust's programs ignore and others
+    /// count on.
+    Handled,
+    /// Those that the parent ignores as well: under nohup(1) it ignores SIGHUP, which is none of its child's business.
+    All,
+}
+
+fn reset_signals(reset: Reset) {
     for signal in 1..=SIGNALS {
         let mut action = MaybeUninit::<libc::sigaction>::uninit();
         // SAFETY: fills `action`, which is then read; what is set has no handler. Numbers that are no signal's are refused.
@@ -275,7 +285,9 @@ fn reset_signals() {
                 continue;
             }
             let mut action = action.assume_init();
-            if action.sa_sigaction != libc::SIG_DFL {
+            let ignored = action.sa_sigaction == libc::SIG_IGN;
+            let stays = ignored && reset == Reset::Handled && signal != libc::SIGPIPE;
+            if action.sa_sigaction != libc::SIG_DFL && !stays {
                 action.sa_sigaction = libc::SIG_DFL;
                 libc::sigaction(signal, &raw const action, ptr::null_mut());
             }
@@ -283,7 +295,9 @@ fn reset_signals() {
     }
 }
 
-/// Raw system calls: the C library's wrappers want to change the threads that this child does not have.
+/// Raw system calls: the C library's wrappers want to change the threads that this child does not have. The kernel lets no
+/// process of another user look into a memory whose ids have changed, and this memory is the parent's too: it dumps no core
+/// from then on.
 fn assume(credentials: &Credentials) -> io::Result<()> {
     let groups = (credentials.groups.len(), credentials.groups.as_ptr());
     // SAFETY: the pointer and length are those of a live vector of `gid_t`; the other calls take integers.

@@ -66,6 +66,10 @@ impl Vmm for Qemu {
         Capabilities { name: "qemu", adoptable: true, power_button: true }
     }
 
+    async fn ready(&self) -> Result<(), VmmError> {
+        self.supported().await.map(drop)
+    }
+
     async fn start(&self, machine: &Machine) -> Result<Box<dyn Instance>, VmmError> {
         not_running(machine)?;
         self.supported().await?;

@@ -11,6 +11,7 @@ use banger_linux::process::{Credentials, Launch, Program, Stream};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use super::args::{Accelerator, Descriptors, arguments};
+use crate::vmm::select::Access;
 use crate::vmm::{Machine, PID_FILE, VmmError, failed};
 
 /// The monitor's socket, in the machine's runtime directory.
@@ -164,7 +165,7 @@ fn credentials(uid: u32, accelerator: Accelerator) -> Result<Option<Credentials>
     let groups = match accelerator {
         Accelerator::Kvm => {
             let device = Path::new("/dev/kvm");
-            vec![std::os::unix::fs::MetadataExt::gid(&device.metadata().map_err(failed("open", device))?)]
+            Access::of(device).map_err(failed("open", device))?.group().into_iter().collect()
         }
         Accelerator::Emulation { .. } => Vec::new(),
     };
