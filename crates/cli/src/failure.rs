@@ -40,6 +40,14 @@ pub enum Failure {
     /// The guest refused a call.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// The guest knows no such detached command.
+    #[error("{source}")]
+    NoCommand {
+        /// What it says.
+        source: CallError,
+        /// What to do.
+        help: String,
+    },
     /// The stream to the guest broke.
     #[error("lost the guest {during}")]
     Stream {
@@ -154,7 +162,9 @@ impl Failure {
 
     fn help(&self) -> Option<String> {
         match self {
-            Failure::Usage { help, .. } | Failure::Helped { help, .. } => Some(help.clone()),
+            Failure::Usage { help, .. } | Failure::Helped { help, .. } | Failure::NoCommand { help, .. } => {
+                Some(help.clone())
+            }
             Failure::Client(error) => client_help(error),
             Failure::Call(error) => match error.code {
                 CallErrorCode::NotFound => Some("look at what the guest has with `banger shell`".to_owned()),

@@ -1,7 +1,7 @@
 //! `banger logs`.
 
 use banger_api::client::Request;
-use banger_api::exec::{Answer, Command, Exit};
+use banger_api::exec::{Answer, CallErrorCode, Command, Exit};
 use banger_api::frame::Kind;
 use clap::Args;
 
@@ -58,6 +58,13 @@ impl Logs {
         let broken = |source| Failure::Stream { during: "while reading the output", source };
         match upgraded.answer().await.map_err(broken)? {
             Answer::Done => {}
+            Answer::Error(error) if error.code == CallErrorCode::NotFound => {
+                let name = &self.name;
+                return Err(Failure::NoCommand {
+                    source: error,
+                    help: format!("`banger logs --list {name}` lists what there is; `--console` shows how it booted"),
+                });
+            }
             Answer::Error(error) => return Err(Failure::Call(error)),
             _ => return Err(Failure::Answer { during: "while reading the output" }),
         }

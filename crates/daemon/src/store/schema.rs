@@ -65,11 +65,21 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// The records hold host keys and what users put into `--env`: nobody else may read them. SQLite gives the files beside this
-/// one its mode.
+/// The records hold host keys and what users put into `--env`: nobody else may read them. SQLite makes the files beside this
+/// one with its mode, and leaves those that are there alone.
 fn keep_to_owner(path: &Path) -> io::Result<()> {
+    let owners = || Permissions::from_mode(0o600);
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-    file.set_permissions(Permissions::from_mode(0o600))
+    file.set_permissions(owners())?;
+    for suffix in ["-wal", "-shm"] {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(suffix);
+        match std::fs::set_permissions(Path::new(&beside), owners()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

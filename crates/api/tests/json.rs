@@ -1,0 +1,110 @@
+//! The JSON that programs read from `-o json`, word for word. What stands here is a promise: fields are added (with a line in
+//! CHANGELOG.md), never renamed, and never given another type.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails shall panic")]
+
+use banger_api::daemon::{Finding, Status, Verdict, Version};
+use banger_api::error::{ApiError, ErrorCode};
+use banger_api::exec::{Command, ExecStarted, Exit};
+use banger_api::image::Image;
+use banger_api::operation::Event;
+use banger_api::vm::{Vm, VmState};
+
+/// All of them, a line each.
+fn all() -> Vec<String> {
+    let full = Vm {
+        id: "3x4mp13".into(),
+        name: "devbox".into(),
+        state: VmState::Running,
+        reason: Some("why".into()),
+        generation: 4,
+        image: "debian".into(),
+        cpus: 2,
+        memory: 1 << 30,
+        disk: 8 << 30,
+        vmm: "qemu".into(),
+        accelerator: Some("kvm".into()),
+        pid: Some(4711),
+        boot_id: Some("0d9a".into()),
+        ephemeral: false,
+        workdir: Some("/root/project".into()),
+        created: 1_700_000_000,
+        started: Some(1_700_000_001),
+        host_key: "ssh-ed25519 AAAA".into(),
+    };
+    let least = Vm {
+        state: VmState::Stopped,
+        reason: None,
+        accelerator: None,
+        pid: None,
+        boot_id: None,
+        workdir: None,
+        started: None,
+        ..full.clone()
+    };
+    let image = Image {
+        id: "1m4g3".into(),
+        name: "debian".into(),
+        default: true,
+        system: "Debian GNU/Linux 12 (bookworm)".into(),
+        kernel: "6.1.0-50-cloud-amd64".into(),
+        size: 8 << 30,
+        allocated: 600 << 20,
+        packages: 200,
+        manifest: "ab12".into(),
+        work_seed: true,
+        created: 1_700_000_000,
+        vms: vec!["devbox".into()],
+    };
+    let status = Status {
+        version: Version { version: "0.1.0".into(), api: 1, protocol: 2 },
+        pid: 42,
+        started: 1_700_000_000,
+        resident: 10 << 20,
+        vms: 2,
+        running: 1,
+        state_dir: "/state".into(),
+        log: "/state/log".into(),
+    };
+    let finding =
+        Finding { check: "kvm".into(), verdict: Verdict::Warn, found: "none".into(), fix: Some("load it".into()) };
+    let command =
+        Command { id: "main".into(), argv: vec!["make".into()], started: 1_700_000_000, exit: Some(Exit::Code(7)) };
+    let error = ApiError {
+        code: ErrorCode::VmNotFound,
+        message: "there is no VM devbox".into(),
+        help: Some("did you mean devbux?".into()),
+        also: vec!["more".into()],
+        operation: Some("op-1".into()),
+    };
+    let events = [
+        Event::Started { operation: "op-1".into() },
+        Event::StageStarted { stage: "disk.clone".into() },
+        Event::StageFinished { stage: "disk.clone".into(), micros: 12 },
+        Event::Progress { message: "unpacking".into() },
+        Event::Result { result: 1, micros: 34 },
+        Event::Error { error: error.clone() },
+    ];
+    let mut lines = vec![
+        serde_json::to_string(&full).unwrap(),
+        serde_json::to_string(&least).unwrap(),
+        serde_json::to_string(&image).unwrap(),
+        serde_json::to_string(&status).unwrap(),
+        serde_json::to_string(&finding).unwrap(),
+        serde_json::to_string(&command).unwrap(),
+        serde_json::to_string(&[Exit::Signal(9), Exit::Lost]).unwrap(),
+        serde_json::to_string(&ExecStarted { id: "main".into(), pid: 77 }).unwrap(),
+    ];
+    lines.extend(events.iter().map(|event| serde_json::to_string(event).unwrap()));
+    lines
+}
+
+#[test]
+fn it_is_as_programs_know_it() {
+    let known: Vec<&str> = include_str!("json.snapshot").lines().collect();
+    let now = all();
+    for (now, known) in now.iter().zip(&known) {
+        assert_eq!(now, known);
+    }
+    assert_eq!(now.len(), known.len(), "{now:#?}");
+}
