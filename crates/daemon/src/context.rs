@@ -1,7 +1,7 @@
 //! What every part of a running daemon shares.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::config::Config;
 use crate::image::install::Installer;
@@ -25,6 +25,8 @@ pub struct Context {
     pub kvm: bool,
     /// The agent's file.
     pub agent: PathBuf,
+    /// Held while the base of an initramfs is looked for or made: of many VMs that start at once only one makes it.
+    pub bases: Arc<Mutex<()>>,
     /// This boot of the host.
     pub host_boot: String,
     /// What fills the trees of new images.

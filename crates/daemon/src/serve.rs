@@ -156,7 +156,18 @@ impl Daemon {
             tracing::info!(kvm = choice.kvm, reason = choice.reason, "how VMs run here");
             (choice.vmm, choice.kvm)
         };
-        let context = Arc::new(Context { paths, config, store, vmm, kvm, agent, host_boot, installer, faults });
+        let context = Arc::new(Context {
+            paths,
+            config,
+            store,
+            vmm,
+            kvm,
+            agent,
+            bases: Arc::default(),
+            host_boot,
+            installer,
+            faults,
+        });
         let builds =
             Builds::recover(Arc::clone(&context)).await.map_err(|error| ServeError::Images(Box::new(error)))?;
         let registry = Registry::recover(Arc::clone(&context)).await.map_err(ServeError::Recover)?;

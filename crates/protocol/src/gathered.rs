@@ -13,6 +13,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// How much is put together at most: a message of the multiplexer and its head.
 const LARGEST_WRITE: usize = 64 * 1024;
 
+/// A buffer that is larger is given up by the first small message: most sessions are idle, and a daemon has many.
+const SMALL: usize = 4096;
+
 /// A connection that gathers what is written until it is flushed.
 #[derive(Debug)]
 pub(crate) struct Gathered<C> {
@@ -23,7 +26,7 @@ pub(crate) struct Gathered<C> {
 impl<C> Gathered<C> {
     /// Wraps a connection.
     pub(crate) fn new(inner: C) -> Gathered<C> {
-        Gathered { inner, written: BytesMut::with_capacity(LARGEST_WRITE) }
+        Gathered { inner, written: BytesMut::new() }
     }
 }
 
@@ -35,6 +38,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for Gathered<C> {
 
 impl<C: AsyncWrite + Unpin> Gathered<C> {
     fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let small = self.written.len() <= SMALL;
         while !self.written.is_empty() {
             let count = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.written))?;
             if count == 0 {
@@ -42,7 +46,11 @@ impl<C: AsyncWrite + Unpin> Gathered<C> {
             }
             self.written.advance(count);
         }
-        self.written.clear();
+        if small && self.written.capacity() > SMALL {
+            self.written = BytesMut::new();
+        } else {
+            self.written.clear();
+        }
         Poll::Ready(Ok(()))
     }
 }

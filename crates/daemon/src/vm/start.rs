@@ -3,7 +3,7 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::process::ExitStatus;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use banger_protocol::boot::{Boot, serial};
 use futures::FutureExt;
@@ -136,11 +136,15 @@ async fn prepare(context: &Context, definition: &Definition, machine: &Machine) 
     let identity = identity::at_boot(definition, &entropy, unix_nanos());
     let image = context.paths.image(&definition.image_id);
     let (agent, runtime, to) = (context.agent.clone(), machine.runtime_dir.clone(), machine.initramfs.clone());
+    let bases = Arc::clone(&context.bases);
     let fill_work_disk = !image.join(names::WORK_SEED).exists();
     blocking(move || {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&runtime);
         made.map_err(VmError::io(format!("make the directory {}", runtime.display())))?;
-        let base = boot::base_initramfs(&image, &agent)?;
+        let base = {
+            let _one_at_a_time = bases.lock().unwrap_or_else(PoisonError::into_inner);
+            boot::base_initramfs(&image, &agent)?
+        };
         let boot = Boot { modules: boot::modules(&image)?, identity, fill_work_disk };
         Ok(boot::initramfs(&base, &boot, &to)?)
     })
