@@ -212,6 +212,15 @@ class Place:
         ids = set(names(self.state / "vms"))
         return {pid for pid, words in ours().items() if "qemu-system" in words and any(f"guest={vm}," in words for vm in ids)}
 
+    def wind_up(self, processes_before, files):
+        """Removes all VMs and ends the daemon; then no process may be there that was not before, and no file that `files` tells."""
+        for name in self.vms():
+            self.banger("rm", "--force", name)
+        self.stop_daemon()
+        left = left_since(processes_before) + files()
+        if left:
+            raise AssertionError("left behind after the last VM and the daemon:\n" + "\n".join(left))
+
     def remove(self):
         """Ends what is left of it, and takes its files away. For a test that failed half way; does nothing twice."""
         marks = [str(self.state), str(self.runtime_root), *(f"guest={vm}," for vm in names(self.state / "vms"))]
@@ -274,13 +283,7 @@ class Case(unittest.TestCase):
 
     @classmethod
     def tearDownClass(cls):
-        for name in cls.place.vms():
-            cls.place.banger("rm", "--force", name)
-        cls.place.stop_daemon()
-        left = left_since(cls.processes_before)
-        left += sorted(host.snapshot([cls.place.state]) - cls.before - cls.may_stay())
-        if left:
-            raise AssertionError("left behind after the last VM and the daemon:\n" + "\n".join(left))
+        cls.place.wind_up(cls.processes_before, lambda: sorted(host.snapshot([cls.place.state]) - cls.before - cls.may_stay()))
 
     @classmethod
     def may_stay(cls):

@@ -10,7 +10,7 @@ import unittest
 from pathlib import Path
 
 import tiny_image
-from harness import BIN, DEADLINE, SEED, Place, left_since, names, ours
+from harness import BIN, DEADLINE, SEED, Place, names, ours
 
 TIMES = 10
 
@@ -42,13 +42,11 @@ class FakeCase(unittest.TestCase):
 
     @classmethod
     def tearDownClass(cls):
-        for name in cls.place.vms():
-            cls.place.banger("rm", "--force", name)
-        cls.place.stop_daemon()
-        left = left_since(cls.processes_before)
-        left += [f"files of VM {name}" for name in names(cls.place.state / "vms") | names(cls.place.runtime / "vms")]
-        if left:
-            raise AssertionError("left behind after the last VM and the daemon:\n" + "\n".join(left))
+        place = cls.place
+        place.wind_up(
+            cls.processes_before,
+            lambda: [f"files of VM {name}" for name in names(place.state / "vms") | names(place.runtime / "vms")],
+        )
 
 
 class KillDaemonQuickly(FakeCase):

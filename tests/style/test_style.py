@@ -134,9 +134,10 @@ class Style(unittest.TestCase):
 class Repository(unittest.TestCase):
     def test_no_file_names_a_registry_or_a_machine(self):
         # What is private to a machine, or a host that others would then depend on. Cargo.lock must name its registry.
-        foreign = re.compile(
-            r"\b(deb|security|ftp|snapshot)\.debian\.org|\b(static|index)\.crates\.io|\bpypi\.org|/home/[a-z]+/|/work/[a-z]+/"
-        )
+        hosts = r"\b(deb|security|ftp|snapshot)\.debian\.org|\b(static|index)\.crates\.io|\bpypi\.org"
+        # Where people and machines keep checkouts; and this one, wherever it is.
+        places = rf"/(home|Users|work|workspace|builds)/[a-z]+/|{re.escape(str(ROOT))}\b"
+        foreign = re.compile(f"{hosts}|{places}")
         for path in tracked():
             if path.name in ("Cargo.lock", "LICENSE-APACHE") or path == Path(__file__).resolve():
                 continue

@@ -186,6 +186,10 @@ impl Daemon {
             drop(ready.write_all(b"ready\n"));
         }
         let clock = tokio::spawn(follow_the_clock(Arc::clone(&self)));
+        let vmm = Arc::clone(&self.context.vmm);
+        // Asked for ahead, so that the first VM does not wait for a program to say its version. If it cannot be used, that VM's
+        // creator is told.
+        tokio::spawn(async move { drop(vmm.ready().await) });
         let router = api::router(Arc::clone(&self));
         let told = {
             let daemon = Arc::clone(&self);

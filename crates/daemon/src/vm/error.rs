@@ -2,6 +2,8 @@
 
 use std::io;
 
+use banger_protocol::session::MAX_CALLS;
+
 use super::identity::IdentityError;
 use super::spec::SpecError;
 use super::state::Denied;
@@ -11,7 +13,6 @@ use crate::operation::fault::Injected;
 use crate::storage::StorageError;
 use crate::store::StoreError;
 use crate::vmm::VmmError;
-use banger_protocol::session::MAX_CALLS;
 
 /// Why something was not done with a VM.
 #[derive(Debug, thiserror::Error)]

@@ -45,7 +45,7 @@ impl Fake {
 #[async_trait]
 impl Vmm for Fake {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { name: "fake", adoptable: true, power_button: true }
+        Capabilities { name: "fake", power_button: true }
     }
 
     async fn ready(&self) -> Result<(), VmmError> {

@@ -63,8 +63,6 @@ pub struct Disk {
 pub struct Capabilities {
     /// The driver's name, as `show` prints it.
     pub name: &'static str,
-    /// Whether a running VM survives the daemon; read by `recover`.
-    pub adoptable: bool,
     /// Whether the VMM has a button that a guest can be asked with; read by `stop`.
     pub power_button: bool,
 }

@@ -63,7 +63,7 @@ impl Qemu {
 #[async_trait]
 impl Vmm for Qemu {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { name: "qemu", adoptable: true, power_button: true }
+        Capabilities { name: "qemu", power_button: true }
     }
 
     async fn ready(&self) -> Result<(), VmmError> {
