@@ -29,6 +29,8 @@ pub enum ErrorCode {
     Invalid,
     /// No such VM.
     VmNotFound,
+    /// An id's beginning that several VMs' ids have.
+    Ambiguous,
     /// No such image.
     ImageNotFound,
     /// The name is taken.
@@ -72,7 +74,7 @@ impl ErrorCode {
             Invalid => 400,
             Forbidden => 403,
             VmNotFound | ImageNotFound | GuestNotFound | Unsupported => 404,
-            NameTaken | WrongState | Busy | InUse | Cancelled => 409,
+            NameTaken | Ambiguous | WrongState | Busy | InUse | Cancelled => 409,
             GuestNotExecutable => 422,
             GuestUnreachable => 504,
             NoSpace => 507,

@@ -3,12 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails shall panic")]
 
+use banger_api::change::{Change, Effect, VmChanged};
+use banger_api::console::Attached;
 use banger_api::daemon::{Finding, Status, Verdict, Version};
 use banger_api::error::{ApiError, ErrorCode};
 use banger_api::exec::{Command, ExecStarted, Exit};
 use banger_api::image::Image;
 use banger_api::operation::Event;
-use banger_api::vm::{Vm, VmState};
+use banger_api::stats::{FileSystem, Load, VmStats};
+use banger_api::vm::{RestartPolicy, Vm, VmState};
 
 /// All of them, a line each.
 fn all() -> Vec<String> {
@@ -27,6 +30,8 @@ fn all() -> Vec<String> {
         pid: Some(4711),
         boot_id: Some("0d9a".into()),
         ephemeral: false,
+        restart: RestartPolicy::OnFailure,
+        starts_again: Some(1_700_000_002),
         workdir: Some("/root/project".into()),
         created: 1_700_000_000,
         started: Some(1_700_000_001),
@@ -38,6 +43,8 @@ fn all() -> Vec<String> {
         accelerator: None,
         pid: None,
         boot_id: None,
+        restart: RestartPolicy::No,
+        starts_again: None,
         workdir: None,
         started: None,
         ..full.clone()
@@ -85,6 +92,34 @@ fn all() -> Vec<String> {
         Event::Result { result: 1, micros: 34 },
         Event::Error { error: error.clone() },
     ];
+    let change = Change {
+        field: "cpus".into(),
+        from: Some("2".into()),
+        to: Some("4".into()),
+        effect: Effect::NextStart,
+        reason: Some("why".into()),
+    };
+    let gone = Change { to: None, effect: Effect::Now, reason: None, ..change.clone() };
+    let stats = VmStats {
+        id: "3x4mp13".into(),
+        name: "devbox".into(),
+        cpus: 2,
+        at: 1_700_000_000_000_000,
+        cpu_micros: 5,
+        resident: 6,
+        read: 7,
+        written: 8,
+        disk: 9,
+        guest: Some(Load {
+            averages: [1, 2, 3],
+            tasks: 4,
+            memory: 5,
+            memory_available: 6,
+            file_systems: vec![FileSystem { mounted_on: "/".into(), size: 2, free: 1 }],
+            uptime: 7,
+        }),
+        guest_error: Some("why".into()),
+    };
     let mut lines = vec![
         serde_json::to_string(&full).unwrap(),
         serde_json::to_string(&least).unwrap(),
@@ -95,6 +130,12 @@ fn all() -> Vec<String> {
         serde_json::to_string(&[Exit::Signal(9), Exit::Lost]).unwrap(),
         serde_json::to_string(&ExecStarted { id: "main".into(), pid: 77 }).unwrap(),
     ];
+    lines.extend([
+        serde_json::to_string(&VmChanged { vm: least.clone(), changes: vec![change, gone] }).unwrap(),
+        serde_json::to_string(&stats).unwrap(),
+        serde_json::to_string(&VmStats { guest: None, guest_error: None, ..stats.clone() }).unwrap(),
+        serde_json::to_string(&Attached { shell: false, reason: Some("why".into()) }).unwrap(),
+    ]);
     lines.extend(events.iter().map(|event| serde_json::to_string(event).unwrap()));
     lines
 }

@@ -3,11 +3,13 @@
 pub mod error;
 pub mod listener;
 
+mod console;
 mod daemon;
 mod events;
 mod exec;
 mod files;
 mod images;
+mod stats;
 mod upgrade;
 mod vms;
 
@@ -33,16 +35,21 @@ pub fn router(daemon: Arc<Daemon>) -> Router {
         .route("/daemon/stop", post(daemon::stop))
         .route("/doctor", get(daemon::doctor))
         .route("/vms", get(vms::list).post(vms::create))
-        .route("/vms/{vm}", get(vms::show).delete(vms::remove))
+        .route("/vms/{vm}", get(vms::show).patch(vms::set).delete(vms::remove))
         .route("/vms/{vm}/start", post(vms::start))
         .route("/vms/{vm}/stop", post(vms::stop))
+        .route("/vms/{vm}/restart", post(vms::restart))
+        .route("/vms/{vm}/rename", post(vms::rename))
         .route("/vms/{vm}/wait", get(vms::wait))
         .route("/vms/{vm}/exec", post(exec::exec))
         .route("/vms/{vm}/commands", get(exec::commands))
         .route("/vms/{vm}/commands/{id}/output", post(exec::output))
         .route("/vms/{vm}/put", post(files::put))
         .route("/vms/{vm}/get", post(files::get))
-        .route("/vms/{vm}/console", get(vms::console))
+        .route("/vms/{vm}/console", get(console::log))
+        .route("/vms/{vm}/console/attach", post(console::attach))
+        .route("/vms/{vm}/stats", get(stats::one))
+        .route("/stats", get(stats::all))
         .route("/images", get(images::list).post(images::build))
         .route("/images/{image}", get(images::show).delete(images::remove));
     Router::new()

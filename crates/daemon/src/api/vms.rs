@@ -8,6 +8,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
+use banger_api::change::{VmChanged, VmRename};
 use banger_api::vm::{Level, Lifetime, Vm, VmCreate, VmState, VmStop};
 use serde::Deserialize;
 
@@ -15,6 +16,7 @@ use super::error::{Failure, of_vm};
 use super::events::{self, HangUp};
 use crate::operation::Operation;
 use crate::serve::Daemon;
+use crate::vm::change::Wanted;
 use crate::vm::error::VmError;
 use crate::vm::request::View;
 use crate::vm::state;
@@ -64,11 +66,63 @@ pub(super) async fn stop(
 ) -> Result<Response, Failure> {
     let request: VmStop = super::body(&body)?;
     let handle = daemon.registry.find(&vm)?;
-    let patience = request.timeout.map_or(daemon.context.config.timeouts.stop(), |s| Duration::from_secs(s.into()));
+    let patience = patience(&daemon, &request);
     let (operation, progress) = Operation::begin(if request.force { "kill" } else { "stop" }, &vm);
     let work = tokio::spawn({
         let operation = operation.clone();
         async move { outcome(&daemon, handle.stop(request.force, patience, operation).await) }
+    });
+    Ok(events::answer(operation, progress, work, HangUp::Leaves))
+}
+
+pub(super) async fn restart(
+    State(daemon): State<Arc<Daemon>>,
+    Path(vm): Path<String>,
+    body: Bytes,
+) -> Result<Response, Failure> {
+    let request: VmStop = super::body(&body)?;
+    let handle = daemon.registry.find(&vm)?;
+    let patience = patience(&daemon, &request);
+    let (operation, progress) = Operation::begin("restart", &vm);
+    let work = tokio::spawn({
+        let operation = operation.clone();
+        async move { outcome(&daemon, handle.restart(request.force, patience, operation).await) }
+    });
+    // Who hangs up half-way would be left with a VM that is down.
+    Ok(events::answer(operation, progress, work, HangUp::Leaves))
+}
+
+fn patience(daemon: &Daemon, request: &VmStop) -> Duration {
+    request.timeout.map_or(daemon.context.config.timeouts.stop(), |seconds| Duration::from_secs(seconds.into()))
+}
+
+pub(super) async fn set(
+    State(daemon): State<Arc<Daemon>>,
+    Path(vm): Path<String>,
+    body: Bytes,
+) -> Result<Response, Failure> {
+    let wanted = Wanted::Set(super::body(&body)?);
+    change(daemon, &vm, "set", wanted)
+}
+
+pub(super) async fn rename(
+    State(daemon): State<Arc<Daemon>>,
+    Path(vm): Path<String>,
+    body: Bytes,
+) -> Result<Response, Failure> {
+    let request: VmRename = super::body(&body)?;
+    change(daemon, &vm, "rename", Wanted::Name(request.name))
+}
+
+fn change(daemon: Arc<Daemon>, vm: &str, verb: &'static str, wanted: Wanted) -> Result<Response, Failure> {
+    let handle = daemon.registry.find(vm)?;
+    let (operation, progress) = Operation::begin(verb, vm);
+    let work = tokio::spawn({
+        let operation = operation.clone();
+        async move {
+            let (view, changes) = handle.change(wanted, operation).await.map_err(|error| of_vm(&error))?;
+            Ok((VmChanged { vm: daemon.wire(&view), changes }, None))
+        }
     });
     Ok(events::answer(operation, progress, work, HangUp::Leaves))
 }
@@ -133,14 +187,6 @@ pub(super) async fn wait(
     Ok(Json(daemon.wire(&handle.view())))
 }
 
-pub(super) async fn console(State(daemon): State<Arc<Daemon>>, Path(vm): Path<String>) -> Result<Vec<u8>, Failure> {
-    let view = daemon.registry.find(&vm)?.view();
-    let log = daemon.context.paths.vm(view.definition.id.as_str()).console;
-    let attempted = format!("read the console's log {}", log.display());
-    let read = crate::vmm::qemu::console::read(&log).await;
-    Ok(read.map_err(VmError::io(attempted))?)
-}
-
 /// A VM as the API tells it.
 pub(crate) fn wire(view: &View, driver: &str) -> Vm {
     let definition = &view.definition;
@@ -167,6 +213,8 @@ pub(crate) fn wire(view: &View, driver: &str) -> Vm {
         pid: view.pid,
         boot_id: run.map(|run| run.boot_id.clone()),
         ephemeral: definition.lifetime != Lifetime::Kept,
+        restart: definition.restart,
+        starts_again: view.starts_again,
         workdir: definition.workdir.clone(),
         created: definition.created,
         started: run.map(|run| run.since),

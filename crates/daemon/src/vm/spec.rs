@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use banger_api::vm::{Lifetime, VmCreate};
+use banger_api::vm::{Lifetime, RestartPolicy, VmCreate};
 
 use crate::config::Config;
 use crate::image::record::ImageRecord;
@@ -37,6 +37,8 @@ pub struct Spec {
     pub workdir: Option<String>,
     /// When it goes by itself.
     pub lifetime: Lifetime,
+    /// When it starts again by itself.
+    pub restart: RestartPolicy,
 }
 
 /// What the host has to offer, looked up before.
@@ -88,6 +90,20 @@ pub enum SpecError {
     /// Too many bytes of variables.
     #[error("the variables take more than {MAX_ENV} bytes")]
     Environment,
+    /// A VM that goes with its command or client, and is to start again.
+    #[error("a VM that is removed when it stops cannot start again by itself")]
+    RestartsRemoved,
+    /// Nothing is asked for.
+    #[error("nothing is to be changed")]
+    NoChange,
+    /// A smaller work disk.
+    #[error("a work disk can only grow: it has {} MiB, and {} MiB were asked for", has / MIB, wanted / MIB)]
+    Shrink {
+        /// Its size.
+        has: u64,
+        /// What was asked for.
+        wanted: u64,
+    },
     /// A working directory that is no absolute path.
     #[error("the working directory {0:?} is no absolute path in the guest")]
     Workdir(String),
@@ -107,28 +123,20 @@ pub fn resolve(
     config: &Config,
 ) -> Result<Spec, SpecError> {
     check_name(&name)?;
+    if request.lifetime != Lifetime::Kept && request.restart != RestartPolicy::No {
+        return Err(SpecError::RestartsRemoved);
+    }
     let image = image
         .ok_or_else(|| SpecError::NoImage(request.image.clone().unwrap_or_else(|| config.defaults.image.clone())))?;
-    let cpus = request.cpus.unwrap_or(config.defaults.cpus);
-    if cpus == 0 || cpus > MAX_CPUS {
-        return Err(SpecError::Cpus(cpus));
-    }
-    let memory = request.memory.unwrap_or_else(|| config.memory()).next_multiple_of(MIB);
-    if memory < MIN_MEMORY {
-        return Err(SpecError::LittleMemory(memory));
-    }
-    if memory > host.memory {
-        return Err(SpecError::MuchMemory { host: host.memory, wanted: memory });
-    }
-    let disk = request.disk.unwrap_or_else(|| config.disk().max(seed)).next_multiple_of(MIB);
+    let cpus = check_cpus(request.cpus.unwrap_or(config.defaults.cpus))?;
+    let memory = check_memory(request.memory.unwrap_or_else(|| config.memory()), host)?;
+    let disk = whole_mib(request.disk.unwrap_or_else(|| config.disk().max(seed)));
     if disk < seed {
         return Err(SpecError::Disk { least: seed, wanted: disk });
     }
     check_env(&request.env)?;
-    if let Some(workdir) = &request.workdir
-        && (!workdir.starts_with('/') || workdir.contains('\0'))
-    {
-        return Err(SpecError::Workdir(workdir.clone()));
+    if let Some(workdir) = &request.workdir {
+        check_workdir(workdir)?;
     }
     Ok(Spec {
         name,
@@ -139,7 +147,46 @@ pub fn resolve(
         env: request.env.clone(),
         workdir: request.workdir.clone(),
         lifetime: request.lifetime,
+        restart: request.restart,
     })
+}
+
+/// Checks a number of processors.
+///
+/// # Errors
+/// [`SpecError::Cpus`].
+pub fn check_cpus(cpus: u32) -> Result<u32, SpecError> {
+    if cpus == 0 || cpus > MAX_CPUS { Err(SpecError::Cpus(cpus)) } else { Ok(cpus) }
+}
+
+/// Checks an amount of memory, in bytes; the same in whole MiB.
+///
+/// # Errors
+/// [`SpecError::LittleMemory`], [`SpecError::MuchMemory`].
+pub fn check_memory(memory: u64, host: &Host) -> Result<u64, SpecError> {
+    let memory = whole_mib(memory);
+    match memory {
+        ..MIN_MEMORY => Err(SpecError::LittleMemory(memory)),
+        wanted if wanted > host.memory => Err(SpecError::MuchMemory { host: host.memory, wanted }),
+        _ => Ok(memory),
+    }
+}
+
+/// A size, rounded up to a MiB; sizes that no machine has stay what they are.
+pub fn whole_mib(bytes: u64) -> u64 {
+    bytes.checked_next_multiple_of(MIB).unwrap_or(bytes)
+}
+
+/// Checks a directory in a guest.
+///
+/// # Errors
+/// [`SpecError::Workdir`].
+pub fn check_workdir(workdir: &str) -> Result<(), SpecError> {
+    if workdir.starts_with('/') && !workdir.contains('\0') {
+        Ok(())
+    } else {
+        Err(SpecError::Workdir(workdir.to_owned()))
+    }
 }
 
 /// Checks variables as a request gives them.
@@ -161,7 +208,10 @@ pub fn check_env(env: &BTreeMap<String, String>) -> Result<(), SpecError> {
 }
 
 /// A name is a host name's label: it becomes one (RFC 1123), in lower case.
-fn check_name(name: &str) -> Result<(), SpecError> {
+///
+/// # Errors
+/// [`SpecError::Name`].
+pub fn check_name(name: &str) -> Result<(), SpecError> {
     let refuse = |rule| Err(SpecError::Name { name: name.to_owned(), rule });
     if name.is_empty() || name.len() > 63 {
         return refuse("it must have 1 to 63 characters");
