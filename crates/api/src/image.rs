@@ -25,6 +25,12 @@ pub struct Image {
     pub manifest: String,
     /// Whether it has a work seed. Without one a new VM's `/root` is filled in the guest, slower.
     pub work_seed: bool,
+    /// The Debian release that it was built from: `bookworm`.
+    #[serde(default)]
+    pub suite: String,
+    /// Packages that its builder asked for beside banger's own choice.
+    #[serde(default)]
+    pub added: Vec<String>,
     /// When it was built, in seconds since 1970-01-01 UTC.
     pub created: u64,
     /// VMs made from it.
@@ -41,4 +47,10 @@ pub struct ImageBuild {
     /// Size of the root disk, in bytes.
     #[serde(default)]
     pub size: Option<u64>,
+    /// Debian's name of the release, as `trixie`; that of the host if absent.
+    #[serde(default)]
+    pub suite: Option<String>,
+    /// Debian packages beside banger's own choice.
+    #[serde(default)]
+    pub packages: Vec<String>,
 }

@@ -60,6 +60,8 @@ fn all() -> Vec<String> {
         packages: 200,
         manifest: "ab12".into(),
         work_seed: true,
+        suite: "bookworm".into(),
+        added: vec!["golang".into()],
         created: 1_700_000_000,
         vms: vec!["devbox".into()],
     };

@@ -24,7 +24,8 @@ fn request(dir: &Path) -> BuildRequest {
         scratch: dir.join("scratch"),
         dir: dir.join("image"),
         log: dir.join("log"),
-        suite: None,
+        suite: "bookworm".to_owned(),
+        added: Vec::new(),
     }
 }
 

@@ -37,6 +37,12 @@ pub struct Build {
     /// Size of the root disk that its VMs see, as 4G
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     size: Option<Size>,
+    /// The Debian release, as trixie [default: that of this host]
+    #[arg(long, value_name = "RELEASE")]
+    suite: Option<String>,
+    /// A Debian package to install beside the usual ones
+    #[arg(short, long = "package", value_name = "PACKAGE")]
+    packages: Vec<String>,
 }
 
 /// Arguments of `image ls`.
@@ -70,7 +76,12 @@ pub(super) async fn run(app: &App, verb: ImageVerb) -> Result<u8, Failure> {
 
 impl Build {
     async fn run(self, app: &App) -> Result<u8, Failure> {
-        let build = ImageBuild { name: self.name, size: self.size.map(|size| size.0) };
+        let build = ImageBuild {
+            name: self.name,
+            size: self.size.map(|size| size.0),
+            suite: self.suite,
+            packages: self.packages,
+        };
         let mut interrupts = Interrupts::catch()?;
         let request = Request::post(["images"]).json(&build);
         let done = follow::<Image>(app, request, &mut interrupts, "nothing of the image is left").await?;
@@ -163,6 +174,8 @@ fn details(image: &Image) -> String {
         ("size", Size(image.size).to_string()),
         ("on disk", Size(image.allocated).to_string()),
         ("packages", image.packages.to_string()),
+        ("suite", image.suite.clone()),
+        ("added", image.added.join(" ")),
         ("manifest", image.manifest.clone()),
         ("work seed", seed.to_owned()),
         ("created", human::ago(image.created, human::now())),

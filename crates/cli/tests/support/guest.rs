@@ -71,6 +71,8 @@ pub fn image() -> Image {
         packages: 200,
         manifest: "00ff".into(),
         work_seed: true,
+        suite: "bookworm".into(),
+        added: Vec::new(),
         created: 1_700_000_000,
         vms: vec!["devbox".into()],
     }

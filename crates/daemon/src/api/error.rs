@@ -219,6 +219,8 @@ pub fn of_build(error: &BuildError) -> ApiError {
     let (code, help) = match error {
         BuildError::Name { .. } => (ErrorCode::Invalid, Some("a good name is debian, or debian-12".to_owned())),
         BuildError::Size(_) => (ErrorCode::Invalid, Some("give --size another size, such as 8GiB".to_owned())),
+        BuildError::Suite(_) => (ErrorCode::Invalid, Some("a release is bookworm, trixie or sid".to_owned())),
+        BuildError::Package(_) => (ErrorCode::Invalid, Some("a package is git, or python3-venv".to_owned())),
         BuildError::NotFound(_) => (ErrorCode::ImageNotFound, Some("`banger image ls` lists all images".to_owned())),
         BuildError::Busy(_) => (ErrorCode::Busy, Some("wait until that is done".to_owned())),
         BuildError::Store(StoreError::NameTaken(name)) => (

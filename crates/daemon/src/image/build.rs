@@ -57,11 +57,11 @@ async fn build_in(
     progress(Progress::Stage("packages.install"));
     let mirrors = host::mirrors(Path::new(ETC_APT))?;
     let acquire = host::acquire_options(Path::new(ETC_APT))?;
-    let suite = request.suite.clone().unwrap_or_else(host_suite);
     let mut teller = Teller::new(progress);
     let mut tell = |line| teller.tell(line);
-    let (root, scratch, suite, acquire) = (&*root, &*request.scratch, &*suite, &*acquire);
-    let installation = Installation { root, scratch, suite, mirrors: &mirrors, acquire, log: &log };
+    let (root, scratch, suite, acquire) = (&*root, &*request.scratch, &*request.suite, &*acquire);
+    let installation =
+        Installation { root, scratch, suite, added: &request.added, mirrors: &mirrors, acquire, log: &log };
     faults.step(Step::InstallPackages, installer.install(installation, &mut tell)).await?;
 
     progress(Progress::Stage("tree.prepare"));
@@ -105,11 +105,6 @@ async fn build_in(
     progress(Progress::Stage("image.sync"));
     faults.step(Step::PublishImage, publish(root, &out, &request.dir)).await?;
     Ok(built)
-}
-
-fn host_suite() -> String {
-    // A host without the file is no Debian.
-    host::suite(&std::fs::read_to_string("/etc/os-release").unwrap_or_default())
 }
 
 /// The kernel's release and its file, as the package brought it.

@@ -10,7 +10,7 @@ use banger_api::image::{Image, ImageBuild};
 use tokio::sync::Notify;
 
 use super::record::{ImageRecord, ImageState};
-use super::{BuildRequest, ImageError, Progress, build};
+use super::{BuildRequest, ImageError, Progress, build, debian, host};
 use crate::context::{Context, blocking, random, unix_seconds};
 use crate::operation::fault::Injected;
 use crate::operation::{Operation, Step};
@@ -39,6 +39,12 @@ pub enum BuildError {
     /// The size is out of range.
     #[error("an image's disk can have {} MiB to {} MiB, not {} MiB", MIN_SIZE / MIB, MAX_SIZE / MIB, .0 / MIB)]
     Size(u64),
+    /// A word that is no release's name.
+    #[error("{0:?} cannot be the name of a Debian release")]
+    Suite(String),
+    /// A word that is no package's name.
+    #[error("{0:?} cannot be the name of a Debian package")]
+    Package(String),
     /// There is no such image.
     #[error("there is no image {0}")]
     NotFound(String),
@@ -161,6 +167,13 @@ impl Builds {
         if !(MIN_SIZE..=MAX_SIZE).contains(&size) {
             return Err(BuildError::Size(size));
         }
+        let suite = request.suite.clone().unwrap_or_else(host::own_suite);
+        if !debian::is_suite(&suite) {
+            return Err(BuildError::Suite(suite));
+        }
+        if let Some(package) = request.packages.iter().find(|package| !debian::is_package(package)) {
+            return Err(BuildError::Package(package.clone()));
+        }
         let id = word(&random::<10>().map_err(io("get random bytes for an id"))?);
         let image = ImageRecord {
             id,
@@ -172,6 +185,8 @@ impl Builds {
             packages: 0,
             manifest: String::new(),
             work_seed: false,
+            suite,
+            added: request.packages.clone(),
             created: unix_seconds(),
         };
         let insert = async { Ok(self.context.store.insert_image(image.clone()).await?) };
@@ -193,7 +208,8 @@ impl Builds {
             scratch: paths.scratch().join(&image.id),
             dir: paths.image(&image.id),
             log: paths.build_log(&image.name),
-            suite: None,
+            suite: image.suite.clone(),
+            added: image.added.clone(),
         };
         let stage = Mutex::new(None);
         let tell = |progress: Progress| {
@@ -308,6 +324,8 @@ impl Builds {
             packages: image.packages,
             manifest: image.manifest.clone(),
             work_seed,
+            suite: image.suite.clone(),
+            added: image.added.clone(),
             created: image.created,
             vms: users.map(|vm| vm.definition.name).collect(),
         })

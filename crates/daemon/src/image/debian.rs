@@ -113,8 +113,29 @@ const MASKED: [&str; 11] = [
 const REMOVED: [&str; 5] =
     ["/etc/hostname", "/etc/resolv.conf", "/vmlinuz", "/vmlinuz.old", "/var/cache/debconf/templates.dat-old"];
 
-/// mmdebstrap's arguments for installing `suite` into `tree`.
-pub fn install_arguments(suite: &str, tree: &Path, mirrors: &Mirrors, acquire: &[String]) -> Vec<String> {
+/// Whether a word can be a release's name; `sid` and `stable` are.
+pub fn is_suite(word: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=32).contains(&word.len())
+        && word.bytes().all(allowed)
+        && word.starts_with(|first: char| first.is_ascii_lowercase())
+}
+
+/// Whether a word can be a package's name (Debian policy 5.6.7).
+pub fn is_package(word: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
+    (2..=128).contains(&word.len())
+        && word.bytes().all(allowed)
+        && word.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit())
+}
+
+/// mmdebstrap's arguments for installing a suite, with packages beside our own choice, into `tree`.
+pub fn install_arguments(
+    (suite, added): (&str, &[String]),
+    tree: &Path,
+    mirrors: &Mirrors,
+    acquire: &[String],
+) -> Vec<String> {
     let mut arguments: Vec<String> = [
         "--mode=root",
         "--variant=minbase",
@@ -132,7 +153,8 @@ pub fn install_arguments(suite: &str, tree: &Path, mirrors: &Mirrors, acquire: &
     let excluded = EXCLUDED.lines().filter(|line| line.starts_with("path-") && !line.contains("vmlinuz"));
     arguments.extend(excluded.map(|line| format!("--dpkgopt={line}")));
     arguments.extend(acquire.iter().map(|option| format!("--aptopt={option}")));
-    arguments.push(format!("--include={}", PACKAGES.join(",")));
+    let packages: Vec<&str> = PACKAGES.into_iter().chain(added.iter().map(String::as_str)).collect();
+    arguments.push(format!("--include={}", packages.join(",")));
     arguments.extend([suite.to_owned(), tree.display().to_string()]);
     arguments.extend(mirrors.lines(suite));
     arguments
@@ -239,6 +261,31 @@ mod tests {
         assert_eq!(progress("Selecting previously unselected package dbus."), None);
         assert_eq!(progress("Get:1"), None);
         assert_eq!(progress(""), None);
+    }
+
+    #[test]
+    fn suites_and_packages_are_words_that_no_tool_takes_for_anything_else() {
+        for good in ["bookworm", "trixie", "sid"] {
+            assert!(is_suite(good), "{good}");
+        }
+        for bad in ["", "-x", "a/b", "A", "a b", "1", &"a".repeat(33)] {
+            assert!(!is_suite(bad), "{bad}");
+        }
+        for good in ["g++", "python3.11", "0ad", "libc6-dev"] {
+            assert!(is_package(good), "{good}");
+        }
+        for bad in ["", "a", "-x", "a,b", "a=1", "./a", "Git", "?essential", "a b"] {
+            assert!(!is_package(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn packages_that_are_asked_for_come_after_our_own() {
+        let mirrors = apt::mirrors(&apt::parse_list("deb http://mirror.example.org/debian bookworm main")).unwrap();
+        let added = ["golang".to_owned()];
+        let arguments = install_arguments(("trixie", &added), Path::new("/tree"), &mirrors, &[]);
+        assert!(arguments.iter().any(|word| word.starts_with("--include=systemd,") && word.ends_with(",zstd,golang")));
+        assert!(arguments.contains(&"deb http://mirror.example.org/debian trixie main".to_owned()));
     }
 
     #[test]

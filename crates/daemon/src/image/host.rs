@@ -39,6 +39,12 @@ pub enum HostError {
     },
 }
 
+/// The suite to build on this host.
+pub fn own_suite() -> String {
+    // A host without the file is no Debian.
+    suite(&std::fs::read_to_string("/etc/os-release").unwrap_or_default())
+}
+
 /// The suite to build: that of the host, if it is a Debian with a name, else a default.
 pub fn suite(os_release: &str) -> String {
     match (os_release_field(os_release, "ID"), os_release_field(os_release, "VERSION_CODENAME")) {

@@ -19,6 +19,8 @@ pub struct Installation<'a> {
     pub scratch: &'a Path,
     /// Debian's name of the release.
     pub suite: &'a str,
+    /// Packages beside our own choice.
+    pub added: &'a [String],
     /// Where packages come from.
     pub mirrors: &'a Mirrors,
     /// apt's options for getting them, as this machine has them.
@@ -52,8 +54,8 @@ impl Installer for Mmdebstrap {
         installation: Installation<'_>,
         tell: &mut (dyn FnMut(String) + Send),
     ) -> Result<(), ImageError> {
-        let Installation { root, scratch, suite, mirrors, acquire, log } = installation;
-        let arguments = debian::install_arguments(suite, root, mirrors, acquire);
+        let Installation { root, scratch, suite, added, mirrors, acquire, log } = installation;
+        let arguments = debian::install_arguments((suite, added), root, mirrors, acquire);
         let tool = Tool::contained(Program::Mmdebstrap, arguments, scratch);
         let told = |line: &str| debian::progress(line).into_iter().for_each(&mut *tell);
         tool.run(log, told).await.map_err(ImageError::Install)

@@ -67,8 +67,10 @@ pub struct BuildRequest {
     pub dir: PathBuf,
     /// A file that gets the tools' raw output. It stays.
     pub log: PathBuf,
-    /// Debian's name of the release; that of the host if absent.
-    pub suite: Option<String>,
+    /// Debian's name of the release.
+    pub suite: String,
+    /// Packages beside our own choice.
+    pub added: Vec<String>,
 }
 
 /// How far a build is.

@@ -21,6 +21,10 @@ pub struct ImageRecord {
     pub manifest: String,
     /// Whether it has a work seed.
     pub work_seed: bool,
+    /// The Debian release that it is built from.
+    pub suite: String,
+    /// Packages that were asked for beside our own choice.
+    pub added: Vec<String>,
     /// When its build began, in seconds since 1970-01-01 UTC.
     pub created: u64,
 }

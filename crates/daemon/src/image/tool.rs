@@ -207,6 +207,8 @@ struct Tail {
     line: Vec<u8>,
     last: String,
     error: Option<String>,
+    /// Whether it is apt or mmdebstrap that calls it one.
+    certain: bool,
 }
 
 impl Tail {
@@ -224,9 +226,11 @@ impl Tail {
                 continue;
             }
             on_line(&line);
-            // The first error is the cause; what follows are its consequences.
-            if self.error.is_none() && (line.starts_with("E: ") || line.contains("error:")) {
+            // The first error is the cause; what follows are its consequences. Packages' own scripts speak of errors that are none.
+            let certain = line.starts_with("E: ");
+            if (certain && !self.certain) || (self.error.is_none() && line.contains("error:")) {
                 self.error = Some(line.clone());
+                self.certain = certain;
             }
             self.last = line;
         }
@@ -282,6 +286,8 @@ mod tests {
         );
         let error = shell("echo a; printf last; exit 1").run(&log, |_| {}).await.unwrap_err();
         assert!(matches!(&error, ToolError::Failed { said, .. } if said == "last"));
+        let error = shell("echo 'x: error: none'; echo 'E: the cause'; exit 3").run(&log, |_| {}).await.unwrap_err();
+        assert!(matches!(&error, ToolError::Failed { said, .. } if said == "E: the cause"), "{error}");
         let missing = Tool::new(Program::Command("/no/such/tool".into()), Vec::new());
         assert!(matches!(missing.run(&log, |_| {}).await, Err(ToolError::Missing { .. })));
     }

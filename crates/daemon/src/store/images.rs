@@ -14,8 +14,9 @@ impl Store {
         const WHAT: &str = "record a new image";
         self.write(WHAT, move |records| {
             let inserted = records.execute(
-                "INSERT INTO images (id, name, state, system, kernel, size, packages, manifest, work_seed, created)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO images (id, name, state, system, kernel, size, packages, manifest, work_seed, created,
+                                     suite, added)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 params![
                     image.id,
                     image.name,
@@ -27,6 +28,8 @@ impl Store {
                     image.manifest,
                     image.work_seed,
                     image.created.cast_signed(),
+                    image.suite,
+                    added_json(&image)?,
                 ],
             );
             match inserted {
@@ -129,21 +132,29 @@ impl Store {
     }
 }
 
+fn added_json(image: &ImageRecord) -> Result<String, StoreError> {
+    let unusable = |_| StoreError::Unusable { field: "packages", of: format!("image {}", image.name) };
+    serde_json::to_string(&image.added).map_err(unusable)
+}
+
 fn image(row: &Row<'_>) -> Result<ImageRecord, StoreError> {
     const WHAT: &str = "read an image's record";
     let state: String = attempt(WHAT, row.get("state"))?;
     let name: String = attempt(WHAT, row.get("name"))?;
+    let added: String = attempt(WHAT, row.get("added"))?;
+    let unusable = |field| StoreError::Unusable { field, of: format!("image {name}") };
     Ok(ImageRecord {
         id: attempt(WHAT, row.get("id"))?,
-        state: ImageState::parse(&state)
-            .ok_or_else(|| StoreError::Unusable { field: "state", of: format!("image {name}") })?,
-        name,
+        state: ImageState::parse(&state).ok_or_else(|| unusable("state"))?,
+        name: name.clone(),
         system: attempt(WHAT, row.get("system"))?,
         kernel: attempt(WHAT, row.get("kernel"))?,
         size: attempt(WHAT, row.get::<_, i64>("size"))?.cast_unsigned(),
         packages: attempt(WHAT, row.get("packages"))?,
         manifest: attempt(WHAT, row.get("manifest"))?,
         work_seed: attempt(WHAT, row.get("work_seed"))?,
+        suite: attempt(WHAT, row.get("suite"))?,
+        added: serde_json::from_str(&added).map_err(|_| unusable("packages"))?,
         created: attempt(WHAT, row.get::<_, i64>("created"))?.cast_unsigned(),
     })
 }

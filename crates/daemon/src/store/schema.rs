@@ -52,6 +52,10 @@ const STEPS: &[M<'static>] = &[
         "ALTER TABLE vms ADD COLUMN restart TEXT NOT NULL DEFAULT '\"no\"';
     ALTER TABLE vms ADD COLUMN wanted INTEGER NOT NULL DEFAULT 0;",
     ),
+    M::up(
+        "ALTER TABLE images ADD COLUMN suite TEXT NOT NULL DEFAULT '';
+    ALTER TABLE images ADD COLUMN added TEXT NOT NULL DEFAULT '[]';",
+    ),
 ];
 
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);

@@ -241,6 +241,8 @@ mod tests {
             packages: 1,
             manifest: String::new(),
             work_seed: true,
+            suite: String::new(),
+            added: Vec::new(),
             created: 0,
         }
     }

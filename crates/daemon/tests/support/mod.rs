@@ -83,6 +83,8 @@ impl House {
             packages: 0,
             manifest: String::new(),
             work_seed: true,
+            suite: String::new(),
+            added: Vec::new(),
             created: 1,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
