@@ -221,16 +221,19 @@ pub struct Created {
 type Answer = oneshot::Receiver<Result<Outcome, VmError>>;
 
 /// Starts those again that went down while no daemon ran, in the order of their creation, as many at a time as the host has
-/// processors.
+/// processors. The order costs waiting for who is recovered slowly: a guest that still boots, or that goes down.
 async fn bring_back(recovering: Vec<(Handle, Answer)>) {
-    let bring_back = async |(handle, recovered): (Handle, Answer)| {
-        if recovered.await.is_ok_and(|outcome| outcome.is_ok_and(|outcome| outcome.view.missed)) {
-            let operation = Operation::unwatched("start", &handle.view().definition.name);
-            // Its owner logs what goes wrong, and tries again.
-            drop(handle.ask(Verb::StartAgain, operation).await);
-        }
+    let missed = async |(handle, recovered): (Handle, Answer)| match recovered.await {
+        Ok(Ok(outcome)) if outcome.view.missed => Some(handle),
+        _ => None,
     };
-    futures::stream::iter(recovering).for_each_concurrent(context::processors(), bring_back).await;
+    let bring_back = async |handle: Handle| {
+        let operation = Operation::unwatched("start", &handle.view().definition.name);
+        // Its owner logs what goes wrong, and tries again.
+        drop(handle.ask(Verb::StartAgain, operation).await);
+    };
+    let missed = futures::stream::iter(recovering).filter_map(missed);
+    missed.for_each_concurrent(context::processors(), bring_back).await;
 }
 
 impl Created {
