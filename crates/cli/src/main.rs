@@ -21,6 +21,7 @@ mod environment;
 mod failure;
 mod output;
 mod size;
+mod surroundings;
 mod usage;
 
 fn main() -> ExitCode {

@@ -78,6 +78,25 @@ fn an_empty_list_is_a_head_and_a_hint() {
 }
 
 #[test]
+fn commands_are_told_the_callers_language_time_and_user() {
+    let fake = guest::start();
+    for args in
+        [&["exec", "devbox", "true"][..], &["exec", "-d", "devbox", "true"], &["run", "-u", "dev", "--", "true"]]
+    {
+        let mut command = fake.banger(args);
+        command.env("LANG", "de_DE.UTF-8").env("LC_TIME", "C").env("TZ", "XYZ-3").stdin(std::process::Stdio::null());
+        assert!(command.output().unwrap().status.success());
+    }
+    let sent: Vec<String> = fake.log.lines().into_iter().filter(|line| line.starts_with("exec ")).collect();
+    assert_eq!(sent.len(), 3);
+    for sent in &sent {
+        let locale = r#""locale":{"LANG":"de_DE.UTF-8","LC_TIME":"C"},"time_zone":{"name":"XYZ-3","rule":"XYZ-3"}"#;
+        assert!(sent.contains(locale), "{sent}");
+    }
+    assert!(sent[2].contains(r#""user":"dev""#), "{}", sent[2]);
+}
+
+#[test]
 fn the_exit_code_is_the_commands() {
     let fake = guest::start();
     for (script, code) in [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -15 $$", 143)] {
@@ -151,7 +170,7 @@ fn without_a_daemon_each_verb_says_so_in_its_own_way() {
     let socket = socket.display();
     check(&run(&["daemon", "status"]), 3, "", &format!("no daemon listens on {socket}\n"));
     check(&run(&["daemon", "stop"]), 0, "", "no daemon runs\n");
-    let version = "client:  0.1.0 (API 1, agent protocol 2)\ndaemon:  not running\n";
+    let version = "client:  0.1.0 (API 1, agent protocol 3)\ndaemon:  not running\n";
     check(&run(&["version"]), 0, &format!("{version}socket:  {socket}\n"), "");
     let elsewhere = run(&["ls", "--host", "/nowhere/bangerd.sock"]);
     let error = "error: no daemon listens on /nowhere/bangerd.sock\nhelp: start one with `banger daemon start`\n";

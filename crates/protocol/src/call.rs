@@ -65,6 +65,13 @@ pub struct Exec {
     /// Variables added to the user's own environment.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// `LANG`, `LC_ALL` and other `LC_` variables as the caller has them. A locale that the guest does not have becomes
+    /// `C.UTF-8`; `env` wins. Since protocol 3; earlier agents pass it over.
+    #[serde(default)]
+    pub locale: BTreeMap<String, String>,
+    /// The caller's time zone, for `TZ`; `env` wins. Since protocol 3; earlier agents pass it over.
+    #[serde(default)]
+    pub time_zone: Option<TimeZone>,
     /// Where to run; the user's home if absent.
     #[serde(default)]
     pub workdir: Option<String>,
@@ -92,8 +99,19 @@ pub struct Terminal {
     pub rows: u16,
     /// Columns of characters.
     pub columns: u16,
-    /// The value of `TERM`.
+    /// The value of `TERM`. A kind that the guest does not know becomes `xterm-256color`.
     pub term: String,
+}
+
+/// A time zone, by what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TimeZone {
+    /// Its name in the time zone database, as `Europe/Berlin`.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Its rule as POSIX writes it, as `CET-1CEST,M3.5.0,M10.5.0/3`: for a guest without that database.
+    #[serde(default)]
+    pub rule: Option<String>,
 }
 
 /// What an agent replies to a call, before the call's own frames.

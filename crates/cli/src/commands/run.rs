@@ -20,6 +20,7 @@ use crate::checkout::Checkout;
 use crate::copy::{self, Owners};
 use crate::failure::Failure;
 use crate::output::human;
+use crate::surroundings;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -42,6 +43,9 @@ pub struct Run {
     /// Run the command when the guest has come up this far: agent, system or ssh [default: agent; system for a shell]
     #[arg(long, value_name = "LEVEL", value_enum, hide_possible_values = true)]
     wait: Option<WaitLevel>,
+    /// The guest's user that runs it
+    #[arg(short, long, value_name = "USER")]
+    user: Option<String>,
     #[command(flatten)]
     terminal: TerminalChoice,
     /// A git checkout whose files the VM is to have
@@ -113,8 +117,12 @@ impl Run {
         if level != WaitLevel::Agent {
             wait(app, &vm.name, level, interrupts).await?;
         }
-        let request =
-            ExecRequest { login_shell: self.command.is_empty(), argv: self.command, ..ExecRequest::default() };
+        let request = ExecRequest {
+            login_shell: self.command.is_empty(),
+            argv: self.command,
+            user: self.user,
+            ..surroundings::request(&app.environment)
+        };
         if !self.detach {
             let tty = match request.login_shell {
                 true => has_terminal() && !self.terminal.no_tty,
