@@ -8,7 +8,7 @@ use banger_api::error::{ApiError, ErrorCode};
 use banger_api::exec::{Command, ExecStarted, Exit};
 use banger_api::image::Image;
 use banger_api::operation::Event;
-use banger_api::vm::{Vm, VmState};
+use banger_api::vm::{User, Vm, VmState};
 
 /// All of them, a line each.
 fn all() -> Vec<String> {
@@ -28,6 +28,7 @@ fn all() -> Vec<String> {
         boot_id: Some("0d9a".into()),
         ephemeral: false,
         workdir: Some("/root/project".into()),
+        user: Some(User { name: "dev".into(), uid: 1000, gid: 100 }),
         created: 1_700_000_000,
         started: Some(1_700_000_001),
         host_key: "ssh-ed25519 AAAA".into(),
@@ -39,6 +40,7 @@ fn all() -> Vec<String> {
         pid: None,
         boot_id: None,
         workdir: None,
+        user: None,
         started: None,
         ..full.clone()
     };

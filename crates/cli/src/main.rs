@@ -13,6 +13,7 @@ use crate::failure::Failure;
 
 mod app;
 mod attach;
+mod caller;
 mod checkout;
 mod commands;
 mod copy;

@@ -14,7 +14,7 @@
 //! | --- | --- |
 //! | 1 | hello, exec, commands, files, levels, power-off |
 //! | 2 | [`call::Call::SetClock`] carries fresh random bytes; [`call::Call::Facts`]; the hello tells the time |
-//! | 3 | [`call::Exec`] tells the caller's locale and time zone |
+//! | 3 | [`call::Exec`] tells the caller's locale and time zone; [`boot::Boot`] names a user |
 
 pub mod boot;
 pub mod call;

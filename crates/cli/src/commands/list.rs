@@ -80,6 +80,7 @@ fn details(vm: &Vm, now: u64) -> String {
         ("memory", Size(vm.memory).to_string()),
         ("disk", Size(vm.disk).to_string()),
         ("workdir", text(&vm.workdir)),
+        ("user", vm.user.as_ref().map_or(String::new(), |user| format!("{} ({})", user.name, user.uid))),
         ("removed", if vm.ephemeral { "when its command or client ends".to_owned() } else { String::new() }),
         ("vmm", vm.vmm.clone()),
         ("accelerator", text(&vm.accelerator)),

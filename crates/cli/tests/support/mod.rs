@@ -339,6 +339,7 @@ pub fn vm(name: &str) -> Vm {
         boot_id: Some("0d9b".into()),
         ephemeral: false,
         workdir: None,
+        user: None,
         created: 1_700_000_000,
         started: None,
         host_key: "ssh-ed25519 AAAA".into(),

@@ -156,6 +156,7 @@ fn of_spec(error: &SpecError) -> (ErrorCode, Option<String>) {
         }
         SpecError::Disk { .. } => (ErrorCode::Invalid, Some("give --disk another size, such as 8GiB".to_owned())),
         SpecError::Variable(_) | SpecError::Environment => (ErrorCode::Invalid, Some("look at --env".to_owned())),
+        SpecError::User { .. } => (ErrorCode::Invalid, Some("create the VM as another user".to_owned())),
         SpecError::Workdir(_) => (ErrorCode::Invalid, Some("give --workdir a path that begins with /".to_owned())),
     }
 }

@@ -168,6 +168,7 @@ pub(crate) fn wire(view: &View, driver: &str) -> Vm {
         boot_id: run.map(|run| run.boot_id.clone()),
         ephemeral: definition.lifetime != Lifetime::Kept,
         workdir: definition.workdir.clone(),
+        user: definition.user.clone(),
         created: definition.created,
         started: run.map(|run| run.since),
         host_key: definition.host_key_public.clone(),

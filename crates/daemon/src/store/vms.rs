@@ -37,8 +37,8 @@ impl Store {
             let definition = &record.definition;
             let inserted = records.execute(
                 "INSERT INTO vms (id, name, image, cpus, memory, disk, env, workdir, lifetime, uid, machine_id, host_key,
-                                  host_key_public, created, state, generation, host_boot, main)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                                  host_key_public, created, state, generation, host_boot, main, guest_user)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 params![
                     definition.id.as_str(),
                     definition.name,
@@ -58,6 +58,7 @@ impl Store {
                     record.generation.cast_signed(),
                     record.host_boot,
                     record.main,
+                    definition.user.as_ref().map(|user| json(user, "user", definition)).transpose()?,
                 ],
             );
             match inserted {
@@ -161,6 +162,9 @@ fn vm(row: &Row<'_>) -> Result<VmRecord, StoreError> {
             disk: number("disk")?,
             env: serde_json::from_str(&text("env")?).map_err(|_| unusable("environment"))?,
             workdir: attempt(WHAT, row.get("workdir"))?,
+            user: attempt(WHAT, row.get::<_, Option<String>>("guest_user"))?
+                .map(|user| serde_json::from_str(&user).map_err(|_| unusable("user")))
+                .transpose()?,
             lifetime: serde_json::from_str(&text("lifetime")?).map_err(|_| unusable("lifetime"))?,
             uid: attempt(WHAT, row.get("uid"))?,
             machine_id: text("machine_id")?,

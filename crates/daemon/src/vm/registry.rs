@@ -123,6 +123,7 @@ impl Registry {
             disk: spec.disk,
             env: spec.env,
             workdir: spec.workdir,
+            user: spec.user,
             lifetime: spec.lifetime,
             uid: self.context.config.vmm.first_uid,
             machine_id: lasting.machine_id,

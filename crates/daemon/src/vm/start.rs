@@ -138,6 +138,7 @@ async fn prepare(context: &Context, definition: &Definition, machine: &Machine) 
     let (agent, runtime, to) = (context.agent.clone(), machine.runtime_dir.clone(), machine.initramfs.clone());
     let bases = Arc::clone(&context.bases);
     let fill_work_disk = !image.join(names::WORK_SEED).exists();
+    let user = definition.user.clone();
     blocking(move || {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&runtime);
         made.map_err(VmError::io(format!("make the directory {}", runtime.display())))?;
@@ -145,7 +146,7 @@ async fn prepare(context: &Context, definition: &Definition, machine: &Machine) 
             let _one_at_a_time = bases.lock().unwrap_or_else(PoisonError::into_inner);
             boot::base_initramfs(&image, &agent)?
         };
-        let boot = Boot { modules: boot::modules(&image)?, identity, fill_work_disk };
+        let boot = Boot { modules: boot::modules(&image)?, identity, fill_work_disk, user };
         Ok(boot::initramfs(&base, &boot, &to)?)
     })
     .await
