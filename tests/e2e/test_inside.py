@@ -1,5 +1,6 @@
 """Inside a guest it is as at home: language, time, terminal, user. With a real guest."""
 
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -81,6 +82,22 @@ class Inside(Case):
     def test_run_as_a_user(self):
         out = self.place.banger("run", "--rm", "-u", "dev", "--", "sh", "-c", "id -un; sudo -n id -u")
         self.assertEqual(out.split(), ["dev", "0"])
+
+    # Files by pattern.
+
+    def test_a_pattern_is_looked_up_in_the_guest(self):
+        self.place.shell("box", "mkdir -p /srv/p/sub; cd /srv/p; touch a.log b.log .c.log 'x[1]' x1; echo in >sub/d.log; ln -s . again")
+        into = self.files / "into"
+        into.mkdir()
+        self.place.banger("cp", "box:/srv/p/*.log", into)
+        self.place.banger("cp", "box:/srv/p/x[1]", into)
+        self.place.banger("cp", "box:/srv/*/s?b/d.*", self.files / "renamed")
+        self.assertEqual(sorted(path.name for path in into.iterdir()), ["a.log", "b.log", "x[1]"])
+        self.assertEqual((self.files / "renamed").read_text(), "in\n")
+        tar = subprocess.run(["tar", "-t"], input=self.place.banger("cp", "box:/srv/p/?.log", "-"), text=True, stdout=subprocess.PIPE)
+        self.assertEqual(tar.stdout, "a.log\nb.log\n")
+        self.fails("cp", "box:/srv/p/*.none", into, cause="no file matches /srv/p/*.none")
+        self.fails("cp", "box:/srv/p/*.log", self.files / "new", cause="2 files match", help="existing directory")
 
 
 class NoUser(Case):

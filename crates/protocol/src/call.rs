@@ -35,10 +35,14 @@ pub enum Call {
         name: String,
     },
     /// Gives files: after [`Answer::Done`] a tar stream as data frames, ended by an empty one. Entries are named from the
-    /// last component of `path` on.
+    /// last component of `path` on. With `pattern` the answer is [`Answer::Files`], and the stream has every file, sorted.
     Get {
         /// An absolute path in the guest.
         path: String,
+        /// Whether `*`, `?` and `[...]` in the path are patterns ([`crate::pattern`]), unless it exists as it is written. Since
+        /// protocol 3.
+        #[serde(default)]
+        pattern: bool,
     },
     /// Says which readiness levels are reached, now and as they come. [`Answer::Levels`] at once, and again as a message
     /// frame at each change, until the stream is dropped.
@@ -120,6 +124,11 @@ pub struct TimeZone {
 pub enum Answer {
     /// The call is accepted, or done.
     Done,
+    /// The files that a pattern names; a tar stream follows.
+    Files {
+        /// How many: at least one.
+        count: u32,
+    },
     /// The command runs.
     Started {
         /// Its process id in the guest.

@@ -14,7 +14,7 @@
 //! | --- | --- |
 //! | 1 | hello, exec, commands, files, levels, power-off |
 //! | 2 | [`call::Call::SetClock`] carries fresh random bytes; [`call::Call::Facts`]; the hello tells the time |
-//! | 3 | [`call::Exec`] tells the caller's locale and time zone; [`boot::Boot`] names a user |
+//! | 3 | [`call::Exec`] tells the caller's locale and time zone; [`boot::Boot`] names a user; [`call::Call::Get`] takes patterns |
 
 pub mod boot;
 pub mod call;
@@ -22,6 +22,7 @@ pub mod frame;
 #[cfg(feature = "session")]
 mod gathered;
 pub mod hello;
+pub mod pattern;
 #[cfg(feature = "session")]
 pub mod session;
 

@@ -10,8 +10,8 @@ mod transfer;
 mod unpack;
 
 pub use pack::{Contents, Owners, Packer};
-pub use transfer::{Transfer, get, put};
-pub use unpack::{Destination, unpack};
+pub use transfer::{Transfer, get, get_matching, put};
+pub use unpack::{Destination, Root, unpack};
 
 /// Why files could not be copied.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +71,14 @@ pub enum CopyError {
         /// What has to be a directory.
         path: PathBuf,
     },
+    /// Many files and one name for them.
+    #[error("{count} files match, and {} is no directory", path.display())]
+    ManyFiles {
+        /// How many.
+        count: u32,
+        /// What has to be a directory.
+        path: PathBuf,
+    },
     /// The guest sent nothing.
     #[error("the guest sent no files")]
     Nothing,
@@ -86,6 +94,7 @@ impl CopyError {
             CopyError::Hostile { .. } => {
                 Some("nothing was written outside of the destination; do not trust this guest".to_owned())
             }
+            CopyError::ManyFiles { .. } => Some("name an existing directory, or '-' for one tar stream".to_owned()),
             CopyError::InTheWay { .. } => Some("move it away, or name another destination".to_owned()),
             _ => None,
         }

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use banger_api::pattern;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 use tar::{Entry, EntryType};
@@ -30,10 +31,22 @@ const PIECE: usize = 64 * 1024;
 pub struct Destination {
     /// An existing directory.
     pub directory: PathBuf,
-    /// The name that the stream's first component gets in it; without one, it is the directory itself.
-    pub name: Option<OsString>,
+    /// What becomes of the first component of the stream's names.
+    pub root: Root,
     /// Whether only a directory will do.
     pub only_directory: bool,
+}
+
+/// What becomes of the first component of a stream's names.
+#[derive(Debug)]
+pub enum Root {
+    /// It is the destination itself.
+    Destination,
+    /// It gets this name.
+    Named(OsString),
+    /// There may be several, which keep their names. Each is or fits this pattern: a guest could otherwise send a `.profile`
+    /// to somebody who asked for `*.log`.
+    Matching(Vec<u8>),
 }
 
 /// Unpacks a stream; the names of what was left out.
@@ -92,9 +105,9 @@ impl Tree<'_> {
     fn entry(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<(), CopyError> {
         let path = self.place(&entry.path_bytes())?;
         let attributes = self.attributes(entry);
-        let is_root = path.len() == usize::from(self.to.name.is_some());
+        let is_root = path.len() == usize::from(!matches!(self.to.root, Root::Destination));
         if is_root && self.to.only_directory && entry.header().entry_type() != EntryType::Directory {
-            return Err(CopyError::NoDirectory { path: self.path(self.to.name.as_deref()) });
+            return Err(CopyError::NoDirectory { path: self.path(path.first().map(OsString::as_os_str)) });
         }
         let Some((name, parents)) = path.split_last() else {
             // The destination itself, which exists and stays as it is.
@@ -150,13 +163,22 @@ impl Tree<'_> {
         // What has no name of its own, as the guest's `/`, is called `.` in the stream; then all is below that.
         let first = components.first().map_or(OsStr::new("."), OsString::as_os_str);
         let root = self.root.get_or_insert_with(|| first.to_owned());
+        if let Root::Matching(pattern) = &self.to.root {
+            let name = first.as_bytes();
+            if name == b"." || (name != pattern && !pattern::matches(pattern, name)) {
+                return Err(hostile("it is beside what was asked for"));
+            }
+            return Ok(components);
+        }
         if root != "." {
             if root != first {
                 return Err(hostile("it is beside what was asked for"));
             }
             components.remove(0);
         }
-        components.splice(0..0, self.to.name.clone());
+        if let Root::Named(name) = &self.to.root {
+            components.insert(0, name.clone());
+        }
         Ok(components)
     }
 

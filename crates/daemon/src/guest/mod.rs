@@ -134,7 +134,12 @@ impl Guest {
     /// # Errors
     /// [`GuestError`], but for [`GuestError::Refused`].
     pub async fn call_raw(&self, call: &Call) -> Result<(Frame, Stream), GuestError> {
-        if matches!(call, Call::Facts) && self.welcome.protocol < 2 {
+        let needed = match call {
+            Call::Facts => 2,
+            Call::Get { pattern: true, .. } => 3,
+            _ => 1,
+        };
+        if self.welcome.protocol < needed {
             return Err(GuestError::TooOld(self.welcome.protocol));
         }
         let exchange = async {
