@@ -99,6 +99,42 @@ class Inside(Case):
         self.fails("cp", "box:/srv/p/*.none", into, cause="no file matches /srv/p/*.none")
         self.fails("cp", "box:/srv/p/*.log", self.files / "new", cause="2 files match", help="existing directory")
 
+    # What comes back.
+
+    def checkout(self, name):
+        checkout = self.files / name
+        checkout.mkdir()
+        self.git(checkout, "init", "-q", "-b", "main")
+        (checkout / ".gitignore").write_text("target/\n")
+        (checkout / "greeting").write_text("hello\n")
+        self.git(checkout, "add", ".")
+        self.git(checkout, "-c", "user.name=T", "-c", "user.email=t@example.org", "commit", "-qm", "first")
+        return checkout
+
+    def git(self, checkout, *words):
+        return subprocess.run(["git", "-C", checkout, *words], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    CHANGE = "mv greeting greetings; echo '#!/bin/sh' >run; chmod +x run; mkdir target; head -c 50M /dev/zero >target/big; exit 3"
+
+    def test_a_patch_comes_back(self):
+        checkout = self.checkout("patched")
+        result = self.place.run("run", "--rm", "--name", "worker", "--pull", ".", "--", "sh", "-c", self.CHANGE, cwd=checkout)
+        self.assertEqual(result.returncode, 3, result.stderr)
+        self.assertIn("3 files have changed in worker's copy", result.stderr)
+        self.assertNotIn("warning", result.stderr)
+        self.git(checkout, "apply", "worker.patch")
+        self.assertEqual(sorted(path.name for path in checkout.iterdir()), [".git", ".gitignore", "greetings", "run", "worker.patch"])
+        self.assertTrue((checkout / "run").stat().st_mode & 0o100)
+
+    def test_a_branch_comes_back_from_the_users_home(self):
+        checkout = self.checkout("branched")
+        script = f"pwd; id -un; stat -c %U greeting; {self.CHANGE}"
+        result = self.place.run("run", "--rm", "-u", "dev", "--name", "worker", "--pull=branch", checkout, "--", "sh", "-c", script)
+        self.assertEqual((result.returncode, result.stdout.split()), (3, [f"/home/{DEV['SUDO_USER']}/branched", "dev", "dev"]), result.stderr)
+        self.assertEqual(self.git(checkout, "diff", "--name-status", "-M", "main", "banger/worker"), "R100\tgreeting\tgreetings\nA\trun\n")
+        self.assertEqual(self.git(checkout, "status", "--porcelain"), "")
+        self.assertEqual(self.git(checkout, "rev-parse", "banger/worker~1"), self.git(checkout, "rev-parse", "main"))
+
 
 class NoUser(Case):
     """A daemon whose configuration wants no user beside root."""

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+mod content;
 mod frames;
 mod limits;
 mod pack;
@@ -11,7 +12,7 @@ mod unpack;
 
 pub use pack::{Contents, Owners, Packer};
 pub use transfer::{Transfer, get, get_matching, put};
-pub use unpack::{Destination, Root, unpack};
+pub use unpack::{Destination, Found, Root, unpack, unpack_wanted};
 
 /// Why files could not be copied.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +79,15 @@ pub enum CopyError {
         count: u32,
         /// What has to be a directory.
         path: PathBuf,
+    },
+    /// git does not say what is ignored.
+    #[error("cannot ask git what is ignored")]
+    Rules(#[source] io::Error),
+    /// More than anybody would want of a guest unasked.
+    #[error("the guest's files are more than {limit}")]
+    TooMuch {
+        /// How much is taken.
+        limit: String,
     },
     /// The guest sent nothing.
     #[error("the guest sent no files")]

@@ -47,7 +47,7 @@ fn answer(request: Request) {
             frames.send(Kind::Exit, r#"{"code":3}"#);
         }
         ("POST", ["vms", "devbox" | "swift-otter", "put"]) => put(request, root),
-        ("POST", ["vms", "devbox", "get"]) => get(request, root),
+        ("POST", ["vms", "devbox" | "swift-otter", "get"]) => get(request, root),
         ("GET", ["vms", "devbox", "console"]) => {
             request.raw("HTTP/1.1 200 OK\r\nbanger-api: 1\r\ncontent-length: 5\r\n\r\nboot\n");
         }
@@ -194,7 +194,9 @@ fn put(request: Request, root: PathBuf) {
 
 /// Gives a path of the guest below `root`, as the agent does: named from its last component on.
 fn get(request: Request, root: PathBuf) {
-    let path = root.join(request.text("path").trim_start_matches('/'));
+    let asked = request.text("path");
+    // As the agent, which keeps what goes to `.` in root's home.
+    let path = root.join(asked.strip_prefix("/root/").unwrap_or(asked.trim_start_matches('/')));
     let (directory, name) = (path.parent().unwrap().to_str().unwrap(), path.file_name().unwrap().to_str().unwrap());
     let pattern = request.query.contains_key("pattern");
     let mut frames = request.upgrade();
