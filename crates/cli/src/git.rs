@@ -4,9 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use banger_linux::process::{Launch, Process, ProcessError, Program, Stream};
+use banger_linux::process::{Credentials, Launch, Process, ProcessError, Program, Stream};
 
 use crate::environment::Environment;
 
@@ -19,6 +20,8 @@ const OPTIONS: [&str; 4] = ["-c", "core.fsmonitor=false", "-c", "core.hooksPath=
 pub struct Git {
     directory: PathBuf,
     env: Vec<(OsString, OsString)>,
+    /// Who it runs as, if not as the caller.
+    user: Option<Credentials>,
 }
 
 /// Why git did not do as told.
@@ -52,12 +55,12 @@ impl Git {
     /// That of a checkout, with its user's configuration. No GIT_ variables: inside a hook they would name another checkout.
     pub fn of(directory: &Path, environment: &Environment) -> Git {
         let env = environment.pick(&["HOME", "PATH", "XDG_CONFIG_HOME", "SUDO_UID"]);
-        Git { directory: directory.to_owned(), env }
+        Git { directory: directory.to_owned(), env, user: None }
     }
 
     /// One that reads nobody's configuration.
     pub fn private(directory: &Path, environment: &Environment) -> Git {
-        let git = Git { directory: directory.to_owned(), env: environment.pick(&["PATH"]) };
+        let git = Git { directory: directory.to_owned(), env: environment.pick(&["PATH"]), user: None };
         git.with("GIT_CONFIG_GLOBAL", "/dev/null").with("GIT_CONFIG_NOSYSTEM", "1")
     }
 
@@ -72,6 +75,21 @@ impl Git {
         self.env.retain(|(known, _)| known != name);
         self.env.push((name.into(), value.as_ref().to_owned()));
         self
+    }
+
+    /// Run by the owner of a file, where the caller is root: what it writes beside that file is to be the owner's. The
+    /// caller's configuration is none of that user's.
+    ///
+    /// # Errors
+    /// [`GitError::Streams`], where the file cannot be looked at.
+    pub fn by_owner_of(self, path: &Path) -> Result<Git, GitError> {
+        let found = std::fs::metadata(path).map_err(GitError::Streams)?;
+        if !rustix::process::getuid().is_root() || found.uid() == 0 {
+            return Ok(self);
+        }
+        let user = Credentials { uid: found.uid(), gid: found.gid(), groups: vec![found.gid()] };
+        let git = self.with("GIT_CONFIG_GLOBAL", "/dev/null");
+        Ok(Git { user: Some(user), ..git })
     }
 
     /// Runs it with this input; what it prints.
@@ -111,15 +129,21 @@ impl Git {
     /// # Errors
     /// [`GitError`].
     pub async fn run(&self, args: &[&str], input: &[u8], output: &File) -> Result<(), GitError> {
-        let told = || -> io::Result<(OwnedFd, OwnedFd, File)> {
-            let mut told = memory()?;
-            told.write_all(input)?;
-            told.rewind()?;
-            Ok((told.into(), output.try_clone()?.into(), memory()?))
-        };
-        let (stdin, stdout, mut complaints) = told().map_err(GitError::Streams)?;
+        let mut told = memory().map_err(GitError::Streams)?;
+        told.write_all(input).map_err(GitError::Streams)?;
+        self.run_with(args, told, output).await
+    }
+
+    /// As [`Git::run`], with a whole file as its input.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub async fn run_with(&self, args: &[&str], mut input: File, output: &File) -> Result<(), GitError> {
+        input.rewind().map_err(GitError::Streams)?;
+        let mut complaints = memory().map_err(GitError::Streams)?;
+        let stdout = output.try_clone().map_err(GitError::Streams)?;
         let stderr = complaints.try_clone().map_err(GitError::Streams)?;
-        let git = self.start(args, stdin, stdout, stderr.into())?;
+        let git = self.start(args, input.into(), stdout.into(), stderr.into())?;
         let status = git.ended().await.map_err(|source| self.failed(source))?;
         if status.is_some_and(|status| status.success()) {
             return Ok(());
@@ -140,6 +164,7 @@ impl Git {
         let mut launch = Launch::new(Program::Git, OPTIONS.iter().chain(args));
         launch.env = self.env.clone();
         launch.workdir = Some(self.directory.clone());
+        launch.credentials = self.user.clone();
         launch.stdin = Stream::Fd(stdin);
         launch.stdout = Stream::Fd(stdout);
         launch.stderr = Stream::Fd(stderr);

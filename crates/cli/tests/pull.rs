@@ -132,6 +132,24 @@ fn a_branch_has_the_changes_and_the_checkout_stays_as_it_is() {
 }
 
 #[test]
+fn what_is_written_into_a_repository_is_its_owners() {
+    if !rustix::process::getuid().is_root() {
+        println!("SKIPPED: only root works in the checkout of somebody else");
+        return;
+    }
+    let fake = guest::start();
+    let (dir, project) = checkout();
+    sh(dir.path(), "chmod 755 .; chown -R 1234:1234 proj");
+    let mut command = fake.banger(&["run", "--name", "devbox", "--pull=branch", "proj", "--", "sh", "-c"]);
+    command.arg(format!("cd {}/proj; echo new >new", root(&fake).display()));
+    let ran = Ran::new(command.env("SUDO_UID", "1234").current_dir(dir.path()).stdin(Stdio::null()).output().unwrap());
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(sh(dir.path(), "find proj ! -uid 1234"), "");
+    let who = "setpriv --reuid 1234 --regid 1234 --clear-groups git";
+    assert_eq!(sh(&project, &format!("{who} diff --name-status main banger/devbox")), "A\tnew\n");
+}
+
+#[test]
 fn part_of_a_repository_without_a_commit_comes_back_too() {
     let fake = guest::start();
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! A guest's changes as a commit on a new branch. Only objects and one reference are written: the checkout's files, its
-//! index and its current branch stay as they are, and no hook is run.
+//! A guest's changes as a commit on a new branch. It is made aside; then its objects and one reference are written into the
+//! checkout's repository, as its owner. Files, index and current branch stay as they are, and no hook is run.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::sent::{Change, Sent};
 use super::{PullError, TRIES, numbered};
 use crate::checkout::Checkout;
-use crate::git::Git;
+use crate::git::{Git, GitError, memory};
 
 /// Who commits where git does not know the user's name.
 const STAND_IN: (&str, &str) = ("banger", "banger@localhost");
@@ -21,6 +21,10 @@ pub struct Branch {
     base: String,
     /// The tree of what was sent.
     tree: String,
+    /// What the repository has already, by its newest commit.
+    head: Option<String>,
+    /// Who writes into the repository.
+    writer: Git,
 }
 
 impl Branch {
@@ -29,7 +33,7 @@ impl Branch {
     /// # Errors
     /// [`PullError`].
     pub async fn begin(sent: &Sent, checkout: &Checkout) -> Result<Branch, PullError> {
-        let own = sent.own();
+        let own = &sent.own();
         let git = own.clone().with("GIT_INDEX_FILE", sent.aside().join("branch"));
         if let Some(head) = sent.head() {
             git.say(&["read-tree", head], b"").await?;
@@ -39,12 +43,13 @@ impl Branch {
         git.say(&["update-index", "--add", "--remove", "-z", "--stdin"], &list(sent, checkout)).await?;
         git.say(&["update-index", "-z", "--index-info"], &submodules(own).await?).await?;
         let tree = git.line(&["write-tree"]).await?;
-        let git = named(git).await?;
+        let name = Name::of(&git).await?;
+        let (git, writer) = (name.given_to(git), name.given_to(sent.writer()?));
         let base = match sent.head() {
             Some(head) if own.line(&["rev-parse", &format!("{head}^{{tree}}")]).await? == tree => head.to_owned(),
             head => commit(&git, &tree, head, "The work tree as a virtual machine got it\n").await?,
         };
-        Ok(Branch { git, base, tree })
+        Ok(Branch { git, base, tree, head: sent.head().map(str::to_owned), writer })
     }
 
     /// Commits changes to what was sent; the branch's name.
@@ -62,17 +67,49 @@ impl Branch {
         };
         let words = format!("Changes made in the virtual machine {vm}\n\n{ran}\n");
         let commit = commit(&self.git, &tree, Some(&self.base), &words).await?;
+        self.hand_over(&commit).await?;
         let first = format!("banger/{vm}");
         for number in 1..=TRIES {
             let name = numbered(&first, number);
             let reference = format!("refs/heads/{name}");
-            if self.git.line_if_any(&["rev-parse", "--quiet", "--verify", &reference]).await?.is_none() {
+            if self.writer.line_if_any(&["rev-parse", "--quiet", "--verify", &reference]).await?.is_none() {
                 // The empty old value: it must not exist.
-                self.git.say(&["update-ref", &reference, &commit, ""], b"").await?;
+                self.writer.say(&["update-ref", &reference, &commit, ""], b"").await?;
                 return Ok(name);
             }
         }
         Err(PullError::Branch { name: first })
+    }
+
+    /// Puts a commit, and what the repository lacks of it, from the private repository into the checkout's.
+    async fn hand_over(&self, commit: &str) -> Result<(), PullError> {
+        let known = self.head.as_ref().map(|head| format!("^{head}\n")).unwrap_or_default();
+        let wanted = format!("{commit}\n{known}");
+        let pack = memory().map_err(GitError::Streams)?;
+        self.git.run(&["pack-objects", "--revs", "--stdout", "--quiet"], wanted.as_bytes(), &pack).await?;
+        let said = memory().map_err(GitError::Streams)?;
+        Ok(self.writer.run_with(&["unpack-objects", "-q"], pack, &said).await?)
+    }
+}
+
+/// Who commits: a name and an address.
+struct Name(String, String);
+
+impl Name {
+    /// As git knows the user.
+    async fn of(git: &Git) -> Result<Name, PullError> {
+        // `Name <address> seconds zone`
+        let known = git.line_if_any(&["var", "GIT_COMMITTER_IDENT"]).await?;
+        let parts = known.as_deref().and_then(|known| known.split_once(" <")).and_then(|(name, rest)| {
+            let (address, _) = rest.split_once('>')?;
+            Some(Name(name.to_owned(), address.to_owned()))
+        });
+        Ok(parts.unwrap_or_else(|| Name(STAND_IN.0.to_owned(), STAND_IN.1.to_owned())))
+    }
+
+    fn given_to(&self, git: Git) -> Git {
+        let git = git.with("GIT_AUTHOR_NAME", &self.0).with("GIT_AUTHOR_EMAIL", &self.1);
+        git.with("GIT_COMMITTER_NAME", &self.0).with("GIT_COMMITTER_EMAIL", &self.1)
     }
 }
 
@@ -83,16 +120,6 @@ async fn commit(git: &Git, tree: &str, parent: Option<&str>, words: &str) -> Res
     }
     let said = git.say(&args, words.as_bytes()).await?;
     Ok(String::from_utf8_lossy(&said).trim_end().to_owned())
-}
-
-/// git with a name to commit under.
-async fn named(git: Git) -> Result<Git, PullError> {
-    if git.line_if_any(&["var", "GIT_COMMITTER_IDENT"]).await?.is_some() {
-        return Ok(git);
-    }
-    let (name, address) = STAND_IN;
-    let git = git.with("GIT_AUTHOR_NAME", name).with("GIT_AUTHOR_EMAIL", address);
-    Ok(git.with("GIT_COMMITTER_NAME", name).with("GIT_COMMITTER_EMAIL", address))
 }
 
 /// The files that are sent, relative to the directory, each ended by a zero byte.

@@ -104,7 +104,7 @@ impl Pull {
     /// # Errors
     /// [`Failure::Pull`].
     pub async fn begin(app: &App, checkout: &Checkout, how: How) -> Result<Pull, Failure> {
-        let sent = Sent::remember(&app.environment, checkout, how == How::Branch).await?;
+        let sent = Sent::remember(&app.environment, checkout).await?;
         let branch = match how {
             How::Patch => None,
             How::Branch => Some(Branch::begin(&sent, checkout).await?),

@@ -25,6 +25,8 @@ pub struct Sent {
     private: Git,
     directory: PathBuf,
     top: PathBuf,
+    /// Where the checkout's repository keeps its objects.
+    objects: PathBuf,
     /// The directory's path below the top of its checkout; empty, or with a slash at its end.
     prefix: Vec<u8>,
     /// The commit that the checkout was at.
@@ -44,16 +46,11 @@ pub struct Change {
 }
 
 impl Sent {
-    /// Remembers a checkout's files. With `keep_objects` they, and what comes back, are put into its own repository, where
-    /// they are to stay; else nothing is.
+    /// Remembers a checkout's files. Nothing is put into its own repository, of which the private one uses what is there.
     ///
     /// # Errors
     /// [`PullError`].
-    pub async fn remember(
-        environment: &Environment,
-        checkout: &Checkout,
-        keep_objects: bool,
-    ) -> Result<Sent, PullError> {
+    pub async fn remember(environment: &Environment, checkout: &Checkout) -> Result<Sent, PullError> {
         let base = environment.var("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
         let aside = tempfile::Builder::new().prefix("banger-pull-").tempdir_in(&base);
         let aside = aside.map_err(|source| PullError::Aside { attempted: "make a directory", path: base, source })?;
@@ -63,7 +60,7 @@ impl Sent {
             Some(path) => PathBuf::from(path),
             None => usual_excludes(environment),
         };
-        let mut private = Git::private(&place.top, environment)
+        let private = Git::private(&place.top, environment)
             .with("GIT_DIR", aside.path().join("git"))
             .with("GIT_INDEX_FILE", aside.path().join("index"))
             .with("GIT_WORK_TREE", &place.top)
@@ -79,9 +76,9 @@ impl Sent {
             .with("GIT_WORK_TREE", aside.path())
             .say(&["init", "--quiet", "--template=", &format!("--object-format={}", place.format)], b"")
             .await?;
-        if keep_objects {
-            private = private.with("GIT_OBJECT_DIRECTORY", &place.objects);
-        }
+        let alternates = aside.path().join("git/objects/info/alternates");
+        let used = fs::write(&alternates, [place.objects.as_os_str().as_bytes(), b"\n"].concat());
+        used.map_err(|source| PullError::Aside { attempted: "name a repository", path: alternates, source })?;
         let head = head(&own).await?;
         let mut sent = Sent {
             aside,
@@ -89,6 +86,7 @@ impl Sent {
             private,
             directory: checkout.directory.clone(),
             top: place.top,
+            objects: place.objects,
             prefix: place.prefix,
             head,
             tree: String::new(),
@@ -99,9 +97,17 @@ impl Sent {
         Ok(sent)
     }
 
-    /// The checkout's own git.
-    pub fn own(&self) -> &Git {
-        &self.own
+    /// The checkout's own git. What it makes goes into the private repository.
+    pub fn own(&self) -> Git {
+        self.own.clone().with("GIT_OBJECT_DIRECTORY", self.aside.path().join("git/objects"))
+    }
+
+    /// A git that writes into the checkout's own repository, as its owner.
+    ///
+    /// # Errors
+    /// [`PullError::Git`].
+    pub fn writer(&self) -> Result<Git, PullError> {
+        Ok(self.own.clone().by_owner_of(&self.objects)?)
     }
 
     /// The private git, in a directory of its own that holds the rules on what is ignored.

@@ -67,7 +67,7 @@ impl Sieve {
     /// [`CopyError::TooMuch`]; [`CopyError::Rules`] where git does not answer.
     pub fn wants(&mut self, found: &Found<'_>) -> Result<bool, CopyError> {
         // A repository in the guest's copy is the guest's; written here, git would take its configuration for its own.
-        if found.path.iter().any(|component| component.eq_ignore_ascii_case(".git")) {
+        if found.path.iter().any(|component| is_gits(component.as_bytes())) {
             return Ok(false);
         }
         let path: PathBuf = found.path.iter().collect();
@@ -120,5 +120,28 @@ impl Sieve {
             }
         }
         Ok(!rule.is_empty() && !rule.starts_with(b"!"))
+    }
+}
+
+/// Whether git keeps a name for itself, on this or another system, and so refuses a file of that name: `.git` in any case, and what other file systems take for it.
+fn is_gits(component: &[u8]) -> bool {
+    let name = component.to_ascii_lowercase();
+    let Some(rest) = name.strip_prefix(b".git").or_else(|| name.strip_prefix(b"git~1")) else { return false };
+    let rest = &rest[rest.iter().take_while(|byte| b" .".contains(byte)).count()..];
+    matches!(rest.first(), None | Some(b':' | b'\\'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_git_keeps_for_itself_is_known() {
+        for name in [".git", ".GIT", ".git.", ".git . ", "git~1", "Git~1", ".git::$INDEX_ALLOCATION", ".git\\x"] {
+            assert!(is_gits(name.as_bytes()), "{name}");
+        }
+        for name in [".gitignore", ".github", "git", ".git-x", "git~10", "x.git", ".gi"] {
+            assert!(!is_gits(name.as_bytes()), "{name}");
+        }
     }
 }
