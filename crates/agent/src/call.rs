@@ -51,9 +51,10 @@ async fn answer(guest: &Rc<Guest>, incoming: &mut Incoming, outgoing: &Rc<Outgoi
             guest.settled().await;
             files::put(guest, &path, &name, incoming, outgoing).await?;
         }
-        Call::Get { path } => {
+        Call::Get { path, pattern } => {
             guest.settled().await;
-            files::get(guest, &path, incoming, outgoing).await?;
+            let pattern = pattern && guest.protocol >= 3;
+            files::get(guest, &path, pattern, incoming, outgoing).await?;
         }
         Call::Levels => levels::tell(guest, incoming, outgoing).await?,
         Call::SetClock { unix_nanos, entropy } => {

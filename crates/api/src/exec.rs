@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use banger_protocol::call::{Answer, CallError, CallErrorCode, Command, Exit, Terminal};
+pub use banger_protocol::call::{Answer, CallError, CallErrorCode, Command, Exit, Terminal, TimeZone};
 
 /// A command to run. The answer is `101` and then frames as [`crate::frame`] lays them out: the client sends stdin, resize
 /// and signal frames; the daemon sends a message frame ([`Answer::Started`] or [`Answer::Error`]) first, then stdout and
@@ -17,6 +17,13 @@ pub struct ExecRequest {
     /// Variables, over those of the VM.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// `LANG`, `LC_ALL` and other `LC_` variables as the caller has them. A locale that the guest does not have becomes
+    /// `C.UTF-8`; `env` wins.
+    #[serde(default)]
+    pub locale: BTreeMap<String, String>,
+    /// The caller's time zone; `env` wins.
+    #[serde(default)]
+    pub time_zone: Option<TimeZone>,
     /// Where to run; the VM's own workdir, else the user's home.
     #[serde(default)]
     pub workdir: Option<String>,

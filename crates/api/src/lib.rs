@@ -20,7 +20,7 @@
 //! | `GET /v1/vms/{vm}/commands` | | [`exec::Command`]s |
 //! | `POST /v1/vms/{vm}/commands/{id}/output?follow=` | | `101`, then frames |
 //! | `POST /v1/vms/{vm}/put?path=&name=` | | `101`, then frames: tar in as data |
-//! | `POST /v1/vms/{vm}/get?path=` | | `101`, then frames: tar out as data |
+//! | `POST /v1/vms/{vm}/get?path=&pattern=` | | `101`, then frames: tar out as data |
 //! | `GET /v1/vms/{vm}/console?follow=` | | the console's log as bytes |
 //! | `POST /v1/vms/{vm}/console/attach` | [`exec::Terminal`] | `101`, then frames: a [`console::Attached`] first |
 //! | `GET /v1/vms/{vm}/stats` | | [`stats::VmStats`] |
@@ -52,6 +52,8 @@ pub mod client;
 
 /// The frames of upgraded streams: those of the agent's protocol, passed through by the daemon.
 pub use banger_protocol::frame;
+/// Names by pattern: the guest finds them, the client checks them.
+pub use banger_protocol::pattern;
 
 /// The API that this build speaks. A daemon of another number is refused with a hint.
 pub const VERSION: u32 = 1;

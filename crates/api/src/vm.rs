@@ -46,6 +46,9 @@ pub struct Vm {
     /// The directory in the guest where commands run by default, if one was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
+    /// The user whom its guest is given beside root, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<User>,
     /// When it was created, in seconds since 1970-01-01 UTC.
     pub created: u64,
     /// When it was last started, likewise.
@@ -112,6 +115,9 @@ pub struct VmCreate {
     /// Where its commands run by default.
     #[serde(default)]
     pub workdir: Option<String>,
+    /// A user whom its guest is to have beside root. Left out where the daemon's configuration says so.
+    #[serde(default)]
+    pub user: Option<User>,
     /// When it goes away by itself.
     #[serde(default)]
     pub lifetime: Lifetime,
@@ -172,5 +178,7 @@ pub struct VmStop {
     pub timeout: Option<u32>,
 }
 
+/// A user of a guest.
+pub use banger_protocol::boot::User;
 /// How far a guest has come up.
 pub use banger_protocol::call::Level;

@@ -11,7 +11,7 @@ use banger_api::exec::{Command, ExecStarted, Exit};
 use banger_api::image::Image;
 use banger_api::operation::Event;
 use banger_api::stats::{FileSystem, Load, VmStats};
-use banger_api::vm::{RestartPolicy, Vm, VmState};
+use banger_api::vm::{RestartPolicy, User, Vm, VmState};
 
 /// All of them, a line each.
 fn all() -> Vec<String> {
@@ -33,6 +33,7 @@ fn all() -> Vec<String> {
         restart: RestartPolicy::OnFailure,
         starts_again: Some(1_700_000_002),
         workdir: Some("/root/project".into()),
+        user: Some(User { name: "dev".into(), uid: 1000, gid: 100 }),
         created: 1_700_000_000,
         started: Some(1_700_000_001),
         host_key: "ssh-ed25519 AAAA".into(),
@@ -46,6 +47,7 @@ fn all() -> Vec<String> {
         restart: RestartPolicy::No,
         starts_again: None,
         workdir: None,
+        user: None,
         started: None,
         ..full.clone()
     };

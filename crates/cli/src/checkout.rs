@@ -1,15 +1,14 @@
 //! The files of a git checkout that a VM is to have: tracked ones, and untracked ones that are not ignored.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Read, Seek};
-use std::os::fd::OwnedFd;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use banger_linux::process::{Launch, Process, ProcessError, Program, Stream};
+use banger_linux::process::ProcessError;
 
 use crate::environment::Environment;
+use crate::git::{Git, GitError};
 
 /// A checkout and its files.
 #[derive(Debug)]
@@ -113,48 +112,25 @@ impl Checkout {
 }
 
 async fn ask_git(directory: &Path, environment: &Environment) -> Result<Vec<PathBuf>, CheckoutError> {
-    let unread = |source| CheckoutError::Read { directory: directory.to_owned(), source };
-    let failed = |source| CheckoutError::Git { directory: directory.to_owned(), source };
-    let (output, writer) =
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|errno| unread(errno.into()))?;
-    let complaints = scratch_file().map_err(unread)?;
-    // A checkout may configure a program that git asks what has changed. What it is not asked for it does not start.
-    let args =
-        ["-c", "core.fsmonitor=false", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate"];
-    let mut launch = Launch::new(Program::Git, args);
-    // No GIT_ variables: inside a hook they would name another checkout.
-    launch.env = environment.pick(&["HOME", "PATH", "XDG_CONFIG_HOME", "SUDO_UID"]);
-    launch.workdir = Some(directory.to_owned());
-    launch.stdout = Stream::Fd(writer);
-    launch.stderr = Stream::Fd(OwnedFd::from(complaints.try_clone().map_err(unread)?));
-    let git = Process::start(launch).map_err(failed)?;
-    let mut listed = Vec::new();
-    File::from(output).read_to_end(&mut listed).map_err(unread)?;
-    let status = git.ended().await.map_err(failed)?;
-    if status.is_some_and(|status| status.success()) {
-        let names = listed.split(|&byte| byte == 0).filter(|name| !name.is_empty());
-        // A checkout within this one, neither tracked nor ignored, is listed as a directory.
-        let names = names.map(|name| name.strip_suffix(b"/").unwrap_or(name));
-        return Ok(names.map(|name| PathBuf::from(OsStr::from_bytes(name))).collect());
-    }
-    Err(refusal(directory, complaints).unwrap_or_else(unread))
+    let args = ["ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate"];
+    let listed = match Git::of(directory, environment).say(&args, b"").await {
+        Ok(listed) => listed,
+        Err(GitError::Process { source, .. }) => {
+            return Err(CheckoutError::Git { directory: directory.to_owned(), source });
+        }
+        Err(GitError::Streams(source)) => return Err(CheckoutError::Read { directory: directory.to_owned(), source }),
+        Err(GitError::Refused { message, .. }) => return Err(refusal(directory, message)),
+    };
+    let names = listed.split(|&byte| byte == 0).filter(|name| !name.is_empty());
+    // A checkout within this one, neither tracked nor ignored, is listed as a directory.
+    let names = names.map(|name| name.strip_suffix(b"/").unwrap_or(name));
+    Ok(names.map(|name| PathBuf::from(OsStr::from_bytes(name))).collect())
 }
 
-fn refusal(directory: &Path, mut complaints: File) -> io::Result<CheckoutError> {
-    let mut said = Vec::new();
-    complaints.rewind()?;
-    complaints.read_to_end(&mut said)?;
-    let said = String::from_utf8_lossy(&said);
+fn refusal(directory: &Path, message: String) -> CheckoutError {
     let directory = directory.to_owned();
-    if said.contains("not a git repository") || said.contains("must be run in a work tree") {
-        return Ok(CheckoutError::NoCheckout { directory });
+    if message.contains("not a git repository") || message.contains("must be run in a work tree") {
+        return CheckoutError::NoCheckout { directory };
     }
-    let message = said.trim().strip_prefix("fatal: ").unwrap_or(said.trim()).to_owned();
-    Ok(CheckoutError::Refused { directory, message })
-}
-
-/// A file in memory: a pipe that nobody reads meanwhile could fill up.
-fn scratch_file() -> io::Result<File> {
-    let fd = rustix::fs::memfd_create("git-complaints", rustix::fs::MemfdFlags::CLOEXEC)?;
-    Ok(File::from(fd))
+    CheckoutError::Refused { directory, message }
 }

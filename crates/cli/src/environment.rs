@@ -22,6 +22,11 @@ impl Environment {
         self.vars.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
     }
 
+    /// Every variable that is set.
+    pub fn vars(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        self.vars.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
+    }
+
     /// Those of the named variables that are set; for programs that are started.
     pub fn pick(&self, names: &[&str]) -> Vec<(OsString, OsString)> {
         let set = |name: &&str| self.var(name).map(|value| (OsString::from(name), value.to_owned()));

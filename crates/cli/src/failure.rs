@@ -14,6 +14,7 @@ use crate::checkout::CheckoutError;
 use crate::copy::CopyError;
 use crate::daemon_start::StartError;
 use crate::output::{complain, printable};
+use crate::pull::PullError;
 
 /// A failed command.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +108,9 @@ pub enum Failure {
     /// Files could not be copied.
     #[error(transparent)]
     Copy(#[from] CopyError),
+    /// A guest's changes could not be brought back.
+    #[error(transparent)]
+    Pull(#[from] PullError),
 }
 
 impl Failure {
@@ -181,6 +185,7 @@ impl Failure {
             Failure::Start(error) => error.help(),
             Failure::Checkout(error) => error.help(),
             Failure::Copy(error) => error.help(),
+            Failure::Pull(error) => error.help(),
             Failure::Interrupted { .. } | Failure::Stdout { .. } | Failure::Own { .. } | Failure::Process(_) => None,
         }
     }

@@ -13,14 +13,18 @@ use crate::failure::Failure;
 
 mod app;
 mod attach;
+mod caller;
 mod checkout;
 mod commands;
 mod copy;
 mod daemon_start;
 mod environment;
 mod failure;
+mod git;
 mod output;
+mod pull;
 mod size;
+mod surroundings;
 mod usage;
 
 fn main() -> ExitCode {

@@ -79,6 +79,25 @@ fn an_empty_list_is_a_head_and_a_hint() {
 }
 
 #[test]
+fn commands_are_told_the_callers_language_time_and_user() {
+    let fake = guest::start();
+    for args in
+        [&["exec", "devbox", "true"][..], &["exec", "-d", "devbox", "true"], &["run", "-u", "dev", "--", "true"]]
+    {
+        let mut command = fake.banger(args);
+        command.env("LANG", "de_DE.UTF-8").env("LC_TIME", "C").env("TZ", "XYZ-3").stdin(std::process::Stdio::null());
+        assert!(command.output().unwrap().status.success());
+    }
+    let sent: Vec<String> = fake.log.lines().into_iter().filter(|line| line.starts_with("exec ")).collect();
+    assert_eq!(sent.len(), 3);
+    for sent in &sent {
+        let locale = r#""locale":{"LANG":"de_DE.UTF-8","LC_TIME":"C"},"time_zone":{"name":"XYZ-3","rule":"XYZ-3"}"#;
+        assert!(sent.contains(locale), "{sent}");
+    }
+    assert!(sent[2].contains(r#""user":"dev""#), "{}", sent[2]);
+}
+
+#[test]
 fn the_exit_code_is_the_commands() {
     let fake = guest::start();
     for (script, code) in [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -15 $$", 143)] {

@@ -20,6 +20,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// How VMMs are run.
     pub vmm: Vmm,
+    /// What guests are made to be.
+    pub guest: Guest,
 }
 
 /// What a VM gets when its creator does not say.
@@ -66,6 +68,25 @@ pub struct Vmm {
     pub first_uid: u32,
 }
 
+/// What guests are made to be.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct Guest {
+    /// Whom a guest has beside root.
+    pub user: GuestUser,
+}
+
+/// Whom a guest has beside root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuestUser {
+    /// Who created the VM, unless that is root.
+    #[default]
+    Caller,
+    /// Nobody.
+    None,
+}
+
 impl Default for Defaults {
     fn default() -> Defaults {
         Defaults { image: "debian".into(), cpus: 2, memory_mib: 1024, disk_mib: 8 * 1024 }
@@ -92,11 +113,12 @@ impl Default for Vmm {
 }
 
 /// The keys that exist, by table.
-const KEYS: [(&str, &[&str]); 4] = [
+const KEYS: [(&str, &[&str]); 5] = [
     ("defaults", &["image", "cpus", "memory_mib", "disk_mib"]),
     ("image", &["size_mib", "seed_mib"]),
     ("timeouts", &["agent_s", "stop_s", "button_s"]),
     ("vmm", &["first_uid"]),
+    ("guest", &["user"]),
 ];
 
 /// Why a configuration cannot be used.
@@ -261,10 +283,18 @@ mod tests {
         let text: String = [
             "[defaults]\nimage = 'a'\ncpus = 1\nmemory_mib = 1\ndisk_mib = 1\n",
             "[image]\nsize_mib = 1\nseed_mib = 1\n[timeouts]\nagent_s = 1\nstop_s = 1\nbutton_s = 1\n",
-            "[vmm]\nfirst_uid = 1\n",
+            "[vmm]\nfirst_uid = 1\n[guest]\nuser = 'none'\n",
         ]
         .concat();
         parse(&text).unwrap();
+    }
+
+    #[test]
+    fn a_guests_user_is_one_of_two_words() {
+        assert_eq!(parse("[guest]\n").unwrap().guest.user, GuestUser::Caller);
+        assert_eq!(parse("[guest]\nuser = 'none'\n").unwrap().guest.user, GuestUser::None);
+        let error = parse("[guest]\nuser = 'me'\n").unwrap_err();
+        assert!(error.contains("`caller` or `none`"), "{error}");
     }
 
     #[test]

@@ -41,6 +41,8 @@ fn an_agent_of_the_protocol_before_is_served() {
         assert_eq!(guest.welcome.protocol, 1);
         guest.set_clock().await.unwrap();
         assert!(matches!(guest.call(&Call::Facts).await, Err(GuestError::TooOld(1))));
+        let get = Call::Get { path: "*".into(), pattern: true };
+        assert!(matches!(guest.call(&get).await, Err(GuestError::TooOld(1))));
         assert_eq!(output_of(daemon, "echo still here").await, "still here\n");
     });
     house.kill();

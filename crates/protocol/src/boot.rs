@@ -26,6 +26,37 @@ pub struct Boot {
     /// Whether the work disk is an empty file system that wants the image's own `/root` copied into it.
     #[serde(default)]
     pub fill_work_disk: bool,
+    /// A user whom the guest is to have beside root. Since protocol 3.
+    #[serde(default)]
+    pub user: Option<User>,
+}
+
+/// A user of the host's who is to be one of the guest's. Each side checks with [`User::flaw`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// Login name.
+    pub name: String,
+    /// User id.
+    pub uid: u32,
+    /// Id of the primary group.
+    pub gid: u32,
+}
+
+impl User {
+    /// What makes it unfit to be written into a guest's files: a name that is not of the plain kind (useradd(8)), or a number
+    /// that is root's or beyond those of people (adduser.conf(5)).
+    pub fn flaw(&self) -> Option<&'static str> {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+        let begins = self.name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_');
+        if self.name.len() > 32 || !begins || !self.name.bytes().all(plain) {
+            return Some("a name has up to 32 of a-z, 0-9, '_' and '-', the first one a letter or '_'");
+        }
+        let numbers = 1..=60_000;
+        if !numbers.contains(&self.uid) || !numbers.contains(&self.gid) {
+            return Some("its numbers are from 1 to 60000");
+        }
+        None
+    }
 }
 
 /// What makes a VM its own machine. The same at every boot, but for `entropy` and `unix_nanos`.
@@ -43,4 +74,26 @@ pub struct Identity {
     pub entropy: String,
     /// The wall clock at the start, in nanoseconds since 1970-01-01 UTC; the hello corrects it.
     pub unix_nanos: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flawed(name: &str, uid: u32, gid: u32) -> bool {
+        User { name: name.to_owned(), uid, gid }.flaw().is_some()
+    }
+
+    #[test]
+    fn only_plain_names_and_peoples_numbers_will_do() {
+        for name in ["dev", "_a", "a-1_b", &"a".repeat(32)] {
+            assert!(!flawed(name, 1000, 100), "{name}");
+        }
+        for name in ["", "-a", "1a", "Dev", "a.b", "a:b", "a\nb", "a b", "../a", "a$", "ä", &"a".repeat(33)] {
+            assert!(flawed(name, 1000, 1000), "{name:?}");
+        }
+        for (uid, gid) in [(0, 1000), (1000, 0), (60_001, 1000), (1000, u32::MAX)] {
+            assert!(flawed("dev", uid, gid));
+        }
+    }
 }

@@ -35,10 +35,14 @@ pub enum Call {
         name: String,
     },
     /// Gives files: after [`Answer::Done`] a tar stream as data frames, ended by an empty one. Entries are named from the
-    /// last component of `path` on.
+    /// last component of `path` on. With `pattern` the answer is [`Answer::Files`], and the stream has every file, sorted.
     Get {
         /// An absolute path in the guest.
         path: String,
+        /// Whether `*`, `?` and `[...]` in the path are patterns ([`crate::pattern`]), unless it exists as it is written. Since
+        /// protocol 3.
+        #[serde(default)]
+        pattern: bool,
     },
     /// Says which readiness levels are reached, now and as they come. [`Answer::Levels`] at once, and again as a message
     /// frame at each change, until the stream is dropped.
@@ -81,12 +85,16 @@ impl Call {
             | Call::Output { .. }
             | Call::Await { .. }
             | Call::Put { .. }
-            | Call::Get { .. }
+            | Call::Get { pattern: false, .. }
             | Call::Levels
             | Call::SetClock { .. }
             | Call::PowerOff => 1,
             Call::Facts => 2,
-            Call::SetName { .. } | Call::Grow { .. } | Call::Load | Call::Console(_) => 3,
+            Call::Get { pattern: true, .. }
+            | Call::SetName { .. }
+            | Call::Grow { .. }
+            | Call::Load
+            | Call::Console(_) => 3,
         }
     }
 }
@@ -99,6 +107,13 @@ pub struct Exec {
     /// Variables added to the user's own environment.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// `LANG`, `LC_ALL` and other `LC_` variables as the caller has them. A locale that the guest does not have becomes
+    /// `C.UTF-8`; `env` wins. Since protocol 3; earlier agents pass it over.
+    #[serde(default)]
+    pub locale: BTreeMap<String, String>,
+    /// The caller's time zone, for `TZ`; `env` wins. Since protocol 3; earlier agents pass it over.
+    #[serde(default)]
+    pub time_zone: Option<TimeZone>,
     /// Where to run; the user's home if absent.
     #[serde(default)]
     pub workdir: Option<String>,
@@ -126,8 +141,19 @@ pub struct Terminal {
     pub rows: u16,
     /// Columns of characters.
     pub columns: u16,
-    /// The value of `TERM`.
+    /// The value of `TERM`. A kind that the guest does not know becomes `xterm-256color`.
     pub term: String,
+}
+
+/// A time zone, by what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TimeZone {
+    /// Its name in the time zone database, as `Europe/Berlin`.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Its rule as POSIX writes it, as `CET-1CEST,M3.5.0,M10.5.0/3`: for a guest without that database.
+    #[serde(default)]
+    pub rule: Option<String>,
 }
 
 /// What an agent replies to a call, before the call's own frames.
@@ -136,6 +162,11 @@ pub struct Terminal {
 pub enum Answer {
     /// The call is accepted, or done.
     Done,
+    /// The files that a pattern names; a tar stream follows.
+    Files {
+        /// How many: at least one.
+        count: u32,
+    },
     /// The command runs.
     Started {
         /// Its process id in the guest.

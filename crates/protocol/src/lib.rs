@@ -14,7 +14,7 @@
 //! | --- | --- |
 //! | 1 | hello, exec, commands, files, levels, power-off |
 //! | 2 | [`call::Call::SetClock`] carries fresh random bytes; [`call::Call::Facts`]; the hello tells the time |
-//! | 3 | [`call::Call::SetName`], [`call::Call::Grow`], [`call::Call::Load`], [`call::Call::Console`] |
+//! | 3 | [`call::Exec`] tells the caller's locale and time zone; [`boot::Boot`] names a user; [`call::Call::Get`] takes patterns; [`call::Call::SetName`], [`call::Call::Grow`], [`call::Call::Load`], [`call::Call::Console`] |
 
 pub mod boot;
 pub mod call;
@@ -22,6 +22,7 @@ pub mod frame;
 #[cfg(feature = "session")]
 mod gathered;
 pub mod hello;
+pub mod pattern;
 #[cfg(feature = "session")]
 pub mod session;
 

@@ -23,7 +23,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), FilesError> {
     let destination = Destination::open(to, ".")?;
     let (mut reader, mut writer) = io::pipe().map_err(FilesError::Stream)?;
     std::thread::scope(|scope| {
-        let packing = scope.spawn(move || files::pack(&source, &mut writer));
+        let packing = scope.spawn(move || files::pack(&[source], &mut writer));
         let unpacked = files::unpack(&mut reader, &destination);
         drop(reader);
         let packed = packing.join().unwrap_or_else(|_| Err(FilesError::Stream(io::ErrorKind::Other.into())));

@@ -10,6 +10,7 @@ mod identity;
 mod modules;
 mod mounts;
 mod units;
+mod user;
 
 use std::io::{self, PipeReader, Read};
 use std::path::{Path, PathBuf};
@@ -18,12 +19,13 @@ use std::time::{Duration, Instant};
 use banger_linux::fork::Side;
 use banger_linux::process::{Launch, ProcessError, Program, Stream};
 use banger_linux::uevent::Uevents;
-use banger_protocol::boot::{Boot, PATH, serial};
+use banger_protocol::boot::{Boot, PATH, User, serial};
 
 pub use units::{STATE, SYSTEM_UP};
 
 use disks::Growth;
 use modules::Module;
+use user::Outcome;
 
 use crate::files::FilesError;
 use crate::guest::Guest;
@@ -172,6 +174,14 @@ pub fn first_process(protocol: u32) -> Result<(), BootError> {
         Side::Parent(agent) => {
             mounts::mount_later()?;
             identity::write(&boot.identity, Path::new("/"))?;
+            if let Some(line) = ensure_user(boot.user.as_ref())
+                && let Ok(Side::Child) = banger_linux::fork::fork()
+            {
+                // A console comes up late, and no init is to wait for it.
+                drop(settling);
+                mounts::say_on_console(&line);
+                return Ok(());
+            }
             units::write(agent, Path::new("/"))?;
             let Some(init) = INITS.into_iter().find(|path| Path::new(path).exists()) else {
                 drop(settling);
@@ -249,6 +259,16 @@ pub fn in_one_line(error: &dyn std::error::Error) -> String {
 pub fn power_off() {
     rustix::fs::sync();
     rustix::system::reboot(rustix::system::RebootCommand::PowerOff).ok();
+}
+
+/// Gives the guest its user. One without it still runs: the line that says what stood against it.
+fn ensure_user(user: Option<&User>) -> Option<String> {
+    let user = user?;
+    match user::ensure(user, Path::new("/")) {
+        Ok(Outcome::There) => None,
+        Ok(Outcome::Left(why)) => Some(format!("banger-agent: {why}")),
+        Err(error) => Some(format!("banger-agent: the user {} was not made: {}", user.name, in_one_line(&error))),
+    }
 }
 
 fn read_boot() -> Result<Boot, BootError> {

@@ -14,6 +14,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
+use super::surroundings;
 use crate::guest::Guest;
 use crate::users::{self, User};
 
@@ -132,8 +133,14 @@ fn environment(guest: &Guest, exec: &Exec, user: &User) -> BTreeMap<String, Stri
         ("SHELL".to_owned(), user.shell.display().to_string()),
         ("PATH".to_owned(), path.to_owned()),
     ]);
+    let root = Path::new("/");
     if let Some(terminal) = &exec.tty {
-        env.insert("TERM".to_owned(), terminal.term.clone());
+        env.insert("TERM".to_owned(), surroundings::terminal(&terminal.term, root, &guest.home(user)));
+    }
+    if guest.protocol >= 3 {
+        env.extend(surroundings::locale(&exec.locale, &exec.env, root));
+        let zone = exec.time_zone.as_ref().and_then(|zone| surroundings::time_zone(zone, root));
+        env.extend(zone.map(|zone| ("TZ".to_owned(), zone)));
     }
     env.extend(exec.env.iter().map(|(name, value)| (name.clone(), value.clone())));
     env

@@ -4,6 +4,7 @@ mod hang_up;
 mod input;
 pub mod launch;
 mod output;
+mod surroundings;
 
 use std::rc::Rc;
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use banger_protocol::call::Answer;
 use banger_protocol::frame::{self, BEST_PAYLOAD, Frame, FrameError, HEAD, Kind};
@@ -16,20 +17,27 @@ use crate::stream::{Incoming, Outgoing};
 /// How long a frame is with its head.
 const FRAME: usize = HEAD + BEST_PAYLOAD;
 
-/// Gives files.
+/// Gives files: that of a path, or all that a pattern names.
 ///
 /// # Errors
 /// Where the caller has gone.
-pub async fn get(guest: &Guest, path: &str, incoming: &mut Incoming, outgoing: &Outgoing) -> Result<(), FrameError> {
-    let source = match Source::find(&guest.path(path)) {
-        Ok(source) => source,
+pub async fn get(
+    guest: &Guest,
+    path: &str,
+    pattern: bool,
+    incoming: &mut Incoming,
+    outgoing: &Outgoing,
+) -> Result<(), FrameError> {
+    let sources = match find(guest.path(path), pattern).await {
+        Ok(sources) => sources,
         Err(error) => return outgoing.answer(&Answer::Error(error.to_call_error())).await,
     };
-    outgoing.answer(&Answer::Done).await?;
+    let count = u32::try_from(sources.len()).unwrap_or(u32::MAX);
+    outgoing.answer(&if pattern { Answer::Files { count } } else { Answer::Done }).await?;
     let (tell, mut pieces) = mpsc::channel(AHEAD);
     let packing = tokio::task::spawn_blocking(move || {
         let mut writer = Pieces { tell, frame: new_frame() };
-        pack(&source, &mut writer)?;
+        pack(&sources, &mut writer)?;
         writer.flush().map_err(FilesError::Stream)
     });
     let send = async {
@@ -48,6 +56,15 @@ pub async fn get(guest: &Guest, path: &str, incoming: &mut Incoming, outgoing: &
         Ok(Err(error)) => outgoing.failed(&error.to_call_error()).await,
         Err(panic) => outgoing.failed(&FilesError::Stream(io::Error::other(panic)).to_call_error()).await,
     }
+}
+
+/// A pattern may have many directories to look into: that takes a thread.
+async fn find(path: PathBuf, pattern: bool) -> Result<Vec<Source>, FilesError> {
+    if !pattern {
+        return Source::find(&path).map(|source| vec![source]);
+    }
+    let found = tokio::task::spawn_blocking(move || Source::matching(&path)).await;
+    found.unwrap_or_else(|panic| Err(FilesError::Stream(io::Error::other(panic))))
 }
 
 /// A blocking writer whose bytes become frames, without being moved once more.

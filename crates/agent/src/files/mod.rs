@@ -4,6 +4,7 @@
 //! nodes. Holes stay holes: what is sent says where they are (GNU sparse), what is received gets one for every block of
 //! zeros. Not kept are extended attributes, access times and sockets.
 
+mod expand;
 mod get;
 mod pack;
 mod put;
@@ -54,6 +55,26 @@ pub enum FilesError {
         #[source]
         source: io::Error,
     },
+    /// A pattern names nothing.
+    #[error("no file matches {pattern}")]
+    NoMatch {
+        /// The pattern.
+        pattern: String,
+    },
+    /// A pattern names too much.
+    #[error("{pattern} matches too many files; name a directory instead")]
+    ManyMatches {
+        /// The pattern.
+        pattern: String,
+    },
+    /// Two files of a pattern would become one.
+    #[error("{one} and {other} have the same name; copy them one after the other")]
+    SameName {
+        /// The one.
+        one: String,
+        /// The other.
+        other: String,
+    },
     /// A file could not be read.
     #[error("cannot read {path}")]
     Read {
@@ -69,7 +90,10 @@ impl FilesError {
     /// What the caller is told: all causes in one line.
     pub fn to_call_error(&self) -> CallError {
         let code = match self {
-            FilesError::Escapes { .. } => CallErrorCode::Invalid,
+            FilesError::Escapes { .. } | FilesError::ManyMatches { .. } | FilesError::SameName { .. } => {
+                CallErrorCode::Invalid
+            }
+            FilesError::NoMatch { .. } => CallErrorCode::NotFound,
             FilesError::Read { source, .. } | FilesError::Target { source, .. }
                 if source.kind() == io::ErrorKind::NotFound =>
             {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use tar::{Builder, EntryType, Header};
 
 use super::FilesError;
+use super::expand::expand;
 
 /// Tar's contents are padded to whole blocks.
 const BLOCK: u64 = 512;
@@ -51,6 +52,23 @@ impl Source {
         Ok(Source { path: path.to_owned(), name, metadata })
     }
 
+    /// What a pattern names, by the same rule. A link that leads nowhere stays one: who names many files does not mean it.
+    ///
+    /// # Errors
+    /// Those of [`expand`], and [`FilesError::Read`] where a file went meanwhile.
+    pub fn matching(pattern: &Path) -> Result<Vec<Source>, FilesError> {
+        let found = |path: PathBuf| {
+            Source::find(&path).or_else(|error| match fs::symlink_metadata(&path) {
+                Ok(metadata) if metadata.is_symlink() => {
+                    let name = path.file_name().map_or(PathBuf::from("."), PathBuf::from);
+                    Ok(Source { path, name, metadata })
+                }
+                _ => Err(error),
+            })
+        };
+        expand(pattern)?.into_iter().map(found).collect()
+    }
+
     /// A directory of which only the contents count.
     ///
     /// # Errors
@@ -60,13 +78,15 @@ impl Source {
     }
 }
 
-/// Packs a file, or a directory with all that it holds.
+/// Packs files, and directories with all that they hold.
 ///
 /// # Errors
 /// [`FilesError`]; the stream is then cut off.
-pub fn pack(source: &Source, to: &mut impl Sink) -> Result<(), FilesError> {
+pub fn pack(sources: &[Source], to: &mut impl Sink) -> Result<(), FilesError> {
     let mut packer = Packer { builder: Builder::new(to), links: HashMap::new() };
-    packer.add(&source.path, &source.name, &source.metadata)?;
+    for source in sources {
+        packer.add(&source.path, &source.name, &source.metadata)?;
+    }
     packer.builder.finish().map_err(FilesError::Stream)
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use banger_protocol::call::{CallErrorCode, Exec, Exit, Terminal};
+use banger_protocol::call::{CallErrorCode, Exec, Exit, Terminal, TimeZone};
 use banger_protocol::frame::{Frame, Kind};
 use tokio::time::timeout;
 
@@ -32,6 +32,34 @@ async fn a_command_has_the_users_environment_and_what_it_is_given() {
     exec.workdir = Some("/usr".to_owned());
     exec.env.insert("PATH".to_owned(), "/bin".to_owned());
     assert_eq!(run(&session, exec).await.0, "/usr\n/bin\n");
+}
+
+#[tokio::test]
+async fn a_command_has_its_callers_language_and_time() {
+    let ask = |given: &[(&str, &str)]| {
+        let mut exec = shell("echo ${LANG:-none} ${LC_TIME:-none} ${TZ:-none}");
+        exec.locale = [("LANG", "C"), ("LC_TIME", "xx_YY.UTF-8")].map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+        exec.time_zone = Some(TimeZone { name: Some("No/Where".to_owned()), rule: Some("XYZ-3".to_owned()) });
+        exec.env = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        exec
+    };
+    let guest = Guest::start();
+    let session = guest.session().await;
+    assert_eq!(run(&session, ask(&[])).await.0, "C C.UTF-8 XYZ-3\n");
+    assert_eq!(run(&session, ask(&[("LANG", "POSIX"), ("TZ", "UTC")])).await.0, "POSIX none UTC\n");
+    let old = Guest::start_with(&["--protocol", "2"]);
+    assert_eq!(run(&old.session().await, ask(&[])).await.0, "none none none\n");
+}
+
+#[tokio::test]
+async fn a_terminal_that_the_guest_does_not_know_is_a_usual_one() {
+    let guest = Guest::start();
+    let session = guest.session().await;
+    let mut exec = shell("echo $TERM");
+    exec.tty = Some(Terminal { rows: 30, columns: 100, term: "no-such-terminal".to_owned() });
+    assert_eq!(run(&session, exec.clone()).await.0, "xterm-256color\r\n");
+    exec.env.insert("TERM".to_owned(), "no-such-terminal".to_owned());
+    assert_eq!(run(&session, exec).await.0, "no-such-terminal\r\n");
 }
 
 #[tokio::test]
@@ -111,9 +139,9 @@ async fn a_terminal_has_a_size_and_an_echo() {
     let mut exec = shell(
         "stty size; tty -s && echo tty; echo $TERM; trap 'stty size; exit 4' WINCH; read line; echo got $line; while :; do sleep 0.1; done",
     );
-    exec.tty = Some(Terminal { rows: 30, columns: 100, term: "xterm-test".to_owned() });
+    exec.tty = Some(Terminal { rows: 30, columns: 100, term: "xterm".to_owned() });
     let mut stream = session.start(exec).await.unwrap();
-    stream.until("xterm-test\r\n").await;
+    stream.until("xterm\r\n").await;
     stream.send(Kind::Stdin, b"typed\n").await;
     let seen = stream.until("got typed\r\n").await;
     assert!(seen.contains("typed\r\n"), "the terminal echoes: {seen:?}");

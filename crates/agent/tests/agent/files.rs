@@ -30,7 +30,7 @@ async fn put(session: &Session, path: &Path, name: &str, tar: &[u8]) -> Result<(
 }
 
 async fn get(session: &Session, path: &Path) -> Result<Vec<u8>, CallError> {
-    let mut reply = session.call(&Call::Get { path: path.display().to_string() }).await;
+    let mut reply = session.call(&Call::Get { path: path.display().to_string(), pattern: false }).await;
     if let Answer::Error(error) = reply.answer {
         return Err(error);
     }
@@ -257,7 +257,7 @@ async fn a_file_that_changes_while_it_is_read_keeps_the_stream_whole() {
     let path = guest.root().join("growing");
     let mut growing = File::create(&path).unwrap();
     growing.write_all(&vec![1; 4 << 20]).unwrap();
-    let mut reply = session.call(&Call::Get { path: path.display().to_string() }).await;
+    let mut reply = session.call(&Call::Get { path: path.display().to_string(), pattern: false }).await;
     let first = reply.next().await;
     growing.write_all(&vec![2; 1 << 20]).unwrap();
     let mut tar = first.payload.to_vec();
@@ -273,7 +273,7 @@ async fn a_file_that_changes_while_it_is_read_keeps_the_stream_whole() {
     let sizes: Vec<u64> = archive.entries().unwrap().map(|entry| entry.unwrap().size()).collect();
     assert_eq!(sizes, [4 << 20]);
 
-    let mut reply = session.call(&Call::Get { path: path.display().to_string() }).await;
+    let mut reply = session.call(&Call::Get { path: path.display().to_string(), pattern: false }).await;
     drop(reply.next().await);
     growing.set_len(1).unwrap();
     loop {
@@ -283,4 +283,32 @@ async fn a_file_that_changes_while_it_is_read_keeps_the_stream_whole() {
         }
         assert!(!frame.payload.is_empty(), "a file that shrank was sent as whole");
     }
+}
+
+#[tokio::test]
+async fn a_pattern_gives_every_file_that_it_names() {
+    let guest = Guest::start();
+    let session = guest.session().await;
+    for name in ["b.log", "a.log", ".hidden.log", "c.txt"] {
+        fs::write(guest.root().join(name), name).unwrap();
+    }
+    symlink("/no/where", guest.root().join("gone.log")).unwrap();
+    // Below root's home, as every path that does not begin with a slash.
+    let call = |path: &str| Call::Get { path: path.to_owned(), pattern: true };
+    let mut reply = session.call(&call("*.log")).await;
+    assert_eq!(reply.answer, Answer::Files { count: 3 });
+    let mut tar = Vec::new();
+    loop {
+        let frame = reply.next().await;
+        if frame.payload.is_empty() {
+            break;
+        }
+        tar.extend_from_slice(&frame.payload);
+    }
+    let mut archive = tar::Archive::new(tar.as_slice());
+    let names: Vec<_> = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();
+    assert_eq!(names, ["a.log", "b.log", "gone.log"].map(PathBuf::from));
+    let Answer::Error(error) = session.call(&call("*.none")).await.answer else { panic!("something matches") };
+    assert_eq!(error.code, CallErrorCode::NotFound);
+    assert!(error.message.starts_with("no file matches ") && error.message.ends_with("/*.none"), "{error}");
 }

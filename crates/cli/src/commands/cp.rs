@@ -5,12 +5,13 @@ use std::io::{Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use banger_api::pattern;
 use clap::Args;
 
 use super::values;
 use crate::app::App;
 use crate::attach::interrupts::Interrupts;
-use crate::copy::{self, Contents, CopyError, Destination, Owners, Packer, Transfer};
+use crate::copy::{self, Contents, CopyError, Destination, Owners, Packer, Root, Transfer};
 use crate::failure::Failure;
 use crate::output::complain;
 
@@ -21,7 +22,10 @@ const WHERE: &str = "one side is NAME:PATH, the other a path here, or '-' for a 
 #[command(after_help = "\
 NAME:PATH is a path in a VM; without a leading '/' it is below /root. As with docker, 'dir/.' means what is in the \
 directory, and '-' a tar stream on standard input or output. An existing directory is copied into, an existing file is \
-replaced. Modes, times and holes are kept; on this side set-user-id and set-group-id bits are not.")]
+replaced. Modes, times and holes are kept; on this side set-user-id and set-group-id bits are not.
+
+In a VM's SRC '*', '?' and '[...]' stand for names, as in sh, unless there is a file of that very name: quote them, as in \
+'devbox:/var/log/*.log'. Where several match, DST is an existing directory or '-'.")]
 pub struct Copy {
     /// Copy directories with all that is in them, as is done anyway
     #[arg(short, long, visible_short_alias = 'R')]
@@ -67,7 +71,10 @@ impl Copy {
             }
             (Place::Guest { vm, path }, Place::Stream) => {
                 let mut interrupts = Interrupts::catch()?;
-                copy::get(app, &vm, strip_contents(&path).0, &mut interrupts, to_stdout).await?
+                match by_pattern(&path) {
+                    true => copy::get_matching(app, &vm, &path, &mut interrupts, |_, tar| to_stdout(tar)).await?,
+                    false => copy::get(app, &vm, strip_contents(&path).0, &mut interrupts, to_stdout).await?,
+                }
             }
             (Place::Guest { .. }, Place::Guest { .. }) => {
                 return Err(Failure::usage(
@@ -122,6 +129,11 @@ fn strip_contents(path: &[u8]) -> (&[u8], bool) {
     }
 }
 
+/// Whether a path may stand for several files. What is in a directory is always that of one.
+fn by_pattern(path: &[u8]) -> bool {
+    pattern::is_pattern(path) && !strip_contents(path).1
+}
+
 /// The last component, where there is one that can be a name.
 fn last_component(path: &[u8]) -> Option<&[u8]> {
     let end = path.iter().rposition(|&byte| byte != b'/')? + 1;
@@ -160,18 +172,45 @@ async fn upload(
 }
 
 async fn download(app: &App, vm: &str, path: &[u8], destination: &Path, owners: Owners) -> Result<Transfer, Failure> {
+    if by_pattern(path) {
+        return download_matching(app, vm, path, destination, owners).await;
+    }
     let (path, contents) = strip_contents(path);
     let name = match (contents, last_component(path)) {
         (true, _) => None,
         (false, Some(name)) => Some(OsString::from_vec(name.to_vec())),
-        (false, None) => {
-            let typed = String::from_utf8_lossy(path).into_owned();
-            return Err(Failure::usage(format!("{typed} does not end with a name"), "for what is in it, append '/.'"));
-        }
+        (false, None) => return Err(nameless(path)),
     };
     let to = destination_for(destination, name)?;
     let mut interrupts = Interrupts::catch()?;
     copy::get(app, vm, path, &mut interrupts, move |tar| copy::unpack(tar, &to, owners)).await
+}
+
+fn nameless(path: &[u8]) -> Failure {
+    let typed = String::from_utf8_lossy(path).into_owned();
+    Failure::usage(format!("{typed} does not end with a name"), "for what is in it, append '/.'")
+}
+
+async fn download_matching(
+    app: &App,
+    vm: &str,
+    path: &[u8],
+    destination: &Path,
+    owners: Owners,
+) -> Result<Transfer, Failure> {
+    let name = last_component(path).ok_or_else(|| nameless(path))?;
+    let mut to = destination_for(destination, Some(OsString::from_vec(name.to_vec())))?;
+    let one_name = to.directory != destination;
+    if !one_name {
+        to.root = Root::Matching(name.to_vec());
+    }
+    let mut interrupts = Interrupts::catch()?;
+    let destination = destination.to_owned();
+    let unpack = move |count: u32, tar: &mut _| match one_name && count > 1 {
+        true => Err(CopyError::ManyFiles { count, path: destination }),
+        false => copy::unpack(tar, &to, owners),
+    };
+    copy::get_matching(app, vm, path, &mut interrupts, unpack).await
 }
 
 /// Where what comes from a guest goes: into an existing directory, else in place of `destination`.
@@ -179,7 +218,8 @@ fn destination_for(destination: &Path, name: Option<OsString>) -> Result<Destina
     let unwritten = |source| Failure::Copy(CopyError::Write { path: destination.to_owned(), source });
     if destination.is_dir() {
         let only_directory = name.is_none();
-        return Ok(Destination { directory: destination.to_owned(), name, only_directory });
+        let root = name.map_or(Root::Destination, Root::Named);
+        return Ok(Destination { directory: destination.to_owned(), root, only_directory });
     }
     let typed = destination.as_os_str().as_bytes();
     let slash = typed.ends_with(b"/");
@@ -187,7 +227,7 @@ fn destination_for(destination: &Path, name: Option<OsString>) -> Result<Destina
     let parent = destination.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok(Destination {
         directory: parent.to_owned(),
-        name: Some(OsStr::from_bytes(new_name).to_owned()),
+        root: Root::Named(OsStr::from_bytes(new_name).to_owned()),
         only_directory: slash || name.is_none(),
     })
 }

@@ -9,6 +9,7 @@ use super::operation::{follow, wait};
 use super::values::{self, Variable, WaitLevel};
 use crate::app::App;
 use crate::attach::interrupts::Interrupts;
+use crate::caller;
 use crate::failure::Failure;
 use crate::output::{Format, human};
 use crate::size::Size;
@@ -69,6 +70,7 @@ impl Shape {
             disk: self.disk.map(|size| size.0),
             env: values::variables(&self.env, &app.environment)?,
             workdir: self.workdir.clone(),
+            user: caller::user(&app.environment),
             lifetime,
             restart: self.restart.map(RestartPolicy::from).unwrap_or_default(),
             stopped: false,

@@ -10,6 +10,7 @@ use crate::app::App;
 use crate::attach::interrupts::Interrupts;
 use crate::attach::{self, attach};
 use crate::failure::Failure;
+use crate::surroundings;
 
 /// Whether the command gets a terminal.
 #[derive(Debug, Clone, Copy, Args)]
@@ -81,7 +82,7 @@ impl Exec {
             env: values::variables(&self.env, &app.environment)?,
             workdir: self.workdir,
             user: self.user,
-            ..ExecRequest::default()
+            ..surroundings::request(&app.environment)
         };
         if self.detach {
             request.detached = true;
@@ -98,8 +99,12 @@ impl Shell {
     pub(super) async fn run(self, app: &App) -> Result<u8, Failure> {
         let mut interrupts = Interrupts::catch()?;
         wait(app, &self.name, self.wait, &mut interrupts).await?;
-        let request =
-            ExecRequest { workdir: self.workdir, user: self.user, login_shell: true, ..ExecRequest::default() };
+        let request = ExecRequest {
+            workdir: self.workdir,
+            user: self.user,
+            login_shell: true,
+            ..surroundings::request(&app.environment)
+        };
         run_attached(app, &self.name, request, attach::has_terminal(), &mut interrupts).await
     }
 }

@@ -29,6 +29,7 @@ mod values;
 mod version;
 mod vm;
 
+pub use cp::report_skipped;
 pub use vm::VmVerb;
 
 /// Real virtual machines with names, at once.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use banger_api::client::{Operation, Request};
 use banger_api::exec::{ExecRequest, ExecStarted};
-use banger_api::vm::{Lifetime, Vm};
+use banger_api::vm::{Lifetime, User, Vm};
 use clap::Args;
 
 use super::cp::report_skipped;
@@ -16,17 +16,23 @@ use super::values::{self, WaitLevel};
 use crate::app::App;
 use crate::attach::has_terminal;
 use crate::attach::interrupts::Interrupts;
+use crate::caller;
 use crate::checkout::Checkout;
 use crate::copy::{self, Owners};
 use crate::failure::Failure;
 use crate::output::human;
+use crate::pull::{How, Pull};
+use crate::surroundings;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 With DIR, a git checkout, its tracked files and those that are neither tracked nor ignored are copied to /root/NAME, \
 NAME being the directory's name, and the command runs there. Submodules come as empty directories. Without CMD a shell \
-is opened. The exit code is the command's; 125 if banger failed, 126 and 127 if the command cannot be run or found.")]
+is opened. The exit code is the command's; 125 if banger failed, 126 and 127 if the command cannot be run or found.
+
+With --user it is the user's that the VM has beside root, and DIR goes to that user's home. With --pull what the command changes \
+in its copy of DIR comes back when it has ended, well or not; ignored files do not, and DIR itself stays as it is.")]
 pub struct Run {
     /// Remove the VM when the command ends, or when this program does
     #[arg(long)]
@@ -42,6 +48,14 @@ pub struct Run {
     /// Run the command when the guest has come up this far: agent, system or ssh [default: agent; system for a shell]
     #[arg(long, value_name = "LEVEL", value_enum, hide_possible_values = true)]
     wait: Option<WaitLevel>,
+    /// The guest's user that runs it
+    #[arg(short, long, value_name = "USER")]
+    user: Option<String>,
+    /// Bring back what changed in the VM's copy of DIR: as NAME.patch, or on a new branch banger/NAME
+    #[arg(long, value_name = "patch|branch", value_enum, hide_possible_values = true)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "patch")]
+    #[arg(requires = "directory", conflicts_with = "detach")]
+    pull: Option<How>,
     #[command(flatten)]
     terminal: TerminalChoice,
     /// A git checkout whose files the VM is to have
@@ -64,8 +78,12 @@ impl Run {
             Some(directory) => Some(Checkout::list(directory, &app.environment).await?),
             None => None,
         };
-        if let Some(checkout) = &checkout {
-            self.shape.workdir.get_or_insert_with(|| format!("/root/{}", checkout.name));
+        let place = match &checkout {
+            Some(checkout) => Some(Place::of(checkout, self.user.as_deref(), caller::user(&app.environment))?),
+            None => None,
+        };
+        if let Some(place) = &place {
+            self.shape.workdir.get_or_insert_with(|| place.path.clone());
         }
         let lifetime = match (self.rm, self.detach) {
             (false, _) => Lifetime::Kept,
@@ -82,7 +100,7 @@ impl Run {
             app.screen.say(&sentence);
         }
         let leased = lifetime == Lifetime::Connection;
-        let result = self.work(app, &vm, checkout, &sentence, &mut interrupts).await;
+        let result = self.work(app, &vm, checkout.zip(place), &sentence, &mut interrupts).await;
         if leased {
             remove(app, &vm, done.lease, &mut interrupts).await;
         }
@@ -97,12 +115,16 @@ impl Run {
         self,
         app: &App,
         vm: &Vm,
-        checkout: Option<Checkout>,
+        project: Option<(Checkout, Place)>,
         sentence: &str,
         interrupts: &mut Interrupts,
     ) -> Result<u8, Failure> {
-        if let Some(checkout) = checkout {
-            bring(app, vm, checkout, interrupts).await?;
+        let mut pull = None;
+        if let Some((checkout, place)) = project {
+            if let Some(how) = self.pull {
+                pull = Some((Pull::begin(app, &checkout, how).await?, place.path.clone()));
+            }
+            bring(app, vm, checkout, &place, interrupts).await?;
         }
         let level = match (self.wait, self.command.is_empty() && !self.detach) {
             (Some(level), _) => level,
@@ -113,14 +135,28 @@ impl Run {
         if level != WaitLevel::Agent {
             wait(app, &vm.name, level, interrupts).await?;
         }
-        let request =
-            ExecRequest { login_shell: self.command.is_empty(), argv: self.command, ..ExecRequest::default() };
+        let command = self.command.clone();
+        let request = ExecRequest {
+            login_shell: self.command.is_empty(),
+            argv: self.command,
+            user: self.user,
+            ..surroundings::request(&app.environment)
+        };
         if !self.detach {
             let tty = match request.login_shell {
                 true => has_terminal() && !self.terminal.no_tty,
                 false => self.terminal.wants_terminal(),
             };
-            return run_attached(app, &vm.name, request, tty, interrupts).await;
+            let code = run_attached(app, &vm.name, request, tty, interrupts).await?;
+            let Some((pull, path)) = pull else { return Ok(code) };
+            return match pull.finish(app, vm, &path, &command, interrupts).await {
+                Err(failure) if code != 0 => {
+                    // The code to end with is the command's.
+                    failure.print();
+                    Ok(code)
+                }
+                result => result.map(|()| code),
+            };
         }
         if !request.login_shell {
             let request = ExecRequest { detached: true, main: true, ..request };
@@ -131,11 +167,50 @@ impl Run {
     }
 }
 
-/// Copies a checkout's files to `/root/NAME`: the agent takes `.` for root's home.
-async fn bring(app: &App, vm: &Vm, checkout: Checkout, interrupts: &mut Interrupts) -> Result<(), Failure> {
+/// Where a checkout goes in a guest, and whose it is there.
+struct Place {
+    /// The directory that it goes into, as the agent understands it.
+    parent: String,
+    /// What it becomes.
+    path: String,
+    owners: Owners,
+}
+
+impl Place {
+    /// The home of whoever is to run the command: root, or the user that the VM has beside root.
+    fn of(checkout: &Checkout, user: Option<&str>, caller: Option<User>) -> Result<Place, Failure> {
+        let name = &checkout.name;
+        match (user, caller) {
+            // The agent takes `.` for root's home.
+            (None | Some("root" | "0"), _) => {
+                Ok(Place { parent: ".".to_owned(), path: format!("/root/{name}"), owners: Owners::Root })
+            }
+            (Some(user), Some(caller)) if user == caller.name => {
+                let parent = format!("/home/{user}");
+                Ok(Place { path: format!("{parent}/{name}"), parent, owners: Owners::Of(caller.uid, caller.gid) })
+            }
+            (Some(user), caller) => Err(Failure::usage(
+                format!("DIR cannot be given to the user {user}"),
+                match caller {
+                    Some(caller) => format!("name the user that the VM will have, {}, or nobody", caller.name),
+                    None => "leave --user out: the VM will have no user beside root".to_owned(),
+                },
+            )),
+        }
+    }
+}
+
+/// Copies a checkout's files to their place.
+async fn bring(
+    app: &App,
+    vm: &Vm,
+    checkout: Checkout,
+    place: &Place,
+    interrupts: &mut Interrupts,
+) -> Result<(), Failure> {
     let name = checkout.name.clone();
-    let place = (b".".as_slice(), name.as_bytes());
-    let transfer = copy::put(app, &vm.name, place, Owners::Root, interrupts, move |packer| {
+    let target = (place.parent.as_bytes(), name.as_bytes());
+    let transfer = copy::put(app, &vm.name, target, place.owners, interrupts, move |packer| {
         packer.files(&checkout.directory, checkout.name.as_ref(), &checkout.files)
     });
     report_skipped(app, &transfer.await?);

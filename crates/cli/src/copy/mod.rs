@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+mod content;
 mod frames;
 mod limits;
 mod pack;
@@ -10,8 +11,8 @@ mod transfer;
 mod unpack;
 
 pub use pack::{Contents, Owners, Packer};
-pub use transfer::{Transfer, get, put};
-pub use unpack::{Destination, unpack};
+pub use transfer::{Transfer, get, get_matching, put};
+pub use unpack::{Destination, Found, Root, unpack, unpack_wanted};
 
 /// Why files could not be copied.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +72,23 @@ pub enum CopyError {
         /// What has to be a directory.
         path: PathBuf,
     },
+    /// Many files and one name for them.
+    #[error("{count} files match, and {} is no directory", path.display())]
+    ManyFiles {
+        /// How many.
+        count: u32,
+        /// What has to be a directory.
+        path: PathBuf,
+    },
+    /// git does not say what is ignored.
+    #[error("cannot ask git what is ignored")]
+    Rules(#[source] io::Error),
+    /// More than anybody would want of a guest unasked.
+    #[error("the guest's files are more than {limit}")]
+    TooMuch {
+        /// How much is taken.
+        limit: String,
+    },
     /// The guest sent nothing.
     #[error("the guest sent no files")]
     Nothing,
@@ -86,6 +104,7 @@ impl CopyError {
             CopyError::Hostile { .. } => {
                 Some("nothing was written outside of the destination; do not trust this guest".to_owned())
             }
+            CopyError::ManyFiles { .. } => Some("name an existing directory, or '-' for one tar stream".to_owned()),
             CopyError::InTheWay { .. } => Some("move it away, or name another destination".to_owned()),
             _ => None,
         }

@@ -26,6 +26,8 @@ pub enum Owners {
     Root,
     /// The same numbers as here.
     Kept,
+    /// This user and group.
+    Of(u32, u32),
 }
 
 /// What is in an entry.
@@ -120,10 +122,7 @@ impl<W: Write> Packer<W> {
         let number = |number: io::Result<u64>| number.unwrap_or(0);
         header.set_mode(like.mode().unwrap_or(0o644) & 0o7777);
         header.set_mtime(number(like.mtime()));
-        if self.owners == Owners::Kept {
-            header.set_uid(number(like.uid()));
-            header.set_gid(number(like.gid()));
-        }
+        self.own(&mut header, number(like.uid()), number(like.gid()));
         match contents {
             Contents::Directory => self.header(header, EntryType::Directory, name, b"", 0),
             Contents::Symlink(target) => self.header(header, EntryType::Symlink, name, target, 0),
@@ -194,11 +193,22 @@ impl<W: Write> Packer<W> {
         let mut header = blank();
         header.set_mode(found.mode() & 0o7777);
         header.set_mtime(u64::try_from(found.mtime()).unwrap_or(0));
-        if self.owners == Owners::Kept {
-            header.set_uid(found.uid().into());
-            header.set_gid(found.gid().into());
-        }
+        self.own(&mut header, found.uid().into(), found.gid().into());
         header
+    }
+
+    fn own(&self, header: &mut Header, uid: u64, gid: u64) {
+        match self.owners {
+            Owners::Root => {}
+            Owners::Kept => {
+                header.set_uid(uid);
+                header.set_gid(gid);
+            }
+            Owners::Of(uid, gid) => {
+                header.set_uid(uid.into());
+                header.set_gid(gid.into());
+            }
+        }
     }
 
     /// Writes a header, and the long names that do not fit into it before.

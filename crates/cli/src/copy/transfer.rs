@@ -44,7 +44,7 @@ pub async fn put(
     pack: impl FnOnce(&mut Packer<FrameSink>) -> Result<(), CopyError> + Send + 'static,
 ) -> Result<Transfer, Failure> {
     let request = Request::post(["vms", vm, "put"]).query("path", path).query("name", name);
-    let (stream, received) = open(app, request, interrupts).await?;
+    let (stream, received, _) = open(app, request, interrupts).await?;
     let meter = Meter::default();
     let counted = meter.clone();
     watch(app, &meter, interrupts, move || send(stream, received, counted, owners, pack)).await
@@ -62,18 +62,43 @@ pub async fn get(
     unpack: impl FnOnce(&mut FrameSource) -> Result<Vec<PathBuf>, CopyError> + Send + 'static,
 ) -> Result<Transfer, Failure> {
     let request = Request::post(["vms", vm, "get"]).query("path", path);
-    let (stream, received) = open(app, request, interrupts).await?;
+    let (stream, received, _) = open(app, request, interrupts).await?;
     let meter = Meter::default();
     let counted = meter.clone();
     watch(app, &meter, interrupts, move || receive(stream, received, counted, unpack)).await
 }
 
-async fn open(app: &App, request: Request, interrupts: &mut Interrupts) -> Result<(UnixStream, BytesMut), Failure> {
+/// Receives what a pattern names in a VM; `unpack` is told how many files there are, and reads the tar stream.
+///
+/// # Errors
+/// Every [`Failure`].
+pub async fn get_matching(
+    app: &App,
+    vm: &str,
+    pattern: &[u8],
+    interrupts: &mut Interrupts,
+    unpack: impl FnOnce(u32, &mut FrameSource) -> Result<Vec<PathBuf>, CopyError> + Send + 'static,
+) -> Result<Transfer, Failure> {
+    let request = Request::post(["vms", vm, "get"]).query("path", pattern).query("pattern", "true");
+    let (stream, received, count) = open(app, request, interrupts).await?;
+    let meter = Meter::default();
+    let counted = meter.clone();
+    watch(app, &meter, interrupts, move || receive(stream, received, counted, |tar| unpack(count, tar))).await
+}
+
+/// Begins a transfer: its connection, what came over it already, and how many files there are where that is told.
+async fn open(
+    app: &App,
+    request: Request,
+    interrupts: &mut Interrupts,
+) -> Result<(UnixStream, BytesMut, u32), Failure> {
+    let taken = |upgraded: Upgraded| upgraded.into_blocking().map_err(crate::app::own("take over the connection"));
     let begin = async {
         let mut upgraded: Upgraded = app.upgrade(request).await?;
         let answer = upgraded.answer().await;
         match answer.map_err(|source| Failure::Stream { during: "before copying began", source })? {
-            Answer::Done => upgraded.into_blocking().map_err(crate::app::own("take over the connection")),
+            Answer::Done => taken(upgraded).map(|(stream, received)| (stream, received, 1)),
+            Answer::Files { count } => taken(upgraded).map(|(stream, received)| (stream, received, count)),
             Answer::Error(error) => Err(Failure::Call(error)),
             _ => Err(Failure::Answer { during: "before copying began" }),
         }

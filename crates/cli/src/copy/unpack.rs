@@ -7,33 +7,44 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use banger_api::pattern;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 use tar::{Entry, EntryType};
 
+use super::content::{Side, copy, copy_with_holes};
 use super::limits::Bounded;
 use super::{CopyError, Owners};
 
 /// The most directories within each other: each is an open descriptor.
 const MAX_DEPTH: usize = 200;
 
-/// A piece of a file with holes: one that is all zeros becomes a hole.
-const PIECE: usize = 64 * 1024;
-
 /// Where the files go.
 #[derive(Debug)]
 pub struct Destination {
     /// An existing directory.
     pub directory: PathBuf,
-    /// The name that the stream's first component gets in it; without one, it is the directory itself.
-    pub name: Option<OsString>,
+    /// What becomes of the first component of the stream's names.
+    pub root: Root,
     /// Whether only a directory will do.
     pub only_directory: bool,
+}
+
+/// What becomes of the first component of a stream's names.
+#[derive(Debug)]
+pub enum Root {
+    /// It is the destination itself.
+    Destination,
+    /// It gets this name.
+    Named(OsString),
+    /// There may be several, which keep their names. Each is or fits this pattern: a guest could otherwise send a `.profile`
+    /// to somebody who asked for `*.log`.
+    Matching(Vec<u8>),
 }
 
 /// Unpacks a stream; the names of what was left out.
@@ -41,10 +52,34 @@ pub struct Destination {
 /// # Errors
 /// [`CopyError`].
 pub fn unpack(stream: &mut impl Read, to: &Destination, owners: Owners) -> Result<Vec<PathBuf>, CopyError> {
+    unpack_wanted(stream, to, owners, &mut |_| Ok(true))
+}
+
+/// What is known of an entry before it is taken.
+#[derive(Debug)]
+pub struct Found<'a> {
+    /// Where it goes, below the destination's directory.
+    pub path: &'a [OsString],
+    /// Whether it is a directory.
+    pub is_directory: bool,
+    /// How long it is, holes included.
+    pub size: u64,
+}
+
+/// As [`unpack`], but only those for which `wants` says so; it is asked in the order of the stream.
+///
+/// # Errors
+/// [`CopyError`], those of `wants` included.
+pub fn unpack_wanted(
+    stream: &mut impl Read,
+    to: &Destination,
+    owners: Owners,
+    wants: Wants<'_>,
+) -> Result<Vec<PathBuf>, CopyError> {
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
     let base = rustix::fs::openat(CWD, &to.directory, flags, Mode::empty());
     let base = base.map_err(|errno| CopyError::Write { path: to.directory.clone(), source: errno.into() })?;
-    let mut tree = Tree { to, base, open: Vec::new(), owners, root: None, skipped: Vec::new() };
+    let mut tree = Tree { to, base, open: Vec::new(), owners, root: None, wants, skipped: Vec::new() };
     let mut archive = tar::Archive::new(Bounded::new(stream));
     for entry in archive.entries().map_err(CopyError::Archive)? {
         tree.entry(&mut entry.map_err(CopyError::Archive)?)?;
@@ -65,8 +100,11 @@ struct Tree<'a> {
     owners: Owners,
     /// The first component of every name in the stream.
     root: Option<OsString>,
+    wants: Wants<'a>,
     skipped: Vec<PathBuf>,
 }
+
+type Wants<'a> = &'a mut dyn FnMut(&Found<'_>) -> Result<bool, CopyError>;
 
 struct Directory {
     name: OsString,
@@ -92,14 +130,18 @@ impl Tree<'_> {
     fn entry(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<(), CopyError> {
         let path = self.place(&entry.path_bytes())?;
         let attributes = self.attributes(entry);
-        let is_root = path.len() == usize::from(self.to.name.is_some());
+        let is_root = path.len() == usize::from(!matches!(self.to.root, Root::Destination));
         if is_root && self.to.only_directory && entry.header().entry_type() != EntryType::Directory {
-            return Err(CopyError::NoDirectory { path: self.path(self.to.name.as_deref()) });
+            return Err(CopyError::NoDirectory { path: self.path(path.first().map(OsString::as_os_str)) });
         }
         let Some((name, parents)) = path.split_last() else {
             // The destination itself, which exists and stays as it is.
             return self.enter(&[]);
         };
+        let is_directory = entry.header().entry_type() == EntryType::Directory;
+        if !(self.wants)(&Found { path: &path, is_directory, size: entry.size() })? {
+            return Ok(());
+        }
         match entry.header().entry_type() {
             EntryType::Directory => {
                 self.enter(parents)?;
@@ -117,6 +159,11 @@ impl Tree<'_> {
             EntryType::Link => {
                 let target = entry.link_name_bytes().map(|target| target.into_owned()).unwrap_or_default();
                 let target = self.place(&target)?;
+                if !(self.wants)(&Found { path: &target, is_directory: false, size: 0 })? {
+                    // The content came under the name that was not wanted, and does not come again.
+                    self.skipped.push(path.iter().collect());
+                    return Ok(());
+                }
                 self.hard_link(&target, parents, name)
             }
             _ => {
@@ -150,13 +197,22 @@ impl Tree<'_> {
         // What has no name of its own, as the guest's `/`, is called `.` in the stream; then all is below that.
         let first = components.first().map_or(OsStr::new("."), OsString::as_os_str);
         let root = self.root.get_or_insert_with(|| first.to_owned());
+        if let Root::Matching(pattern) = &self.to.root {
+            let name = first.as_bytes();
+            if name == b"." || (name != pattern && !pattern::matches(pattern, name)) {
+                return Err(hostile("it is beside what was asked for"));
+            }
+            return Ok(components);
+        }
         if root != "." {
             if root != first {
                 return Err(hostile("it is beside what was asked for"));
             }
             components.remove(0);
         }
-        components.splice(0..0, self.to.name.clone());
+        if let Root::Named(name) = &self.to.root {
+            components.insert(0, name.clone());
+        }
         Ok(components)
     }
 
@@ -310,53 +366,6 @@ impl Tree<'_> {
 
     fn failed(&self, name: Option<&OsStr>, errno: Errno) -> CopyError {
         CopyError::Write { path: self.path(name), source: errno.into() }
-    }
-}
-
-/// Which side of a copy failed.
-enum Side {
-    Stream(io::Error),
-    File(io::Error),
-}
-
-fn copy(from: &mut impl Read, to: &mut File) -> Result<u64, Side> {
-    let mut buffer = vec![0; 4 * PIECE];
-    let mut copied = 0;
-    loop {
-        let count = from.read(&mut buffer).map_err(Side::Stream)?;
-        if count == 0 {
-            return Ok(copied);
-        }
-        to.write_all(&buffer[..count]).map_err(Side::File)?;
-        copied += count as u64;
-    }
-}
-
-/// The library fills the holes of what it reads with zeros; here they become holes again.
-fn copy_with_holes(from: &mut impl Read, to: &mut File, size: u64) -> Result<u64, Side> {
-    let mut piece = vec![0; PIECE];
-    let mut copied = 0;
-    loop {
-        let mut filled = 0;
-        while filled < PIECE {
-            match from.read(&mut piece[filled..]).map_err(Side::Stream)? {
-                0 => break,
-                count => filled += count,
-            }
-        }
-        if filled == 0 {
-            // A hole at the end has been skipped, not written.
-            to.set_len(size).map_err(Side::File)?;
-            return Ok(copied);
-        }
-        for page in piece[..filled].chunks(4096) {
-            if page.iter().all(|&byte| byte == 0) {
-                to.seek(SeekFrom::Current(i64::try_from(page.len()).unwrap_or(0))).map_err(Side::File)?;
-            } else {
-                to.write_all(page).map_err(Side::File)?;
-            }
-        }
-        copied += filled as u64;
     }
 }
 

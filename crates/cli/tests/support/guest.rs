@@ -47,7 +47,7 @@ fn answer(request: Request) {
             frames.send(Kind::Exit, r#"{"code":3}"#);
         }
         ("POST", ["vms", "devbox" | "swift-otter", "put"]) => put(request, root),
-        ("POST", ["vms", "devbox", "get"]) => get(request, root),
+        ("POST", ["vms", "devbox" | "swift-otter", "get"]) => get(request, root),
         ("GET", ["vms", "devbox", "console"]) => {
             request.raw("HTTP/1.1 200 OK\r\nbanger-api: 1\r\ncontent-length: 5\r\n\r\nboot\n");
         }
@@ -196,11 +196,23 @@ fn put(request: Request, root: PathBuf) {
 
 /// Gives a path of the guest below `root`, as the agent does: named from its last component on.
 fn get(request: Request, root: PathBuf) {
-    let path = root.join(request.text("path").trim_start_matches('/'));
-    let mut frames = request.upgrade();
-    frames.send(Kind::Message, r#"{"answer":"done"}"#);
+    let asked = request.text("path");
+    // As the agent, which keeps what goes to `.` in root's home.
+    let path = root.join(asked.strip_prefix("/root/").unwrap_or(asked.trim_start_matches('/')));
     let (directory, name) = (path.parent().unwrap().to_str().unwrap(), path.file_name().unwrap().to_str().unwrap());
-    let arguments = ["-c", "-S", "-C", directory, name];
+    let pattern = request.query.contains_key("pattern");
+    let mut frames = request.upgrade();
+    let mut arguments = vec!["-c".to_owned(), "-S".to_owned(), "-C".to_owned(), directory.to_owned()];
+    if pattern {
+        let listed = tool("/bin/sh", &["-c", &format!("ls -d -- {name}")]).current_dir(directory).output().unwrap();
+        let names = String::from_utf8(listed.stdout).unwrap();
+        frames.send(Kind::Message, format!(r#"{{"answer":"files","count":{}}}"#, names.lines().count()));
+        arguments.extend(names.lines().map(str::to_owned));
+    } else {
+        frames.send(Kind::Message, r#"{"answer":"done"}"#);
+        arguments.push(name.to_owned());
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let mut tar = tool("/bin/tar", &arguments).stdout(Stdio::piped()).spawn().unwrap();
     pump(tar.stdout.take().unwrap(), Kind::Data, frames.twin()).join().unwrap();
     assert!(tar.wait().unwrap().success());

@@ -341,6 +341,7 @@ pub fn vm(name: &str) -> Vm {
         restart: RestartPolicy::No,
         starts_again: None,
         workdir: None,
+        user: None,
         created: 1_700_000_000,
         started: None,
         host_key: "ssh-ed25519 AAAA".into(),

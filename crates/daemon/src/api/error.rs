@@ -163,6 +163,7 @@ fn of_spec(error: &SpecError) -> (ErrorCode, Option<String>) {
         SpecError::NoChange => (ErrorCode::Invalid, Some("say what to change, as --cpus 4".to_owned())),
         SpecError::Shrink { .. } => (ErrorCode::Invalid, Some("give --disk a larger size".to_owned())),
         SpecError::Variable(_) | SpecError::Environment => (ErrorCode::Invalid, Some("look at --env".to_owned())),
+        SpecError::User { .. } => (ErrorCode::Invalid, Some("create the VM as another user".to_owned())),
         SpecError::Workdir(_) => (ErrorCode::Invalid, Some("give --workdir a path that begins with /".to_owned())),
     }
 }

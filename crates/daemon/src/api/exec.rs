@@ -72,7 +72,7 @@ async fn start_detached(handle: &Handle, request: ExecRequest) -> Result<ExecSta
 
 /// What the agent is asked, over what the VM's definition says for all commands.
 fn command(request: ExecRequest, definition: &Definition, detached: Option<String>) -> Result<Exec, Failure> {
-    check_env(&request.env).map_err(VmError::Spec)?;
+    check_env(&request.env).and_then(|()| check_env(&request.locale)).map_err(VmError::Spec)?;
     if let Some(workdir) = request.workdir.as_ref().filter(|workdir| !workdir.starts_with('/')) {
         return Err(VmError::Spec(SpecError::Workdir(workdir.clone())).into());
     }
@@ -81,6 +81,8 @@ fn command(request: ExecRequest, definition: &Definition, detached: Option<Strin
     Ok(Exec {
         argv: request.argv,
         env,
+        locale: request.locale,
+        time_zone: request.time_zone,
         workdir: request.workdir.or_else(|| definition.workdir.clone()),
         user: request.user,
         tty: request.tty,

@@ -32,6 +32,8 @@ pub(super) async fn put(
 #[derive(Debug, Deserialize)]
 pub(super) struct Get {
     path: String,
+    #[serde(default)]
+    pattern: bool,
 }
 
 pub(super) async fn get(
@@ -40,6 +42,6 @@ pub(super) async fn get(
     query: Result<Query<Get>, QueryRejection>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let path = super::query(query)?.path;
-    call(&daemon, &vm, Call::Get { path }, request).await
+    let Get { path, pattern } = super::query(query)?;
+    call(&daemon, &vm, Call::Get { path, pattern }, request).await
 }

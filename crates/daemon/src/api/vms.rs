@@ -216,6 +216,7 @@ pub(crate) fn wire(view: &View, driver: &str) -> Vm {
         restart: definition.restart,
         starts_again: view.starts_again,
         workdir: definition.workdir.clone(),
+        user: definition.user.clone(),
         created: definition.created,
         started: run.map(|run| run.since),
         host_key: definition.host_key_public.clone(),

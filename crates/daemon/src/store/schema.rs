@@ -56,6 +56,7 @@ const STEPS: &[M<'static>] = &[
         "ALTER TABLE images ADD COLUMN suite TEXT NOT NULL DEFAULT '';
     ALTER TABLE images ADD COLUMN added TEXT NOT NULL DEFAULT '[]';",
     ),
+    M::up("ALTER TABLE vms ADD COLUMN guest_user TEXT"),
 ];
 
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
@@ -119,6 +120,23 @@ mod tests {
         assert_eq!(on, 1);
         drop(connection);
         open(&dir.path().join("r.db")).unwrap();
+    }
+
+    #[test]
+    fn records_from_before_guests_had_users_have_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r.db");
+        let mut old = Connection::open(&path).unwrap();
+        Migrations::from_slice(&STEPS[..1]).to_latest(&mut old).unwrap();
+        old.execute_batch(
+            "INSERT INTO images (id, name, state, size, created) VALUES ('i', 'i', 'ready', 1, 1);
+             INSERT INTO vms VALUES ('v', 'v', 'i', 1, 1, 1, '{}', NULL, '', 1, '', '', '', 1, '', 1, '', 0);",
+        )
+        .unwrap();
+        drop(old);
+        let user: Option<String> =
+            open(&path).unwrap().query_row("SELECT guest_user FROM vms", [], |row| row.get(0)).unwrap();
+        assert_eq!(user, None);
     }
 
     #[test]

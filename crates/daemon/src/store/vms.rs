@@ -37,8 +37,9 @@ impl Store {
             let definition = &record.definition;
             let inserted = records.execute(
                 "INSERT INTO vms (id, name, image, cpus, memory, disk, env, workdir, lifetime, uid, machine_id, host_key,
-                                  host_key_public, created, state, generation, host_boot, main, restart, wanted)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                                  host_key_public, created, state, generation, host_boot, main, restart, wanted,
+                                  guest_user)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 params![
                     definition.id.as_str(),
                     definition.name,
@@ -60,6 +61,7 @@ impl Store {
                     record.main,
                     json(&definition.restart, "restart policy", definition)?,
                     record.wanted,
+                    definition.user.as_ref().map(|user| json(user, "user", definition)).transpose()?,
                 ],
             );
             match inserted {
@@ -195,6 +197,9 @@ fn vm(row: &Row<'_>) -> Result<VmRecord, StoreError> {
             disk: number("disk")?,
             env: serde_json::from_str(&text("env")?).map_err(|_| unusable("environment"))?,
             workdir: attempt(WHAT, row.get("workdir"))?,
+            user: attempt(WHAT, row.get::<_, Option<String>>("guest_user"))?
+                .map(|user| serde_json::from_str(&user).map_err(|_| unusable("user")))
+                .transpose()?,
             lifetime: serde_json::from_str(&text("lifetime")?).map_err(|_| unusable("lifetime"))?,
             restart: serde_json::from_str(&text("restart")?).map_err(|_| unusable("restart policy"))?,
             uid: attempt(WHAT, row.get("uid"))?,

@@ -121,6 +121,7 @@ mod tests {
             disk: 8192 * MIB,
             env: [("A".to_owned(), "1".to_owned())].into(),
             workdir: Some("/srv".into()),
+            user: None,
             lifetime: Lifetime::Kept,
             restart: RestartPolicy::No,
             uid: 1,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use banger_api::vm::{Lifetime, RestartPolicy};
+use banger_api::vm::{Lifetime, RestartPolicy, User};
 
 use super::state::State;
 
@@ -65,6 +65,8 @@ pub struct Definition {
     pub env: BTreeMap<String, String>,
     /// Where commands run by default.
     pub workdir: Option<String>,
+    /// Whom its guest has beside root.
+    pub user: Option<User>,
     /// When it goes by itself.
     pub lifetime: Lifetime,
     /// When it starts again by itself.

@@ -130,6 +130,7 @@ impl Registry {
             disk: spec.disk,
             env: spec.env,
             workdir: spec.workdir,
+            user: spec.user,
             lifetime: spec.lifetime,
             restart: spec.restart,
             uid: self.context.config.vmm.first_uid,

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use banger_api::vm::{Lifetime, RestartPolicy, VmCreate};
+use banger_api::vm::{Lifetime, RestartPolicy, User, VmCreate};
 
-use crate::config::Config;
+use crate::config::{Config, GuestUser};
 use crate::image::record::ImageRecord;
 
 const MIB: u64 = 1024 * 1024;
@@ -35,6 +35,8 @@ pub struct Spec {
     pub env: BTreeMap<String, String>,
     /// An absolute path.
     pub workdir: Option<String>,
+    /// Whom the guest has beside root, without a flaw.
+    pub user: Option<User>,
     /// When it goes by itself.
     pub lifetime: Lifetime,
     /// When it starts again by itself.
@@ -107,6 +109,18 @@ pub enum SpecError {
     /// A working directory that is no absolute path.
     #[error("the working directory {0:?} is no absolute path in the guest")]
     Workdir(String),
+    /// A user whom no guest can be given.
+    #[error("{name:?} cannot be a guest's user with the numbers {uid} and {gid}: {flaw}")]
+    User {
+        /// The name.
+        name: String,
+        /// The user id.
+        uid: u32,
+        /// The group id.
+        gid: u32,
+        /// What is wrong.
+        flaw: &'static str,
+    },
 }
 
 /// Makes a validated machine of a request. `name` is the request's or a made-up one; `seed` is the size of the image's work
@@ -138,6 +152,13 @@ pub fn resolve(
     if let Some(workdir) = &request.workdir {
         check_workdir(workdir)?;
     }
+    if let Some((user, flaw)) = request.user.as_ref().and_then(|user| Some((user, user.flaw()?))) {
+        return Err(SpecError::User { name: user.name.clone(), uid: user.uid, gid: user.gid, flaw });
+    }
+    let user = match config.guest.user {
+        GuestUser::Caller => request.user.clone(),
+        GuestUser::None => None,
+    };
     Ok(Spec {
         name,
         image,
@@ -146,6 +167,7 @@ pub fn resolve(
         disk,
         env: request.env.clone(),
         workdir: request.workdir.clone(),
+        user,
         lifetime: request.lifetime,
         restart: request.restart,
     })
@@ -285,6 +307,19 @@ mod tests {
             assert!(with("a", |r| r.env = [(name.to_owned(), String::new())].into()).is_err());
         }
         assert!(with("a", |r| r.workdir = Some("here".into())).is_err());
+    }
+
+    #[test]
+    fn a_user_is_taken_unless_it_has_a_flaw_or_none_is_wanted() {
+        let dev = User { name: "dev".into(), uid: 1000, gid: 1000 };
+        assert_eq!(with("a", |r| r.user = Some(dev.clone())).unwrap().user, Some(dev.clone()));
+        let root = User { uid: 0, ..dev.clone() };
+        assert!(matches!(with("a", |r| r.user = Some(root)), Err(SpecError::User { uid: 0, .. })));
+        let mut config = Config::default();
+        config.guest.user = GuestUser::None;
+        let request = VmCreate { user: Some(dev), ..VmCreate::default() };
+        let spec = resolve(&request, "a".into(), Some(image()), 1 << 30, &Host { memory: 4 << 30 }, &config).unwrap();
+        assert_eq!(spec.user, None);
     }
 
     #[test]

@@ -150,6 +150,7 @@ async fn prepare(context: &Context, definition: &Definition, machine: &Machine) 
     let bases = Arc::clone(&context.bases);
     let fill_work_disk = !image.join(names::WORK_SEED).exists();
     let (work, size) = (context.paths.vm(definition.id.as_str()).work, definition.disk);
+    let user = definition.user.clone();
     blocking(move || {
         // A disk that was to grow while its VM did not run, or while a daemon was killed over it.
         storage::grow(&work, size)?;
@@ -159,7 +160,7 @@ async fn prepare(context: &Context, definition: &Definition, machine: &Machine) 
             let _one_at_a_time = bases.lock().unwrap_or_else(PoisonError::into_inner);
             boot::base_initramfs(&image, &agent)?
         };
-        let boot = Boot { modules: boot::modules(&image)?, identity, fill_work_disk };
+        let boot = Boot { modules: boot::modules(&image)?, identity, fill_work_disk, user };
         Ok(boot::initramfs(&base, &boot, &to)?)
     })
     .await
