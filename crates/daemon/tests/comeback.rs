@@ -36,7 +36,8 @@ fn wait_for(house: &House, name: &str, fits: impl Fn(&View) -> bool) -> View {
 /// Lets a guest power itself off.
 fn power_off(house: &House, name: &str) {
     house.run(async |daemon| {
-        daemon.registry.find(name).unwrap().view().guest.unwrap().power_off().await.unwrap();
+        // Its end may come before its answer.
+        drop(daemon.registry.find(name).unwrap().view().guest.unwrap().power_off().await);
     });
 }
 
