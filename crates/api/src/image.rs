@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// An image, as `banger image ls -o json` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Image {
     /// Short, random, never reused.
     pub id: String,
@@ -31,14 +32,20 @@ pub struct Image {
     pub vms: Vec<String>,
 }
 
+/// The least root disk, in bytes: a Debian with some room fits on it.
+pub const MIN_SIZE: u64 = 1 << 30;
+
 /// What to build. Absent fields take the daemon's defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ImageBuild {
     /// A name; `debian` if absent.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = crate::name::IMAGE_PATTERN)))]
     #[serde(default)]
     pub name: Option<String>,
     /// Size of the root disk, in bytes.
+    #[cfg_attr(feature = "schema", schemars(range(min = MIN_SIZE, max = crate::vm::MAX_DISK)))]
     #[serde(default)]
     pub size: Option<u64>,
 }

@@ -5,6 +5,7 @@
 
 use banger_api::daemon::{Finding, Status, Verdict, Version};
 use banger_api::error::{ApiError, ErrorCode};
+use banger_api::events::{Change, Line, Outcome};
 use banger_api::exec::{Command, ExecStarted, Exit};
 use banger_api::image::Image;
 use banger_api::operation::Event;
@@ -85,6 +86,26 @@ fn all() -> Vec<String> {
         Event::Result { result: 1, micros: 34 },
         Event::Error { error: error.clone() },
     ];
+    let (operation, verb, on) = ("op-1".to_owned(), "create".to_owned(), Some("devbox".to_owned()));
+    let changes = [
+        Change::Reset { vms: Vec::new(), images: Vec::new() },
+        Change::VmCreated { vm: least.clone() },
+        Change::VmChanged { vm: least.clone() },
+        Change::VmRemoved { vm: least.clone() },
+        Change::ImageBuilt { image: image.clone() },
+        Change::ImageRemoved { image: image.clone() },
+        Change::OperationStarted { operation: operation.clone(), verb: verb.clone(), on: on.clone() },
+        Change::OperationFinished {
+            operation,
+            verb,
+            on,
+            outcome: Outcome::Failed,
+            code: Some(ErrorCode::NameTaken),
+            micros: 56,
+        },
+        Change::Lagged,
+    ];
+    let changes = changes.map(|change| Line { token: "00000000000000ab-7".into(), at: 1_700_000_000_000_000, change });
     let mut lines = vec![
         serde_json::to_string(&full).unwrap(),
         serde_json::to_string(&least).unwrap(),
@@ -96,6 +117,7 @@ fn all() -> Vec<String> {
         serde_json::to_string(&ExecStarted { id: "main".into(), pid: 77 }).unwrap(),
     ];
     lines.extend(events.iter().map(|event| serde_json::to_string(event).unwrap()));
+    lines.extend(changes.iter().map(|line| serde_json::to_string(line).unwrap()));
     lines
 }
 

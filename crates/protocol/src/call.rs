@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// One call; the first frame of a stream. The comment on each says what follows its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "call", rename_all = "snake_case")]
 pub enum Call {
     /// Runs a command. [`Answer::Started`]; then, unless detached, stdin, resize and signal frames in, stdout and stderr
@@ -59,6 +60,7 @@ pub enum Call {
 
 /// A command to run.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Exec {
     /// Program and arguments; the program is looked up in the command's `PATH`. At least one word.
     pub argv: Vec<String>,
@@ -87,6 +89,7 @@ pub struct Exec {
 
 /// A terminal's first size and kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Terminal {
     /// Rows of characters.
     pub rows: u16,
@@ -98,6 +101,7 @@ pub struct Terminal {
 
 /// What an agent replies to a call, before the call's own frames.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Answer {
     /// The call is accepted, or done.
@@ -125,6 +129,7 @@ pub enum Answer {
 
 /// A failed call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[error("{message}")]
 pub struct CallError {
     /// What kind of failure.
@@ -135,6 +140,7 @@ pub struct CallError {
 
 /// Kinds of failed calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CallErrorCode {
     /// The request makes no sense.
@@ -152,6 +158,7 @@ pub enum CallErrorCode {
 
 /// A detached command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Command {
     /// The id that the caller gave it.
     pub id: String,
@@ -166,6 +173,7 @@ pub struct Command {
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Exit {
     /// It exited with this code.
@@ -189,6 +197,7 @@ impl Exit {
 
 /// How far a guest has come up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     /// The agent answers.
@@ -201,6 +210,7 @@ pub enum Level {
 
 /// What the guest says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Facts {
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,

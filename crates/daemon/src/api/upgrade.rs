@@ -14,10 +14,7 @@ use hyper_util::rt::TokioIo;
 use super::error::Failure;
 
 /// The protocol's name in the upgrade header.
-const TOKEN: &str = "banger-stream";
-
-/// The largest body of a request.
-const MAX_BODY: usize = 1024 * 1024;
+pub(super) const TOKEN: &str = "banger-stream";
 
 /// Bytes that are under way in each direction.
 const BUFFER: usize = 128 * 1024;
@@ -34,17 +31,7 @@ pub async fn accept(request: Request) -> Result<(OnUpgrade, Bytes), Failure> {
         .remove::<OnUpgrade>()
         .filter(|_| asked)
         .ok_or_else(|| Failure::new(ErrorCode::Invalid, format!("this needs an upgrade to {TOKEN}"), None))?;
-    Ok((upgrade, bytes(body).await?))
-}
-
-/// A request's body.
-///
-/// # Errors
-/// Where it is too long, or breaks off.
-pub async fn bytes(body: axum::body::Body) -> Result<Bytes, Failure> {
-    axum::body::to_bytes(body, MAX_BODY).await.map_err(|problem| {
-        Failure::new(ErrorCode::Invalid, format!("the request's body cannot be read: {problem}"), None)
-    })
+    Ok((upgrade, super::request::bytes(body).await?))
 }
 
 /// Answers, and from then on passes bytes between the client and the agent. The agent's first frame goes before.

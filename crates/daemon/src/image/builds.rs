@@ -6,7 +6,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use banger_api::image::{Image, ImageBuild};
+use banger_api::events::Change;
+use banger_api::image::{Image, ImageBuild, MIN_SIZE};
+use banger_api::vm::MAX_DISK;
 use tokio::sync::Notify;
 
 use super::record::{ImageRecord, ImageState};
@@ -18,12 +20,6 @@ use crate::store::StoreError;
 use crate::vm::definition::word;
 
 const MIB: u64 = 1024 * 1024;
-
-/// The least root disk that a Debian with some room fits on.
-const MIN_SIZE: u64 = 1024 * MIB;
-
-/// The largest root disk that ext4 takes with blocks of 4 KiB.
-const MAX_SIZE: u64 = 16 * 1024 * 1024 * MIB;
 
 /// Why something was not done with an image.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +33,7 @@ pub enum BuildError {
         name: String,
     },
     /// The size is out of range.
-    #[error("an image's disk can have {} MiB to {} MiB, not {} MiB", MIN_SIZE / MIB, MAX_SIZE / MIB, .0 / MIB)]
+    #[error("an image's disk can have {} MiB to {} MiB, not {} MiB", MIN_SIZE / MIB, MAX_DISK / MIB, .0 / MIB)]
     Size(u64),
     /// There is no such image.
     #[error("there is no image {0}")]
@@ -117,9 +113,23 @@ impl Builds {
             () = operation.cancelled() => Err(BuildError::Cancelled),
         };
         let finished = self.finish(image, built).await;
+        if let Ok(image) = &finished {
+            self.tell_built(image).await;
+        }
         self.under_way().remove(&id);
         self.ended.notify_waiters();
         finished
+    }
+
+    /// Tells who follows what happens.
+    async fn tell_built(&self, image: &ImageRecord) {
+        match self.wire(image).await {
+            Ok(image) => self.context.changes.tell(Change::ImageBuilt { image }),
+            Err(error) => {
+                let error = crate::api::error::chain(&error);
+                tracing::error!(image = image.name, error, "cannot tell of a new image");
+            }
+        }
     }
 
     /// Records a build that worked; removes what one that did not has left.
@@ -157,10 +167,9 @@ impl Builds {
         let config = &self.context.config;
         let name = request.name.clone().unwrap_or_else(|| config.defaults.image.clone());
         check_name(&name)?;
-        let size = request.size.unwrap_or_else(|| config.image_size()).next_multiple_of(MIB);
-        if !(MIN_SIZE..=MAX_SIZE).contains(&size) {
-            return Err(BuildError::Size(size));
-        }
+        let size = request.size.unwrap_or_else(|| config.image_size());
+        check_size(size)?;
+        let size = size.next_multiple_of(MIB);
         let id = word(&random::<10>().map_err(io("get random bytes for an id"))?);
         let image = ImageRecord {
             id,
@@ -231,6 +240,8 @@ impl Builds {
         let wire = self.wire(&image).await?;
         let retire = async { Ok::<_, BuildError>(self.context.store.retire_image(image.id.clone()).await?) };
         self.context.faults.step(Step::RetireImage, retire).await?;
+        // Whatever becomes of its files: nobody can use it any more.
+        self.context.changes.tell(Change::ImageRemoved { image: wire.clone() });
         self.erase(&image).await?;
         Ok(wire)
     }
@@ -321,6 +332,19 @@ impl Builds {
     fn under_way(&self) -> std::sync::MutexGuard<'_, HashMap<String, Operation>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Checks what can be said of a request before anything is begun.
+///
+/// # Errors
+/// [`BuildError::Name`], [`BuildError::Size`].
+pub fn check(request: &ImageBuild) -> Result<(), BuildError> {
+    request.name.as_deref().map_or(Ok(()), check_name)?;
+    request.size.map_or(Ok(()), check_size)
+}
+
+fn check_size(size: u64) -> Result<(), BuildError> {
+    if (MIN_SIZE..=MAX_DISK).contains(&size) { Ok(()) } else { Err(BuildError::Size(size)) }
 }
 
 fn check_name(name: &str) -> Result<(), BuildError> {

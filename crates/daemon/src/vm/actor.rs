@@ -347,7 +347,7 @@ impl Actor {
 
     pub(super) fn publish(&self) {
         let running = self.running.as_ref();
-        self.view.send_replace(View {
+        let view = View {
             definition: Arc::clone(&self.definition),
             state: self.record.state.clone(),
             generation: self.record.generation,
@@ -355,6 +355,8 @@ impl Actor {
             pid: running.map(|running| running.instance.process().pid()),
             busy: self.busy,
             gone: self.gone,
-        });
+        };
+        self.view.send_replace(view.clone());
+        self.context.tell(&view);
     }
 }

@@ -2,18 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use banger_api::vm::{Lifetime, VmCreate};
+use banger_api::exec::MAX_PATH;
+use banger_api::vm::{Lifetime, MAX_CPUS, MAX_DISK, MIN_MEMORY, VmCreate};
 
 use crate::config::Config;
 use crate::image::record::ImageRecord;
 
 const MIB: u64 = 1024 * 1024;
-
-/// The least memory that a Debian with systemd comes up in.
-const MIN_MEMORY: u64 = 256 * MIB;
-
-/// The most virtual processors: what QEMU's microvm machine takes.
-const MAX_CPUS: u32 = 255;
 
 /// The longest name of a variable, and the most bytes of all variables; far below the kernel's own limit (execve(2)).
 const MAX_ENV: usize = 64 * 1024;
@@ -50,7 +45,7 @@ pub struct Host {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
     /// The name breaks the rule.
-    #[error("{name:?} cannot be a VM's name: {rule}")]
+    #[error("{:?} cannot be a VM's name: {rule}", shown(name))]
     Name {
         /// The name.
         name: String,
@@ -82,14 +77,17 @@ pub enum SpecError {
         /// What was asked for.
         wanted: u64,
     },
+    /// A work disk larger than its file system can be.
+    #[error("a work disk can have at most {} MiB, not {} MiB", MAX_DISK / MIB, .0 / MIB)]
+    LargeDisk(u64),
     /// A variable's name is none.
-    #[error("{0:?} cannot be a variable's name")]
+    #[error("{:?} cannot be a variable's name, or its value has a NUL", shown(.0))]
     Variable(String),
     /// Too many bytes of variables.
     #[error("the variables take more than {MAX_ENV} bytes")]
     Environment,
     /// A working directory that is no absolute path.
-    #[error("the working directory {0:?} is no absolute path in the guest")]
+    #[error("the working directory {:?} is no absolute path in the guest of at most {MAX_PATH} bytes", shown(.0))]
     Workdir(String),
 }
 
@@ -106,29 +104,22 @@ pub fn resolve(
     host: &Host,
     config: &Config,
 ) -> Result<Spec, SpecError> {
+    check(request)?;
     check_name(&name)?;
     let image = image
         .ok_or_else(|| SpecError::NoImage(request.image.clone().unwrap_or_else(|| config.defaults.image.clone())))?;
     let cpus = request.cpus.unwrap_or(config.defaults.cpus);
-    if cpus == 0 || cpus > MAX_CPUS {
-        return Err(SpecError::Cpus(cpus));
-    }
-    let memory = request.memory.unwrap_or_else(|| config.memory()).next_multiple_of(MIB);
-    if memory < MIN_MEMORY {
-        return Err(SpecError::LittleMemory(memory));
-    }
+    check_cpus(cpus)?;
+    let memory = round(request.memory.unwrap_or_else(|| config.memory()));
+    check_memory(memory)?;
     if memory > host.memory {
         return Err(SpecError::MuchMemory { host: host.memory, wanted: memory });
     }
-    let disk = request.disk.unwrap_or_else(|| config.disk().max(seed)).next_multiple_of(MIB);
+    let disk = request.disk.unwrap_or_else(|| config.disk().max(seed));
+    check_disk(disk)?;
+    let disk = round(disk);
     if disk < seed {
         return Err(SpecError::Disk { least: seed, wanted: disk });
-    }
-    check_env(&request.env)?;
-    if let Some(workdir) = &request.workdir
-        && (!workdir.starts_with('/') || workdir.contains('\0'))
-    {
-        return Err(SpecError::Workdir(workdir.clone()));
     }
     Ok(Spec {
         name,
@@ -140,6 +131,28 @@ pub fn resolve(
         workdir: request.workdir.clone(),
         lifetime: request.lifetime,
     })
+}
+
+/// Checks what can be said of a request without a look at the host.
+///
+/// # Errors
+/// [`SpecError`].
+pub fn check(request: &VmCreate) -> Result<(), SpecError> {
+    request.name.as_deref().map_or(Ok(()), check_name)?;
+    request.cpus.map_or(Ok(()), check_cpus)?;
+    request.memory.map(round).map_or(Ok(()), check_memory)?;
+    request.disk.map_or(Ok(()), check_disk)?;
+    check_env(&request.env)?;
+    check_workdir(request.workdir.as_deref())
+}
+
+/// Checks a working directory as a request gives it.
+///
+/// # Errors
+/// [`SpecError::Workdir`].
+pub fn check_workdir(workdir: Option<&str>) -> Result<(), SpecError> {
+    let bad = |path: &&str| !path.starts_with('/') || path.contains('\0') || path.len() > MAX_PATH;
+    workdir.filter(bad).map_or(Ok(()), |path| Err(SpecError::Workdir(path.to_owned())))
 }
 
 /// Checks variables as a request gives them.
@@ -158,6 +171,28 @@ pub fn check_env(env: &BTreeMap<String, String>) -> Result<(), SpecError> {
         return Err(SpecError::Environment);
     }
     Ok(())
+}
+
+/// Up to a whole MiB, or as near as a number can be.
+fn round(size: u64) -> u64 {
+    size.checked_next_multiple_of(MIB).unwrap_or(size)
+}
+
+fn check_cpus(cpus: u32) -> Result<(), SpecError> {
+    if (1..=MAX_CPUS).contains(&cpus) { Ok(()) } else { Err(SpecError::Cpus(cpus)) }
+}
+
+fn check_memory(memory: u64) -> Result<(), SpecError> {
+    if memory >= MIN_MEMORY { Ok(()) } else { Err(SpecError::LittleMemory(memory)) }
+}
+
+fn check_disk(disk: u64) -> Result<(), SpecError> {
+    if disk <= MAX_DISK { Ok(()) } else { Err(SpecError::LargeDisk(disk)) }
+}
+
+/// The begin of a text that may be long.
+fn shown(text: &str) -> String {
+    text.chars().take(80).collect()
 }
 
 /// A name is a host name's label: it becomes one (RFC 1123), in lower case.
