@@ -1,52 +1,16 @@
 """The whole daemon and command line with the fake VMM: what is too many, too fast or too rare for real guests."""
 
 import os
-import random
 import select
 import statistics
 import subprocess
 import time
-import unittest
 from pathlib import Path
 
-import tiny_image
-from harness import BIN, DEADLINE, SEED, Place, names, ours
+from fake import FakeCase
+from harness import DEADLINE, SEED, names, ours
 
 TIMES = 10
-
-
-class FakeCase(unittest.TestCase):
-    """A place with a tiny image and a daemon with the fake VMM. Needs neither QEMU nor a network."""
-
-    agent = None
-
-    @classmethod
-    def setUpClass(cls):
-        if os.geteuid() != 0:
-            raise unittest.SkipTest("needs root for a network namespace of its own")
-        cls.place = Place()
-        cls.addClassCleanup(cls.place.remove)
-        Path(cls.place.environment["BANGER_CONFIG"]).write_text(tiny_image.CONFIG)
-        cls.args = ["--fake-vmm"]
-        cls.place.start_daemon(*cls.args)
-        cls.place.stop_daemon()
-        tiny_image.plant(cls.place.state)
-        if cls.agent:
-            script = cls.place.runtime_root / "agent"
-            script.write_text(f'#!/bin/sh\nexec {BIN}/banger-agent "$@" {cls.agent}\n')
-            script.chmod(0o755)
-            cls.args += ["--agent", str(script)]
-        cls.processes_before = set(ours())
-        cls.place.start_daemon(*cls.args)
-        cls.random = random.Random(f"{SEED} {cls.__name__}")
-
-    @classmethod
-    def tearDownClass(cls):
-        place = cls.place
-        place.wind_up(
-            cls.processes_before,
-            lambda: [f"files of VM {name}" for name in names(place.state / "vms") | names(place.runtime / "vms")],
-        )
 
 
 class KillDaemonQuickly(FakeCase):

@@ -11,9 +11,6 @@ use serde_json::{Map, Value, json};
 use super::table::{Answer, Entry, entries};
 use crate::api::{Route, routes, upgrade};
 
-/// How the checked-in document is made anew.
-const REMEDY: &str = "run `make openapi`, look at the difference, and say in CHANGELOG.md what it means to programs";
-
 const ABOUT: &str = "\
 The API of bangerd, the manager of banger's virtual machines: HTTP/1.1 and JSON over the unix socket /run/banger/bangerd.sock. \
 Who may open the socket may do everything.\n\n\
@@ -222,42 +219,51 @@ fn plain(text: &str) -> String {
     text.replace("[`crate::", "[`").replace("[`", "`").replace("`]", "`")
 }
 
-#[test]
-fn the_checked_in_document_is_what_the_code_says() {
-    let made = serde_json::to_string_pretty(&document()).unwrap() + "\n";
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
-    #[expect(clippy::disallowed_methods, reason = "who calls this test says what it is for")]
-    if std::env::var_os("BANGER_BLESS").is_some() {
-        std::fs::write(path, &made).unwrap();
-    }
-    let known = std::fs::read_to_string(path).unwrap();
-    let differs = known.lines().zip(made.lines()).enumerate().find(|(_, (known, made))| known != made);
-    if let Some((line, (known, made))) = differs {
-        panic!("docs/openapi.json is not what the code says. Line {}:\n- {known}\n+ {made}\n{REMEDY}", line + 1);
-    }
-    assert_eq!(known.len(), made.len(), "docs/openapi.json is not as long as what the code says; {REMEDY}");
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-#[test]
-fn every_code_that_an_answer_can_have_is_said() {
-    // Those that no single operation has stand in the document's description.
-    let said = |entry: &Entry| {
-        let lines = entry.answers.iter().flat_map(|answer| match answer {
-            Answer::Operation(_, last) => last.to_vec(),
-            _ => Vec::new(),
+    /// How the checked-in document is made anew.
+    const REMEDY: &str =
+        "run `make openapi`, look at the difference, and say in CHANGELOG.md what it means to programs";
+
+    #[test]
+    fn the_checked_in_document_is_what_the_code_says() {
+        let made = serde_json::to_string_pretty(&document()).unwrap() + "\n";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
+        #[expect(clippy::disallowed_methods, reason = "who calls this test says what it is for")]
+        if std::env::var_os("BANGER_BLESS").is_some() {
+            std::fs::write(path, &made).unwrap();
+        }
+        let known = std::fs::read_to_string(path).unwrap();
+        let differs = known.lines().zip(made.lines()).enumerate().find(|(_, (known, made))| known != made);
+        if let Some((line, (known, made))) = differs {
+            panic!("docs/openapi.json is not what the code says. Line {}:\n- {known}\n+ {made}\n{REMEDY}", line + 1);
+        }
+        assert_eq!(known.len(), made.len(), "docs/openapi.json is not as long as what the code says; {REMEDY}");
+    }
+
+    #[test]
+    fn every_code_that_an_answer_can_have_is_said() {
+        // Those that no single operation has stand in the document's description.
+        let said = |entry: &Entry| {
+            let lines = entry.answers.iter().flat_map(|answer| match answer {
+                Answer::Operation(_, last) => last.to_vec(),
+                _ => Vec::new(),
+            });
+            entry.fails.iter().copied().chain(lines).map(word).collect::<Vec<_>>()
+        };
+        let said: BTreeSet<&str> = entries().iter().flat_map(said).collect();
+        let document = document();
+        let all = document["components"]["schemas"]["ErrorCode"]["oneOf"].as_array().unwrap();
+        let all = all.iter().flat_map(|code| match &code["enum"] {
+            Value::Array(codes) => codes.clone(),
+            _ => vec![code["const"].clone()],
         });
-        entry.fails.iter().copied().chain(lines).map(word).collect::<Vec<_>>()
-    };
-    let said: BTreeSet<&str> = entries().iter().flat_map(said).collect();
-    let document = document();
-    let all = document["components"]["schemas"]["ErrorCode"]["oneOf"].as_array().unwrap();
-    let all = all.iter().flat_map(|code| match &code["enum"] {
-        Value::Array(codes) => codes.clone(),
-        _ => vec![code["const"].clone()],
-    });
-    let unsaid: Vec<String> = all
-        .filter_map(|code| code.as_str().map(str::to_owned))
-        .filter(|code| !said.contains(code.as_str()) && !ABOUT.contains(&format!("`{code}`")))
-        .collect();
-    assert_eq!(unsaid, ["forbidden"], "no operation says that it can fail so");
+        let unsaid: Vec<String> = all
+            .filter_map(|code| code.as_str().map(str::to_owned))
+            .filter(|code| !said.contains(code.as_str()) && !ABOUT.contains(&format!("`{code}`")))
+            .collect();
+        assert_eq!(unsaid, ["forbidden"], "no operation says that it can fail so");
+    }
 }
