@@ -13,6 +13,8 @@ class FakeCase(unittest.TestCase):
     """A place with a tiny image and a daemon with the fake VMM. Needs neither QEMU nor a network."""
 
     agent = None
+    # A shell script that runs before the daemon, in a mount namespace of its own.
+    inside = ()
 
     @classmethod
     def setUpClass(cls):
@@ -31,7 +33,7 @@ class FakeCase(unittest.TestCase):
             script.chmod(0o755)
             cls.args += ["--agent", str(script)]
         cls.processes_before = set(ours())
-        cls.place.start_daemon(*cls.args)
+        cls.place.start_daemon(*cls.args, inside=cls.inside)
         cls.random = random.Random(f"{SEED} {cls.__name__}")
 
     @classmethod

@@ -102,7 +102,6 @@ pub struct VmCreate {
     #[serde(default)]
     pub name: Option<String>,
     /// An image's name; the default image if absent.
-    #[cfg_attr(feature = "schema", schemars(regex(pattern = crate::name::IMAGE_PATTERN)))]
     #[serde(default)]
     pub image: Option<String>,
     /// Virtual processors.

@@ -137,6 +137,10 @@ fn every_refusal_has_the_one_shape() {
             let body = b"{\"argv\":[\"true\"]}";
             refused(&house, &format!("POST /v1/vms/one/{path}"), body, 400, "invalid").await;
         }
+        for path in ["exec", "get?path=/x"] {
+            let head = format!("POST /v1/vms/one/{path} HTTP/1.1\r\nupgrade: banger-stream\r\nx:");
+            refused(&house, &head, b"{\"argv\":[\"true\"]}", 400, "invalid").await;
+        }
         let upgrade = "POST /v1/vms/one/exec HTTP/1.1\r\nupgrade: banger-stream\r\nconnection: upgrade\r\nx:";
         refused(&house, upgrade, b"{\"argv\":[\"true\"],\"detached\":true}", 400, "invalid").await;
         refused(&house, "POST /v1/vms/one/exec", b"{\"argv\":[],\"detached\":true}", 400, "invalid").await;

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::header::UPGRADE;
 use axum::response::{IntoResponse, Response};
 use banger_api::error::ErrorCode;
 use banger_api::exec::{Command, ExecRequest, ExecStarted};
@@ -39,7 +38,7 @@ pub(super) async fn exec(
     request: Request,
 ) -> Result<Response, Failure> {
     let handle = daemon.registry.find(&vm)?;
-    if request.headers().contains_key(UPGRADE) {
+    if upgrade::asks(request.headers()) {
         let (upgrade, body) = upgrade::accept(request).await?;
         let request: ExecRequest = request::parse(&body)?;
         if request.detached || request.main {

@@ -110,8 +110,9 @@ pub fn resolve(
         .ok_or_else(|| SpecError::NoImage(request.image.clone().unwrap_or_else(|| config.defaults.image.clone())))?;
     let cpus = request.cpus.unwrap_or(config.defaults.cpus);
     check_cpus(cpus)?;
-    let memory = round(request.memory.unwrap_or_else(|| config.memory()));
+    let memory = request.memory.unwrap_or_else(|| config.memory());
     check_memory(memory)?;
+    let memory = round(memory);
     if memory > host.memory {
         return Err(SpecError::MuchMemory { host: host.memory, wanted: memory });
     }
@@ -140,7 +141,7 @@ pub fn resolve(
 pub fn check(request: &VmCreate) -> Result<(), SpecError> {
     request.name.as_deref().map_or(Ok(()), check_name)?;
     request.cpus.map_or(Ok(()), check_cpus)?;
-    request.memory.map(round).map_or(Ok(()), check_memory)?;
+    request.memory.map_or(Ok(()), check_memory)?;
     request.disk.map_or(Ok(()), check_disk)?;
     check_env(&request.env)?;
     check_workdir(request.workdir.as_deref())
