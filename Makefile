@@ -36,7 +36,7 @@ test: ## every test that can run here; the last line has the totals (guests need
 openapi: ## docs/openapi.json anew, after the API has changed
 	@BANGER_BLESS=1 cargo test --quiet --locked -p bangerd --lib openapi
 
-contract: build ## the daemon against its own document: thousands of requests, good and bad (root)
+contract: ## the daemon against its own document: thousands of requests, good and bad (root)
 	@scripts/test contract
 
 bench-create: build ## time from create to the first command's output, against bare QEMU; ARGS="--runs N [--json]" (root)
