@@ -63,15 +63,20 @@ def before_call(context, case, kwargs):
     # The other levels are not reached on a host: the daemon would wait for minutes, as it should.
     if name == "waitForVm" and (case.query or {}).get("level") in ("system", "ssh"):
         case.query["level"] = "agent"
+    # It would follow until the machine ends.
+    if name == "readConsole" and (case.query or {}).get("follow") in (True, "true"):
+        case.query["follow"] = "false"
 
 
 @schemathesis.hook
 def after_call(context, case, response):
-    if case.operation.definition.raw["operationId"] != "createVm" or response.status_code != 200:
+    name = case.operation.definition.raw["operationId"]
+    if name not in ("createVm", "renameVm") or response.status_code != 200 or not response.content:
         return
     last = json.loads(response.content.splitlines()[-1])
     if last["event"] == "result":
-        made.append(last["result"]["id"])
+        result = last["result"]
+        made.append(result["vm"]["id"] if name == "renameVm" else result["id"])
     while len(made) > MOST:
         ask("DELETE", f"/v1/vms/{made.pop(0)}?force=true")
 

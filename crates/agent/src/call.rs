@@ -10,7 +10,7 @@ use crate::connection::Traffic;
 use crate::guest::Guest;
 use crate::power::Then;
 use crate::stream::{self, Incoming, Outgoing};
-use crate::{clock, detached, exec, facts, files, levels, power};
+use crate::{changes, clock, console, detached, exec, facts, files, levels, load, power};
 
 /// Serves one stream.
 pub async fn serve(guest: Rc<Guest>, stream: Stream, traffic: Rc<Traffic>) {
@@ -30,7 +30,7 @@ pub async fn serve(guest: Rc<Guest>, stream: Stream, traffic: Rc<Traffic>) {
 async fn answer(guest: &Rc<Guest>, incoming: &mut Incoming, outgoing: &Rc<Outgoing>) -> Result<Then, FrameError> {
     let frame = incoming.next().await?;
     let call = match frame.parse::<Call>() {
-        Ok(Call::Facts) if guest.protocol < 2 => return unknown(outgoing).await,
+        Ok(call) if call.since() > guest.protocol => return unknown(outgoing).await,
         Ok(call) if frame.kind == Kind::Message => call,
         Ok(_) | Err(_) => return unknown(outgoing).await,
     };
@@ -57,13 +57,30 @@ async fn answer(guest: &Rc<Guest>, incoming: &mut Incoming, outgoing: &Rc<Outgoi
         }
         Call::Levels => levels::tell(guest, incoming, outgoing).await?,
         Call::SetClock { unix_nanos, entropy } => {
-            let result = set_clock(guest, unix_nanos, &entropy);
-            outgoing.answer(&result.map_or_else(Answer::Error, |()| Answer::Done)).await?;
+            done(outgoing, set_clock(guest, unix_nanos, &entropy)).await?;
+        }
+        Call::SetName { name } => {
+            guest.settled().await;
+            done(outgoing, changes::set_name(guest, &name)).await?;
+        }
+        Call::Grow { bytes } => {
+            guest.settled().await;
+            let guest = Rc::clone(guest);
+            done(outgoing, changes::grow(&guest, bytes).await).await?;
+        }
+        Call::Load => outgoing.answer(&load::gather().map_or_else(Answer::Error, Answer::Load)).await?,
+        Call::Console(terminal) => {
+            guest.settled().await;
+            done(outgoing, console::open(guest, &terminal)).await?;
         }
         Call::Facts => outgoing.answer(&Answer::Facts(facts::gather(guest))).await?,
         Call::PowerOff => return power_off(guest, outgoing).await,
     }
     Ok(Then::GoOn)
+}
+
+async fn done(outgoing: &Outgoing, result: Result<(), CallError>) -> Result<(), FrameError> {
+    outgoing.answer(&result.map_or_else(Answer::Error, |()| Answer::Done)).await
 }
 
 fn set_clock(guest: &Guest, unix_nanos: u64, entropy: &str) -> Result<(), CallError> {

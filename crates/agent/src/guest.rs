@@ -1,7 +1,9 @@
 //! What the calls know of the guest that they run in.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
+use banger_linux::process::Process;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +22,8 @@ pub struct Guest {
     pub kind: Kind,
     /// The detached commands.
     pub detached: Detached,
+    /// The shell on the console, if one was asked for.
+    pub console_shell: RefCell<Option<Process>>,
     /// Cancelled when this process is to end: its guest is off.
     pub end: CancellationToken,
     /// Whether commands may run: file systems have their full size, and the machine knows who it is.
@@ -56,7 +60,9 @@ impl Guest {
                 say.send_replace(true);
             });
         });
-        Guest { protocol, boot_id: boot_id.trim().to_owned(), kind, detached, end: CancellationToken::new(), settled }
+        let boot_id = boot_id.trim().to_owned();
+        let (console_shell, end) = (RefCell::default(), CancellationToken::new());
+        Guest { protocol, boot_id, kind, detached, console_shell, end, settled }
     }
 
     /// A directory that plays one. Each start of it is a boot.
@@ -67,6 +73,7 @@ impl Guest {
             boot_id,
             kind: Kind::Fake { home },
             detached,
+            console_shell: RefCell::default(),
             end: CancellationToken::new(),
             settled: watch::channel(true).1,
         }

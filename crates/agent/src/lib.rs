@@ -8,8 +8,10 @@ pub mod fake;
 pub mod serve;
 
 mod call;
+mod changes;
 mod clock;
 mod connection;
+mod console;
 mod detached;
 mod exec;
 mod facts;
@@ -17,6 +19,7 @@ mod files;
 mod guest;
 mod init;
 mod levels;
+mod load;
 mod power;
 mod stream;
 mod users;

@@ -31,6 +31,8 @@ pub enum ErrorCode {
     Invalid,
     /// No such VM.
     VmNotFound,
+    /// An id's beginning that several VMs' ids have.
+    Ambiguous,
     /// No such image.
     ImageNotFound,
     /// The name is taken.
@@ -79,7 +81,7 @@ impl ErrorCode {
             Forbidden => 403,
             VmNotFound | ImageNotFound | GuestNotFound | Unsupported => 404,
             MethodNotAllowed => 405,
-            NameTaken | WrongState | Busy | InUse | Cancelled => 409,
+            NameTaken | Ambiguous | WrongState | Busy | InUse | Cancelled => 409,
             TooLarge => 413,
             GuestNotExecutable => 422,
             GuestUnreachable => 504,

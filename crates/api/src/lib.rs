@@ -11,16 +11,22 @@
 //! | `GET /v1/vms` | | [`vm::Vm`]s |
 //! | `POST /v1/vms` | [`vm::VmCreate`] | events, result [`vm::Vm`] |
 //! | `GET /v1/vms/{vm}` | | [`vm::Vm`] |
+//! | `PATCH /v1/vms/{vm}` | [`change::VmSet`] | events, result [`change::VmChanged`] |
+//! | `POST /v1/vms/{vm}/rename` | [`change::VmRename`] | events, result [`change::VmChanged`] |
 //! | `DELETE /v1/vms/{vm}?force=` | | events, result [`vm::Vm`] |
 //! | `POST /v1/vms/{vm}/start` | | events, result [`vm::Vm`] |
 //! | `POST /v1/vms/{vm}/stop` | [`vm::VmStop`] | events, result [`vm::Vm`] |
+//! | `POST /v1/vms/{vm}/restart` | [`vm::VmStop`] | events, result [`vm::Vm`] |
 //! | `GET /v1/vms/{vm}/wait?level=` | | [`vm::Vm`], when the level is reached |
 //! | `POST /v1/vms/{vm}/exec` | [`exec::ExecRequest`] | `101`, then [`frame`]s; detached: [`exec::ExecStarted`] |
 //! | `GET /v1/vms/{vm}/commands` | | [`exec::Command`]s |
 //! | `POST /v1/vms/{vm}/commands/{id}/output?follow=` | | `101`, then frames |
 //! | `POST /v1/vms/{vm}/put?path=&name=` | | `101`, then frames: tar in as data |
 //! | `POST /v1/vms/{vm}/get?path=` | | `101`, then frames: tar out as data |
-//! | `GET /v1/vms/{vm}/console` | | the console's log as bytes |
+//! | `GET /v1/vms/{vm}/console?follow=` | | the console's log as bytes |
+//! | `POST /v1/vms/{vm}/console/attach` | [`exec::Terminal`] | `101`, then frames: a [`console::Attached`] first |
+//! | `GET /v1/vms/{vm}/stats` | | [`stats::VmStats`] |
+//! | `GET /v1/stats` | | [`stats::VmStats`] of every VM that runs |
 //! | `GET /v1/images` | | [`image::Image`]s |
 //! | `POST /v1/images` | [`image::ImageBuild`] | events, result [`image::Image`] |
 //! | `GET /v1/images/{image}` | | [`image::Image`] |
@@ -32,6 +38,8 @@
 //! **When changing the API**: fields are added, never renamed; what a client may omit has a default. The command line's
 //! JSON output is these types, so a change here wants a line in CHANGELOG.md.
 
+pub mod change;
+pub mod console;
 pub mod daemon;
 pub mod error;
 pub mod events;
@@ -39,6 +47,7 @@ pub mod exec;
 pub mod image;
 pub mod name;
 pub mod operation;
+pub mod stats;
 pub mod vm;
 
 #[cfg(feature = "client")]

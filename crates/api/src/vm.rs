@@ -38,6 +38,12 @@ pub struct Vm {
     pub boot_id: Option<String>,
     /// Whether it is removed when its command or client ends.
     pub ephemeral: bool,
+    /// When it starts again by itself.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// When it will start again by itself, in seconds since 1970-01-01 UTC; absent where it will not, or runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts_again: Option<u64>,
     /// The directory in the guest where commands run by default, if one was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
@@ -129,9 +135,37 @@ pub struct VmCreate {
     /// When it goes away by itself.
     #[serde(default)]
     pub lifetime: Lifetime,
+    /// When it starts again by itself.
+    #[serde(default)]
+    pub restart: RestartPolicy,
     /// Do not start it.
     #[serde(default)]
     pub stopped: bool,
+}
+
+/// When a VM that somebody started starts again by itself. One that somebody stopped, or whose start failed, never does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    /// Never.
+    #[default]
+    No,
+    /// When its VMM failed, its guest's kernel gave up, or the host went down under it.
+    OnFailure,
+    /// Whenever it goes down by itself.
+    Always,
+}
+
+impl RestartPolicy {
+    /// The word that the command line takes and a table shows.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RestartPolicy::No => "no",
+            RestartPolicy::OnFailure => "on-failure",
+            RestartPolicy::Always => "always",
+        }
+    }
 }
 
 /// When a VM goes away by itself.

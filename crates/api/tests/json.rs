@@ -3,13 +3,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails shall panic")]
 
+use banger_api::change::{Change, Effect, VmChanged};
+use banger_api::console::Attached;
 use banger_api::daemon::{Finding, Status, Verdict, Version};
 use banger_api::error::{ApiError, ErrorCode};
-use banger_api::events::{Change, Line, Outcome};
+use banger_api::events::{Change as Happening, Line, Outcome};
 use banger_api::exec::{Command, ExecStarted, Exit};
 use banger_api::image::Image;
 use banger_api::operation::Event;
-use banger_api::vm::{Vm, VmState};
+use banger_api::stats::{FileSystem, Load, VmStats};
+use banger_api::vm::{RestartPolicy, Vm, VmState};
 
 /// All of them, a line each.
 fn all() -> Vec<String> {
@@ -28,6 +31,8 @@ fn all() -> Vec<String> {
         pid: Some(4711),
         boot_id: Some("0d9a".into()),
         ephemeral: false,
+        restart: RestartPolicy::OnFailure,
+        starts_again: Some(1_700_000_002),
         workdir: Some("/root/project".into()),
         created: 1_700_000_000,
         started: Some(1_700_000_001),
@@ -39,6 +44,8 @@ fn all() -> Vec<String> {
         accelerator: None,
         pid: None,
         boot_id: None,
+        restart: RestartPolicy::No,
+        starts_again: None,
         workdir: None,
         started: None,
         ..full.clone()
@@ -87,15 +94,15 @@ fn all() -> Vec<String> {
         Event::Error { error: error.clone() },
     ];
     let (operation, verb, on) = ("op-1".to_owned(), "create".to_owned(), Some("devbox".to_owned()));
-    let changes = [
-        Change::Reset { vms: Vec::new(), images: Vec::new() },
-        Change::VmCreated { vm: least.clone() },
-        Change::VmChanged { vm: least.clone() },
-        Change::VmRemoved { vm: least.clone() },
-        Change::ImageBuilt { image: image.clone() },
-        Change::ImageRemoved { image: image.clone() },
-        Change::OperationStarted { operation: operation.clone(), verb: verb.clone(), on: on.clone() },
-        Change::OperationFinished {
+    let happenings = [
+        Happening::Reset { vms: Vec::new(), images: Vec::new() },
+        Happening::VmCreated { vm: least.clone() },
+        Happening::VmChanged { vm: least.clone() },
+        Happening::VmRemoved { vm: least.clone() },
+        Happening::ImageBuilt { image: image.clone() },
+        Happening::ImageRemoved { image: image.clone() },
+        Happening::OperationStarted { operation: operation.clone(), verb: verb.clone(), on: on.clone() },
+        Happening::OperationFinished {
             operation,
             verb,
             on,
@@ -103,9 +110,38 @@ fn all() -> Vec<String> {
             code: Some(ErrorCode::NameTaken),
             micros: 56,
         },
-        Change::Lagged,
+        Happening::Lagged,
     ];
-    let changes = changes.map(|change| Line { token: "00000000000000ab-7".into(), at: 1_700_000_000_000_000, change });
+    let happenings =
+        happenings.map(|change| Line { token: "00000000000000ab-7".into(), at: 1_700_000_000_000_000, change });
+    let change = Change {
+        field: "cpus".into(),
+        from: Some("2".into()),
+        to: Some("4".into()),
+        effect: Effect::NextStart,
+        reason: Some("why".into()),
+    };
+    let gone = Change { to: None, effect: Effect::Now, reason: None, ..change.clone() };
+    let stats = VmStats {
+        id: "3x4mp13".into(),
+        name: "devbox".into(),
+        cpus: 2,
+        at: 1_700_000_000_000_000,
+        cpu_micros: 5,
+        resident: 6,
+        read: 7,
+        written: 8,
+        disk: 9,
+        guest: Some(Load {
+            averages: [1, 2, 3],
+            tasks: 4,
+            memory: 5,
+            memory_available: 6,
+            file_systems: vec![FileSystem { mounted_on: "/".into(), size: 2, free: 1 }],
+            uptime: 7,
+        }),
+        guest_error: Some("why".into()),
+    };
     let mut lines = vec![
         serde_json::to_string(&full).unwrap(),
         serde_json::to_string(&least).unwrap(),
@@ -116,8 +152,14 @@ fn all() -> Vec<String> {
         serde_json::to_string(&[Exit::Signal(9), Exit::Lost]).unwrap(),
         serde_json::to_string(&ExecStarted { id: "main".into(), pid: 77 }).unwrap(),
     ];
+    lines.extend([
+        serde_json::to_string(&VmChanged { vm: least.clone(), changes: vec![change, gone] }).unwrap(),
+        serde_json::to_string(&stats).unwrap(),
+        serde_json::to_string(&VmStats { guest: None, guest_error: None, ..stats.clone() }).unwrap(),
+        serde_json::to_string(&Attached { shell: false, reason: Some("why".into()) }).unwrap(),
+    ]);
     lines.extend(events.iter().map(|event| serde_json::to_string(event).unwrap()));
-    lines.extend(changes.iter().map(|line| serde_json::to_string(line).unwrap()));
+    lines.extend(happenings.iter().map(|line| serde_json::to_string(line).unwrap()));
     lines
 }
 

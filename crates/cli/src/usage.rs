@@ -44,8 +44,11 @@ fn advice(error: &clap::Error, text: &str) -> String {
     for kind in [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue] {
         match error.get(kind) {
             Some(ContextValue::String(one)) => return format!("did you mean {one}?"),
-            Some(ContextValue::Strings(many)) if !many.is_empty() => {
-                return format!("did you mean {}?", many.join(" or "));
+            // The last one is the most like it.
+            Some(ContextValue::Strings(many)) => {
+                if let Some(one) = many.last() {
+                    return format!("did you mean {one}?");
+                }
             }
             _ => {}
         }

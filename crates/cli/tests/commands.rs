@@ -62,6 +62,7 @@ fn lists_are_tables_names_or_the_apis_types() {
   "pid": 4711,
   "boot_id": "0d9b",
   "ephemeral": false,
+  "restart": "no",
   "created": 1700000000,
   "host_key": "ssh-ed25519 AAAA"
 }
@@ -131,7 +132,7 @@ fn what_makes_no_sense_connects_to_nothing() {
         &["rm"],
         &["create", "--cpus", "0"],
         &["create", "-e", "=x"],
-        &["logs", "devbox", "-f", "--console"],
+        &["logs", "devbox", "--list", "--console"],
         &["image", "build", "-x"],
         &["run", "-w", "relative", "--", "true"],
         &["-o", "yaml", "ls"],
@@ -151,7 +152,7 @@ fn without_a_daemon_each_verb_says_so_in_its_own_way() {
     let socket = socket.display();
     check(&run(&["daemon", "status"]), 3, "", &format!("no daemon listens on {socket}\n"));
     check(&run(&["daemon", "stop"]), 0, "", "no daemon runs\n");
-    let version = "client:  0.1.0 (API 1, agent protocol 2)\ndaemon:  not running\n";
+    let version = "client:  0.1.0 (API 1, agent protocol 3)\ndaemon:  not running\n";
     check(&run(&["version"]), 0, &format!("{version}socket:  {socket}\n"), "");
     let elsewhere = run(&["ls", "--host", "/nowhere/bangerd.sock"]);
     let error = "error: no daemon listens on /nowhere/bangerd.sock\nhelp: start one with `banger daemon start`\n";
@@ -221,11 +222,10 @@ fn of_several_vms_each_is_told() {
     let told = "\
 error: there is no VM nix
 help: `banger ls` lists all VMs
-vmm.stop: 4.0 ms
 devbox is removed in 5.0 ms
 ";
     check(&ran, 1, "", told);
-    assert!(fake.log.lines().contains(&"DELETE /v1/vms/devbox?force=true".to_owned()));
+    assert!(fake.log.lines().contains(&"DELETE /v1/vms/4f2a9c?force=true".to_owned()));
     check(&fake.run(&["-q", "stop", "devbox", "-o", "name"]), 0, "devbox\n", "");
     let json = fake.run(&["-q", "start", "devbox", "-o", "json"]).stdout;
     assert_eq!(serde_json::from_str::<Vec<Vm>>(&json).unwrap(), [vm("devbox")]);

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::Semaphore;
+
 use crate::config::Config;
 use crate::events::Changes;
 use crate::image::install::Installer;
@@ -31,6 +33,8 @@ pub struct Context {
     pub changes: Arc<Changes>,
     /// Held while the base of an initramfs is looked for or made: of many VMs that start at once only one makes it.
     pub bases: Arc<Mutex<()>>,
+    /// Turns to start: so many VMs boot at the same time and no more, or none would be done before its deadline.
+    pub starts: Arc<Semaphore>,
     /// This boot of the host.
     pub host_boot: String,
     /// What fills the trees of new images.
@@ -62,6 +66,17 @@ impl Context {
             (_, false) => "emulation",
         }
     }
+}
+
+/// What the host has to offer.
+pub fn host() -> crate::vm::spec::Host {
+    let memory = rustix::system::sysinfo();
+    crate::vm::spec::Host { memory: memory.totalram * u64::from(memory.mem_unit) }
+}
+
+/// How many processors this daemon may run on.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Runs blocking work beside the event loop.

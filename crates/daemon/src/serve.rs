@@ -10,11 +10,12 @@ use std::time::Duration;
 use banger_linux::file::{Lock, LockError};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::config::{Config, ConfigError};
-use crate::context::{Context, random, unix_seconds};
+use crate::context::{self, Context, random, unix_seconds};
 use crate::doctor;
 use crate::events::Changes;
 use crate::image::builds::{BuildError, Builds};
@@ -167,6 +168,7 @@ impl Daemon {
             agent,
             changes: Arc::new(Changes::new(run)),
             bases: Arc::default(),
+            starts: Arc::new(Semaphore::new(2 * context::processors())),
             host_boot,
             installer,
             faults,

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails shall panic")]
 
+#[path = "faults/changes.rs"]
+mod changes;
 #[path = "faults/images.rs"]
 mod images;
 mod support;
@@ -23,6 +25,18 @@ fn points(verb: Verb) -> &'static [Step] {
         Verb::Start => &[RecordStart, Prepare, StartVmm, AwaitAgent, RecordRunning],
         Verb::Stop => &[RecordStop, PowerOff, EndVmm, RemoveRuntime, RecordStopped],
         Verb::Kill => &[RecordStop, EndVmm, RemoveRuntime, RecordStopped],
+        Verb::Restart => &[
+            RecordStop,
+            PowerOff,
+            EndVmm,
+            RemoveRuntime,
+            RecordStopped,
+            RecordStart,
+            Prepare,
+            StartVmm,
+            AwaitAgent,
+            RecordRunning,
+        ],
         Verb::Remove => &[RecordRemove, EndVmm, RemoveRuntime, RemoveDisks, Forget],
     }
 }
@@ -33,7 +47,7 @@ fn prepared(verb: Verb) -> House {
     let before: &[Verb] = match verb {
         Verb::Create => &[],
         Verb::Start => &[Verb::Create, Verb::Stop],
-        Verb::Stop | Verb::Kill | Verb::Remove => &[Verb::Create],
+        Verb::Stop | Verb::Kill | Verb::Restart | Verb::Remove => &[Verb::Create],
     };
     for verb in before {
         house.run_or_die(*verb).unwrap().unwrap();
@@ -120,6 +134,11 @@ fn kill() {
 }
 
 #[test]
+fn restart() {
+    strike_everywhere(Verb::Restart);
+}
+
+#[test]
 fn remove() {
     strike_everywhere(Verb::Remove);
 }
@@ -180,10 +199,10 @@ fn both_the_cause_and_what_failed_after_it_are_told() {
 
 #[test]
 fn no_point_is_left_out() {
-    let verbs = [Verb::Create, Verb::Start, Verb::Stop, Verb::Kill, Verb::Remove];
+    let verbs = [Verb::Create, Verb::Start, Verb::Stop, Verb::Kill, Verb::Restart, Verb::Remove];
     for step in Step::ALL {
         let of_a_vm = verbs.iter().any(|verb| points(*verb).contains(&step));
         let of_an_image = images::BUILD.contains(&step) || images::REMOVE.contains(&step);
-        assert!(of_a_vm || of_an_image, "{step:?} is never struck");
+        assert!(of_a_vm || of_an_image || changes::POINTS.contains(&step), "{step:?} is never struck");
     }
 }

@@ -66,7 +66,7 @@ fn every_refusal_has_the_one_shape() {
         for (method, path, allow) in [
             ("POST", "/v1/version", "get,head"),
             ("PUT", "/v1/vms", "get,head,post"),
-            ("PATCH", "/v1/vms/one", "get,head,delete"),
+            ("PUT", "/v1/vms/one", "get,head,patch,delete"),
             ("OPTIONS", "/v1/vms/one/start", "post"),
             ("TRACE", "/v1/images", "get,head,post"),
             ("BREW", "/v1/images", "get,head,post"),

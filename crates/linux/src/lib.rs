@@ -15,4 +15,5 @@ pub mod process;
 pub mod session;
 pub mod tsc;
 pub mod uevent;
+pub mod usage;
 pub mod wall_clock;

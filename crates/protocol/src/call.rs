@@ -54,8 +54,42 @@ pub enum Call {
     },
     /// What the guest says about itself. [`Answer::Facts`]. Since protocol 2.
     Facts,
+    /// Gives the guest another host name. [`Answer::Done`]. Since protocol 3.
+    SetName {
+        /// The name: a host name's label.
+        name: String,
+    },
+    /// Waits until the work disk has this size, and grows its file system to it. [`Answer::Done`]. Since protocol 3.
+    Grow {
+        /// The disk's size, in bytes.
+        bytes: u64,
+    },
+    /// How busy the guest is. [`Answer::Load`]. Since protocol 3.
+    Load,
+    /// Sees to it that a login shell of root's runs on the console, in a terminal of this size and kind. [`Answer::Done`].
+    /// Since protocol 3.
+    Console(Terminal),
     /// Powers the guest off in order, through its init. [`Answer::Done`] when the request was handed over.
     PowerOff,
+}
+
+impl Call {
+    /// The protocol that brought it.
+    pub fn since(&self) -> u32 {
+        match self {
+            Call::Exec(_)
+            | Call::Commands
+            | Call::Output { .. }
+            | Call::Await { .. }
+            | Call::Put { .. }
+            | Call::Get { .. }
+            | Call::Levels
+            | Call::SetClock { .. }
+            | Call::PowerOff => 1,
+            Call::Facts => 2,
+            Call::SetName { .. } | Call::Grow { .. } | Call::Load | Call::Console(_) => 3,
+        }
+    }
 }
 
 /// A command to run.
@@ -123,6 +157,8 @@ pub enum Answer {
     },
     /// What the guest says about itself.
     Facts(Facts),
+    /// How busy it is.
+    Load(Load),
     /// The call failed.
     Error(CallError),
 }
@@ -220,4 +256,34 @@ pub struct Facts {
     pub system: String,
     /// Resident memory of the agent, in bytes.
     pub agent_resident: u64,
+}
+
+/// How busy a guest is, as it says itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Load {
+    /// Its load averages over 1, 5 and 15 minutes, in hundredths (proc_loadavg(5)).
+    pub averages: [u32; 3],
+    /// Processes and threads.
+    pub tasks: u32,
+    /// Memory that its kernel manages, in bytes.
+    pub memory: u64,
+    /// Memory that new programs could have without swapping, in bytes.
+    pub memory_available: u64,
+    /// Its file systems.
+    pub file_systems: Vec<FileSystem>,
+    /// Seconds since it booted.
+    pub uptime: u64,
+}
+
+/// How full a file system is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct FileSystem {
+    /// Where it is mounted.
+    pub mounted_on: String,
+    /// Its size, in bytes.
+    pub size: u64,
+    /// What root can still use, in bytes.
+    pub free: u64,
 }

@@ -14,6 +14,7 @@
 //! | --- | --- |
 //! | 1 | hello, exec, commands, files, levels, power-off |
 //! | 2 | [`call::Call::SetClock`] carries fresh random bytes; [`call::Call::Facts`]; the hello tells the time |
+//! | 3 | [`call::Call::SetName`], [`call::Call::Grow`], [`call::Call::Load`], [`call::Call::Console`] |
 
 pub mod boot;
 pub mod call;
@@ -25,7 +26,7 @@ pub mod hello;
 pub mod session;
 
 /// The protocol that this build speaks.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The oldest protocol that this build still serves.
 pub const OLDEST: u32 = 1;

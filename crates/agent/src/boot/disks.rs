@@ -86,14 +86,31 @@ impl Disk {
 }
 
 impl Growth {
-    /// Grows the file system while it is mounted. Where that fails, the guest goes on with the size that it had, and the
-    /// kernel's log says why.
+    /// Grows the file system while it is mounted.
+    pub fn apply(&self) -> io::Result<()> {
+        Ok(rustix::fs::ext4_ioc_resize_fs(fs::File::open(&self.mount_point)?, self.blocks)?)
+    }
+
+    /// As [`Growth::apply`]. Where that fails, the guest goes on with the size that it had, and the kernel's log says why.
     pub fn apply_or_log(&self) {
-        let on = self.mount_point.as_path();
-        let grow = || -> io::Result<()> { Ok(rustix::fs::ext4_ioc_resize_fs(fs::File::open(on)?, self.blocks)?) };
-        if let Err(error) = grow() {
-            let line = format!("<3>banger-agent: cannot grow the file system on {}: {error}\n", on.display());
-            drop(fs::write("/dev/kmsg", line));
+        if let Err(error) = self.apply() {
+            let on = self.mount_point.display();
+            drop(fs::write("/dev/kmsg", format!("<3>banger-agent: cannot grow the file system on {on}: {error}\n")));
+        }
+    }
+}
+
+/// Waits until the disk with this serial number has so many bytes, then grows its file system, mounted on `mount_point`.
+pub fn grow(serial: &str, bytes: u64, mount_point: &Path, deadline: Instant) -> io::Result<()> {
+    let devices = Uevents::open()?;
+    loop {
+        let name = look(serial).ok_or(io::ErrorKind::NotFound)?;
+        let disk = Disk { serial: "", name };
+        if disk.attribute("size").is_some_and(|sectors| sectors * 512 >= bytes) {
+            return disk.growth(mount_point).map_or(Ok(()), |growth| growth.apply());
+        }
+        if !devices.wait("block", deadline)? {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the disk has not become larger"));
         }
     }
 }

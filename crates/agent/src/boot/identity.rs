@@ -30,13 +30,7 @@ pub fn stir_in(hexadecimal: &str) {
 
 /// Tells the kernel and the files below `root` who this machine is.
 pub fn write(identity: &Identity, root: &Path) -> Result<(), BootError> {
-    let name = &identity.hostname;
-    rustix::system::sethostname(name.as_bytes())
-        .map_err(|error| BootError::HostName { name: name.clone(), source: error.into() })?;
-    let old_name = fs::read_to_string(root.join("etc/hostname")).unwrap_or_default();
-    let hosts = fs::read_to_string(root.join("etc/hosts")).unwrap_or_default();
-    put(&root.join("etc/hostname"), &format!("{name}\n"), 0o644)?;
-    put(&root.join("etc/hosts"), &hosts_with(&hosts, old_name.trim(), name), 0o644)?;
+    write_name(&identity.hostname, root)?;
     if !identity.machine_id.is_empty() {
         put(&root.join("etc/machine-id"), &format!("{}\n", identity.machine_id), 0o444)?;
     }
@@ -47,6 +41,16 @@ pub fn write(identity: &Identity, root: &Path) -> Result<(), BootError> {
         put(&ssh.join("ssh_host_ed25519_key.pub"), &with_newline(&identity.host_key_public), 0o644)?;
     }
     Ok(())
+}
+
+/// Tells the kernel and the files below `root` the machine's name.
+pub fn write_name(name: &str, root: &Path) -> Result<(), BootError> {
+    rustix::system::sethostname(name.as_bytes())
+        .map_err(|error| BootError::HostName { name: name.to_owned(), source: error.into() })?;
+    let old_name = fs::read_to_string(root.join("etc/hostname")).unwrap_or_default();
+    let hosts = fs::read_to_string(root.join("etc/hosts")).unwrap_or_default();
+    put(&root.join("etc/hostname"), &format!("{name}\n"), 0o644)?;
+    put(&root.join("etc/hosts"), &hosts_with(&hosts, old_name.trim(), name), 0o644)
 }
 
 /// Writes a file, unless it has this content: what does not change costs no write at each boot.

@@ -212,6 +212,22 @@ impl Unsettled {
     }
 }
 
+/// Gives the running machine another name.
+///
+/// # Errors
+/// [`BootError::HostName`], [`BootError::Write`].
+pub fn set_name(name: &str) -> Result<(), BootError> {
+    identity::write_name(name, Path::new("/"))
+}
+
+/// Grows the work disk's file system, once the disk has so many bytes.
+///
+/// # Errors
+/// Those of the kernel; [`io::ErrorKind::TimedOut`] where the disk does not become so large before `deadline`.
+pub fn grow_work_disk(bytes: u64, deadline: Instant) -> io::Result<()> {
+    disks::grow(serial::WORK, bytes, Path::new("/root"), deadline)
+}
+
 /// Says on the console why the guest cannot come up, in the one line that the daemon looks for.
 pub fn report(error: &BootError) {
     mounts::say_on_console(&format!("banger-agent: cannot boot: {}", in_one_line(error)));

@@ -50,6 +50,32 @@ pub enum Streams {
 /// # Errors
 /// The error that its caller is to be told; nothing runs then.
 pub fn start(guest: &Guest, exec: &Exec) -> Result<Started, CallError> {
+    let (mut launch, user) = prepare(guest, exec)?;
+    let ours = match &exec.tty {
+        Some(terminal) => open_terminal(terminal, &user, &mut launch),
+        None => open_pipes(exec.stdin && exec.detached.is_none(), &mut launch),
+    };
+    let streams = ours.map_err(|error| streams_error(&error))?;
+    let process = Process::start(launch).map_err(|error| start_error(exec, &user, &error))?;
+    Ok(Started { process, streams })
+}
+
+/// Starts a command as the leader of a session whose terminal is this one.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_on(guest: &Guest, exec: &Exec, terminal: OwnedFd) -> Result<Process, CallError> {
+    let (mut launch, user) = prepare(guest, exec)?;
+    take_terminal(&mut launch, terminal).map_err(|error| streams_error(&error))?;
+    Process::start(launch).map_err(|error| start_error(exec, &user, &error))
+}
+
+fn streams_error(error: &io::Error) -> CallError {
+    call_error(CallErrorCode::Failed, format!("cannot make the streams of a command: {error}"))
+}
+
+/// All but its streams.
+fn prepare(guest: &Guest, exec: &Exec) -> Result<(Launch, User), CallError> {
     let user = find_user(exec.user.as_deref())?;
     let env = environment(guest, exec, &user);
     let workdir = workdir(guest, exec, &user)?;
@@ -70,15 +96,7 @@ pub fn start(guest: &Guest, exec: &Exec) -> Result<Started, CallError> {
     launch.session = true;
     launch.die_with_parent = guest.is_fake();
     launch.credentials = credentials(&user);
-
-    let ours = match &exec.tty {
-        Some(terminal) => open_terminal(terminal, &user, &mut launch),
-        None => open_pipes(exec.stdin && exec.detached.is_none(), &mut launch),
-    };
-    let streams = ours
-        .map_err(|error| call_error(CallErrorCode::Failed, format!("cannot make the streams of a command: {error}")))?;
-    let process = Process::start(launch).map_err(|error| start_error(exec, &user, &error))?;
-    Ok(Started { process, streams })
+    Ok((launch, user))
 }
 
 fn find_user(wanted: Option<&str>) -> Result<User, CallError> {
@@ -174,11 +192,16 @@ fn open_terminal(terminal: &Terminal, user: &User, launch: &mut Launch) -> io::R
         // So that the user may open its own terminal by name; the group, which may write to it, is the mount's.
         rustix::fs::fchown(&theirs, Some(rustix::fs::Uid::from_raw(user.uid)), None)?;
     }
-    launch.terminal = true;
-    launch.stdin = Stream::Fd(theirs.try_clone()?);
-    launch.stdout = Stream::Fd(theirs.try_clone()?);
-    launch.stderr = Stream::Fd(theirs);
+    take_terminal(launch, theirs)?;
     Ok(Streams::Terminal(ours))
+}
+
+fn take_terminal(launch: &mut Launch, terminal: OwnedFd) -> io::Result<()> {
+    launch.terminal = true;
+    launch.stdin = Stream::Fd(terminal.try_clone()?);
+    launch.stdout = Stream::Fd(terminal.try_clone()?);
+    launch.stderr = Stream::Fd(terminal);
+    Ok(())
 }
 
 /// Tells a terminal its size; those who run in it get SIGWINCH.

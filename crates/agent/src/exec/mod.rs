@@ -2,7 +2,7 @@
 
 mod hang_up;
 mod input;
-mod launch;
+pub mod launch;
 mod output;
 
 use std::rc::Rc;

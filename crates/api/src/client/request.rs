@@ -29,6 +29,11 @@ impl Request {
         Request::new(Method::POST, segments)
     }
 
+    /// `PATCH /v1/...`, likewise.
+    pub fn patch<'a>(segments: impl IntoIterator<Item = &'a str>) -> Request {
+        Request::new(Method::PATCH, segments)
+    }
+
     /// `DELETE /v1/...`, likewise.
     pub fn delete<'a>(segments: impl IntoIterator<Item = &'a str>) -> Request {
         Request::new(Method::DELETE, segments)

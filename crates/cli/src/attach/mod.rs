@@ -18,11 +18,11 @@ pub mod interrupts;
 mod output;
 mod terminal;
 
+pub use input::Input;
 pub use output::Output;
+pub use terminal::{Raw, size};
 
-use input::Input;
 use interrupts::{Interrupts, WindowChanges};
-use terminal::Raw;
 
 /// How long a signal may wait behind input that the guest does not take, before hanging up tells it the same.
 const SIGNAL_PATIENCE: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ pub fn has_input() -> bool {
 
 /// The terminal to ask the guest for: this one's size and kind, or a plain one where there is none.
 pub fn terminal(environment: &Environment) -> Terminal {
-    let (rows, columns) = terminal::size().unwrap_or((24, 80));
+    let (rows, columns) = size().unwrap_or((24, 80));
     let term = environment.var("TERM").and_then(|term| term.to_str()).unwrap_or("dumb");
     Terminal { rows, columns, term: term.to_owned() }
 }
@@ -112,7 +112,7 @@ impl Session {
                 signal = interrupts.next() => self.interrupt(signal, tty)?,
                 () = window.next() => {
                     self.raw.iter().for_each(Raw::renew);
-                    if let Some((rows, columns)) = terminal::size() {
+                    if let Some((rows, columns)) = size() {
                         self.control(Frame::resize(rows, columns));
                     }
                 }

@@ -1,9 +1,10 @@
 //! `banger create`.
 
 use banger_api::client::Request;
-use banger_api::vm::{Lifetime, Vm, VmCreate};
+use banger_api::vm::{Lifetime, RestartPolicy, Vm, VmCreate};
 use clap::Args;
 
+use super::change::Policy;
 use super::operation::{follow, wait};
 use super::values::{self, Variable, WaitLevel};
 use crate::app::App;
@@ -33,6 +34,9 @@ pub struct Shape {
     /// The directory in the guest where its commands run by default
     #[arg(short, long, value_name = "DIR", value_parser = values::guest_directory)]
     pub workdir: Option<String>,
+    /// When it starts again by itself: no, on-failure or always [default: no]
+    #[arg(long, value_name = "POLICY", value_enum, hide_possible_values = true)]
+    pub restart: Option<Policy>,
 }
 
 /// Arguments of `create`.
@@ -66,6 +70,7 @@ impl Shape {
             env: values::variables(&self.env, &app.environment)?,
             workdir: self.workdir.clone(),
             lifetime,
+            restart: self.restart.map(RestartPolicy::from).unwrap_or_default(),
             stopped: false,
         })
     }

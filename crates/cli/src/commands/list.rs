@@ -1,7 +1,7 @@
 //! `banger ls` and `banger show`.
 
 use banger_api::client::Request;
-use banger_api::vm::Vm;
+use banger_api::vm::{RestartPolicy, Vm};
 use clap::Args;
 
 use super::values;
@@ -66,10 +66,13 @@ fn overview(vms: &[Vm], now: u64) -> String {
 }
 
 fn details(vm: &Vm, now: u64) -> String {
-    let state = match &vm.reason {
+    let mut state = match &vm.reason {
         Some(reason) => format!("{} ({reason})", vm.state.as_str()),
         None => vm.state.as_str().to_owned(),
     };
+    if let Some(then) = vm.starts_again {
+        state += &format!("; starts again in {} s", then.saturating_sub(now));
+    }
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     table::fields(&[
         ("name", vm.name.clone()),
@@ -80,6 +83,7 @@ fn details(vm: &Vm, now: u64) -> String {
         ("memory", Size(vm.memory).to_string()),
         ("disk", Size(vm.disk).to_string()),
         ("workdir", text(&vm.workdir)),
+        ("restart", if vm.restart == RestartPolicy::No { String::new() } else { vm.restart.as_str().to_owned() }),
         ("removed", if vm.ephemeral { "when its command or client ends".to_owned() } else { String::new() }),
         ("vmm", vm.vmm.clone()),
         ("accelerator", text(&vm.accelerator)),

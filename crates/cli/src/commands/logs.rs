@@ -17,11 +17,11 @@ const MAIN: &str = "main";
 /// Arguments of `logs`.
 #[derive(Debug, Args)]
 pub struct Logs {
-    /// Go on until the command ends
+    /// Go on until the command ends, or with --console the VM
     #[arg(short, long)]
     follow: bool,
     /// What the guest's kernel and init wrote to its console
-    #[arg(long, conflicts_with_all = ["follow", "command", "list"])]
+    #[arg(long, conflicts_with_all = ["command", "list"])]
     console: bool,
     /// The output of another detached command: an id that `exec -d` printed
     #[arg(long, value_name = "ID")]
@@ -38,6 +38,7 @@ impl Logs {
     pub(super) async fn run(self, app: &App) -> Result<u8, Failure> {
         if self.console {
             let request = Request::get(["vms", &self.name, "console"]);
+            let request = request.query("follow", if self.follow { "true" } else { "false" });
             let mut console = app.with_daemon(async || app.client.download(request.clone()).await).await?;
             while let Some(bytes) = console.next().await? {
                 write_stdout(&bytes)?;

@@ -11,7 +11,7 @@ use super::values::WaitLevel;
 use crate::app::App;
 use crate::attach::interrupts::Interrupts;
 use crate::failure::Failure;
-use crate::output::stages::{PATIENCE, Stages};
+use crate::output::stages::{PATIENCE, Stages, Unseen};
 use crate::output::{Format, complain};
 
 /// What came out of an operation.
@@ -47,19 +47,11 @@ pub async fn follow<T: DeserializeOwned>(
     };
     let outcome = loop {
         tokio::select! {
-            event = operation.next() => match event.map_err(Failure::Client) {
-                Ok(Some(Event::Started { .. })) => {}
-                Ok(Some(Event::StageStarted { stage })) => stages.started(&stage),
-                Ok(Some(Event::StageFinished { stage, micros })) => {
-                    stages.finished(&stage, Duration::from_micros(micros));
-                }
-                Ok(Some(Event::Progress { message })) => stages.progress(&message),
-                Ok(Some(Event::Result { result, micros })) => break Ok((result, Duration::from_micros(micros))),
-                Ok(Some(Event::Error { error })) => break Err(app.helped(ClientError::Api(Box::new(error))).await),
-                Ok(None) => {
-                    let request = operation.label().to_owned();
-                    break Err(Failure::Client(ClientError::Lost { request, source: None }));
-                }
+            step = next_step(app, &mut operation) => match step {
+                Ok(Step::Began(stage)) => stages.started(&stage),
+                Ok(Step::Ended(stage, took)) => stages.finished(&stage, took),
+                Ok(Step::Line(message)) => stages.progress(&message),
+                Ok(Step::Done(result, took)) => break Ok((result, took)),
                 Err(failure) => break Err(failure),
             },
             signal = interrupts.next() => break Err(cancelled(signal, &stages)),
@@ -68,13 +60,59 @@ pub async fn follow<T: DeserializeOwned>(
     };
     stages.clear();
     let (result, took) = outcome?;
+    timings(app, stages.unseen(), took);
+    Ok(Done { result, took, lease: operation })
+}
+
+/// As [`follow`], for one of several: nothing is shown, and the caller looks after interrupts.
+///
+/// # Errors
+/// Every [`Failure`].
+pub async fn follow_unseen<T: DeserializeOwned>(app: &App, request: Request) -> Result<(Done<T>, Unseen), Failure> {
+    let mut operation = app.operation::<T>(request).await?;
+    let mut unseen = Unseen::default();
+    loop {
+        match next_step(app, &mut operation).await? {
+            Step::Began(_) | Step::Line(_) => {}
+            Step::Ended(stage, took) => unseen.finished(&stage, took),
+            Step::Done(result, took) => return Ok((Done { result, took, lease: operation }, unseen)),
+        }
+    }
+}
+
+/// Prints how long each stage took, where that was asked for.
+pub fn timings(app: &App, stages: &Unseen, took: Duration) {
     if app.screen.timings {
         match app.screen.format {
             Format::Json => complain(&stages.json(took)),
             Format::Table | Format::Name => complain(stages.table(took).trim_end()),
         }
     }
-    Ok(Done { result, took, lease: operation })
+}
+
+/// What an operation's next event says.
+enum Step<T> {
+    Began(String),
+    Ended(String, Duration),
+    Line(String),
+    Done(T, Duration),
+}
+
+async fn next_step<T: DeserializeOwned>(app: &App, operation: &mut Operation<T>) -> Result<Step<T>, Failure> {
+    loop {
+        return match operation.next().await.map_err(Failure::Client)? {
+            Some(Event::Started { .. }) => continue,
+            Some(Event::StageStarted { stage }) => Ok(Step::Began(stage)),
+            Some(Event::StageFinished { stage, micros }) => Ok(Step::Ended(stage, Duration::from_micros(micros))),
+            Some(Event::Progress { message }) => Ok(Step::Line(message)),
+            Some(Event::Result { result, micros }) => Ok(Step::Done(result, Duration::from_micros(micros))),
+            Some(Event::Error { error }) => Err(app.helped(ClientError::Api(Box::new(error))).await),
+            None => {
+                let request = operation.label().to_owned();
+                Err(Failure::Client(ClientError::Lost { request, source: None }))
+            }
+        };
+    }
 }
 
 /// Waits until the guest has come up to a level, as one more stage where that takes a while.
@@ -86,7 +124,7 @@ pub async fn wait(app: &App, name: &str, level: WaitLevel, interrupts: &mut Inte
     let stage = format!("guest.{}", level.word());
     let began = Instant::now();
     stages.started(&stage);
-    let asked = app.call(Request::get(["vms", name, "wait"]).query("level", level.word()));
+    let asked = reach(app, name, level);
     let mut asked = std::pin::pin!(asked);
     let result = loop {
         tokio::select! {
@@ -105,7 +143,16 @@ pub async fn wait(app: &App, name: &str, level: WaitLevel, interrupts: &mut Inte
     result
 }
 
-async fn until(instant: Option<Instant>) {
+/// Waits until the guest has come up to a level.
+///
+/// # Errors
+/// Every [`Failure`].
+pub async fn reach(app: &App, name: &str, level: WaitLevel) -> Result<Vm, Failure> {
+    app.call(Request::get(["vms", name, "wait"]).query("level", level.word())).await
+}
+
+/// Waits until then; for ever where there is no such time.
+pub async fn until(instant: Option<Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant.into()).await,
         None => std::future::pending().await,

@@ -91,6 +91,19 @@ pub fn variables(given: &[Variable], environment: &Environment) -> Result<BTreeM
     Ok(variables)
 }
 
+/// A key with the control key held: `^]`.
+pub fn control_key(text: &str) -> Result<u8, Rejected> {
+    match text.to_ascii_uppercase().as_bytes() {
+        [b'^', key @ b'@'..=b'_'] => Ok(key & 0x1f),
+        _ => Err(Rejected::new("it is no control key", "write ^ and a letter or one of []\\^_, as ^]")),
+    }
+}
+
+/// A directory in a guest, or nothing.
+pub fn guest_directory_or_none(text: &str) -> Result<String, Rejected> {
+    if text.is_empty() { Ok(String::new()) } else { guest_directory(text) }
+}
+
 /// A directory in a guest.
 pub fn guest_directory(text: &str) -> Result<String, Rejected> {
     if text.starts_with('/') && !text.contains('\0') {
@@ -109,6 +122,15 @@ mod tests {
         assert_eq!(known_name("4f2a9c"), Ok("4f2a9c".to_owned()));
         assert!(new_name("4f2a9c").is_err());
         assert_eq!(known_name("Web_1").unwrap_err(), Rejected::new("it contains 'W'", "try 'web-1'"));
+    }
+
+    #[test]
+    fn control_keys_are_written_with_a_caret() {
+        assert_eq!(control_key("^]"), Ok(0x1d));
+        assert_eq!(control_key("^a"), Ok(1));
+        for bad in ["", "^", "a", "^1", "^]]"] {
+            assert!(control_key(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::{cp, create, exec, lifecycle, list, logs, run};
+use super::{change, console, cp, create, exec, lifecycle, list, logs, prune, run, stats};
 use crate::app::App;
 use crate::failure::Failure;
 
@@ -29,13 +29,27 @@ pub enum VmVerb {
     Start(lifecycle::Start),
     /// Stop VMs in order; their disks are kept
     Stop(lifecycle::Stop),
+    /// Stop VMs in order and start them again
+    Restart(lifecycle::Restart),
     /// Stop VMs at once, without asking them; their disks are kept
     Kill(lifecycle::Kill),
     /// Remove VMs and their disks
     #[command(visible_alias = "remove", alias = "delete")]
     Rm(lifecycle::Remove),
+    /// Remove all VMs that do not run, and their disks
+    Prune(prune::Prune),
+    /// Give a VM another name; all else of it stays
+    #[command(visible_alias = "mv")]
+    Rename(change::Rename),
+    /// Change a VM, and say when each change takes effect
+    Set(change::Set),
     /// Show the output of a VM's main command, or its console
     Logs(logs::Logs),
+    /// Read along at a VM's console and type at it; Ctrl-] leaves it
+    Console(console::Console),
+    /// Show how busy VMs are, anew every second
+    #[command(visible_alias = "top")]
+    Stats(stats::Stats),
 }
 
 impl VmVerb {
@@ -57,6 +71,12 @@ pub(super) async fn dispatch(app: &App, verb: VmVerb) -> Result<u8, Failure> {
         VmVerb::Stop(stop) => stop.run(app).await,
         VmVerb::Kill(kill) => kill.run(app).await,
         VmVerb::Rm(remove) => remove.run(app).await,
+        VmVerb::Restart(restart) => restart.run(app).await,
+        VmVerb::Prune(prune) => prune.run(app).await,
+        VmVerb::Rename(rename) => rename.run(app).await,
+        VmVerb::Set(set) => set.run(app).await,
         VmVerb::Logs(logs) => logs.run(app).await,
+        VmVerb::Console(console) => console.run(app).await,
+        VmVerb::Stats(stats) => stats.run(app).await,
     }
 }

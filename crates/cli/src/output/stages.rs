@@ -21,6 +21,12 @@ pub struct Stages {
     unicode: bool,
     current: Option<Current>,
     drawn: bool,
+    unseen: Unseen,
+}
+
+/// The times of stages, for a table at the end.
+#[derive(Debug, Default)]
+pub struct Unseen {
     finished: Vec<(String, Duration)>,
 }
 
@@ -54,14 +60,18 @@ impl Stages {
             unicode: screen.unicode,
             current: None,
             drawn: false,
-            finished: Vec::new(),
+            unseen: Unseen::default(),
         }
     }
 
     /// A stage began.
     pub fn started(&mut self, name: &str) {
-        let began = Instant::now();
-        let next_draw = began + PATIENCE;
+        self.started_at(name, Instant::now());
+    }
+
+    /// A stage goes on that began a while ago.
+    pub fn started_at(&mut self, name: &str, began: Instant) {
+        let next_draw = Instant::now().max(began + PATIENCE);
         self.current = Some(Current { name: name.to_owned(), began, message: String::new(), next_draw });
     }
 
@@ -80,7 +90,7 @@ impl Stages {
             Style::Plain => complain(&format!("{name}: {time}")),
             Style::Silent => {}
         }
-        self.finished.push((name.to_owned(), took));
+        self.unseen.finished(name, took);
     }
 
     /// Something worth a line.
@@ -133,6 +143,30 @@ impl Stages {
         self.current.as_ref().map(|current| current.name.as_str())
     }
 
+    /// The times so far.
+    pub fn unseen(&self) -> &Unseen {
+        &self.unseen
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// One line in place of the one that is drawn. A terminal that is gone shows nothing, which is no failure.
+    fn replace(&mut self, line: &str, keep: bool) {
+        let back = if self.drawn { "\r\x1b[K" } else { "" };
+        let end = if keep { "\n" } else { "" };
+        self.drawn = !keep;
+        drop(io::stderr().lock().write_all(format!("{back}{line}{end}").as_bytes()));
+    }
+}
+
+impl Unseen {
+    /// A stage ended.
+    pub fn finished(&mut self, name: &str, took: Duration) {
+        self.finished.push((name.to_owned(), took));
+    }
+
     /// The stage table: times, shares of the total, and what no stage accounts for.
     pub fn table(&self, total: Duration) -> String {
         let named: Duration = self.finished.iter().map(|(_, took)| *took).sum();
@@ -155,18 +189,6 @@ impl Stages {
         let stages =
             self.finished.iter().map(|(stage, took)| serde_json::json!({"stage": stage, "micros": micros(*took)}));
         serde_json::json!({"stages": stages.collect::<Vec<_>>(), "micros": micros(total)}).to_string()
-    }
-
-    fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
-    }
-
-    /// One line in place of the one that is drawn. A terminal that is gone shows nothing, which is no failure.
-    fn replace(&mut self, line: &str, keep: bool) {
-        let back = if self.drawn { "\r\x1b[K" } else { "" };
-        let end = if keep { "\n" } else { "" };
-        self.drawn = !keep;
-        drop(io::stderr().lock().write_all(format!("{back}{line}{end}").as_bytes()));
     }
 }
 
@@ -197,8 +219,9 @@ agent.ready       197 ms   98.5 %
 (between)         0.5 ms    0.2 %
 total             200 ms  100.0 %
 ";
-        assert_eq!(stages.table(Duration::from_micros(200_000)), expected);
-        let json: serde_json::Value = serde_json::from_str(&stages.json(Duration::from_micros(200_000))).unwrap();
+        assert_eq!(stages.unseen().table(Duration::from_micros(200_000)), expected);
+        let json: serde_json::Value =
+            serde_json::from_str(&stages.unseen().json(Duration::from_micros(200_000))).unwrap();
         assert_eq!((&json["micros"], &json["stages"][0]["stage"]), (&200_000.into(), &"disk.clone".into()));
         assert_eq!(json["stages"][1]["micros"], 197_000);
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use banger_api::error::{ApiError, ErrorCode};
 use banger_api::frame::{self, Frame, Kind};
-use banger_api::vm::{Vm, VmState};
+use banger_api::vm::{RestartPolicy, Vm, VmState};
 use bytes::BytesMut;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -324,7 +324,7 @@ impl Frames {
 /// A VM as the fake has it.
 pub fn vm(name: &str) -> Vm {
     Vm {
-        id: "4f2a9c".into(),
+        id: if name == "database" { "77aa01" } else { "4f2a9c" }.into(),
         name: name.into(),
         state: VmState::Running,
         reason: None,
@@ -338,6 +338,8 @@ pub fn vm(name: &str) -> Vm {
         pid: Some(4711),
         boot_id: Some("0d9b".into()),
         ephemeral: false,
+        restart: RestartPolicy::No,
+        starts_again: None,
         workdir: None,
         created: 1_700_000_000,
         started: None,

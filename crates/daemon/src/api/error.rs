@@ -111,6 +111,10 @@ pub fn of_vm(error: &VmError) -> ApiError {
             ErrorCode::WrongState,
             Some(format!("stop it first with `banger stop {name}`, or use `banger rm --force {name}`")),
         ),
+        VmError::RestartRemoved(name) => {
+            (ErrorCode::WrongState, Some(format!("`banger stop {name}` stops and removes it")))
+        }
+        VmError::Ambiguous { .. } => (ErrorCode::Ambiguous, Some("give more of the id, or a name".to_owned())),
         VmError::Busy { .. } => (
             ErrorCode::Busy,
             Some("wait until that is done; `banger kill` and `banger rm --force` do not wait".to_owned()),
@@ -172,6 +176,9 @@ fn of_spec(error: &SpecError) -> (ErrorCode, Option<String>) {
         SpecError::Disk { .. } | SpecError::LargeDisk(_) => {
             (ErrorCode::Invalid, Some("give --disk another size, such as 8GiB".to_owned()))
         }
+        SpecError::RestartsRemoved => (ErrorCode::Invalid, Some("leave out --restart, or --rm".to_owned())),
+        SpecError::NoChange => (ErrorCode::Invalid, Some("say what to change, as --cpus 4".to_owned())),
+        SpecError::Shrink { .. } => (ErrorCode::Invalid, Some("give --disk a larger size".to_owned())),
         SpecError::Variable(_) | SpecError::Environment => (ErrorCode::Invalid, Some("look at --env".to_owned())),
         SpecError::Workdir(_) => (ErrorCode::Invalid, Some("give --workdir a path that begins with /".to_owned())),
     }
@@ -181,7 +188,7 @@ fn of_denied(denied: Denied, name: &str) -> (ErrorCode, Option<String>) {
     let help = match denied {
         Denied::NotRunning => Some(format!("start it with `banger start {name}`")),
         Denied::Creating | Denied::Stopping | Denied::Removing => Some("wait until that is done".to_owned()),
-        Denied::AlreadyRunning => None,
+        Denied::AlreadyRunning | Denied::NoConsole => None,
     };
     (ErrorCode::WrongState, help)
 }

@@ -86,7 +86,7 @@ fn command(request: ExecRequest, definition: &Definition, detached: Option<Strin
         return Err(refused("a NUL cannot be in a command's words, user or terminal"));
     }
     check_env(&request.env).map_err(VmError::Spec)?;
-    check_workdir(request.workdir.as_deref()).map_err(VmError::Spec)?;
+    request.workdir.as_deref().map_or(Ok(()), check_workdir).map_err(VmError::Spec)?;
     let mut env = definition.env.clone();
     env.extend(request.env);
     Ok(Exec {

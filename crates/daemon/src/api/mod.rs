@@ -3,6 +3,7 @@
 pub mod error;
 pub mod listener;
 
+mod console;
 mod daemon;
 mod events;
 mod exec;
@@ -11,6 +12,7 @@ mod images;
 mod openapi;
 mod operations;
 mod request;
+mod stats;
 mod upgrade;
 mod vms;
 
@@ -42,16 +44,22 @@ fn routes() -> Vec<Route> {
         get("listVms", "/v1/vms", vms::list),
         post("createVm", "/v1/vms", vms::create),
         get("showVm", "/v1/vms/{vm}", vms::show),
+        patch("setVm", "/v1/vms/{vm}", vms::set),
         delete("removeVm", "/v1/vms/{vm}", vms::remove),
         post("startVm", "/v1/vms/{vm}/start", vms::start),
         post("stopVm", "/v1/vms/{vm}/stop", vms::stop),
+        post("restartVm", "/v1/vms/{vm}/restart", vms::restart),
+        post("renameVm", "/v1/vms/{vm}/rename", vms::rename),
         get("waitForVm", "/v1/vms/{vm}/wait", vms::wait),
         post("exec", "/v1/vms/{vm}/exec", exec::exec),
         get("listCommands", "/v1/vms/{vm}/commands", exec::commands),
         post("readOutput", "/v1/vms/{vm}/commands/{id}/output", exec::output),
         post("putFiles", "/v1/vms/{vm}/put", files::put),
         post("getFiles", "/v1/vms/{vm}/get", files::get),
-        get("readConsole", "/v1/vms/{vm}/console", vms::console),
+        get("readConsole", "/v1/vms/{vm}/console", console::log),
+        post("attachConsole", "/v1/vms/{vm}/console/attach", console::attach),
+        get("measureVm", "/v1/vms/{vm}/stats", stats::one),
+        get("measureVms", "/v1/stats", stats::all),
         get("listImages", "/v1/images", images::list),
         post("buildImage", "/v1/images", images::build),
         get("showImage", "/v1/images/{image}", images::show),
@@ -86,6 +94,10 @@ fn get<T: 'static>(id: &'static str, path: &'static str, handler: impl Handler<T
 
 fn post<T: 'static>(id: &'static str, path: &'static str, handler: impl Handler<T, Arc<Daemon>>) -> Route {
     Route { id, method: Method::POST, path, handler: routing::post(handler) }
+}
+
+fn patch<T: 'static>(id: &'static str, path: &'static str, handler: impl Handler<T, Arc<Daemon>>) -> Route {
+    Route { id, method: Method::PATCH, path, handler: routing::patch(handler) }
 }
 
 fn delete<T: 'static>(id: &'static str, path: &'static str, handler: impl Handler<T, Arc<Daemon>>) -> Route {

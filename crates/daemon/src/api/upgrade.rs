@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use banger_api::error::ErrorCode;
 use banger_protocol::frame::{self, Frame};
 use banger_protocol::session::Stream;
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 
 use super::error::Failure;
@@ -45,12 +45,23 @@ pub async fn accept(request: Request) -> Result<(OnUpgrade, Bytes), Failure> {
 
 /// Answers, and from then on passes bytes between the client and the agent. The agent's first frame goes before.
 pub fn answer(upgrade: OnUpgrade, first: Frame, mut agent: Stream) -> Response {
-    tokio::spawn(async move {
-        // A client that went away before it was a stream, or that hangs up later: the agent's stream ends with it.
-        let Ok(client) = upgrade.await else { return };
-        let mut client = TokioIo::new(client);
+    // A client that hangs up: the agent's stream ends with it.
+    serve(upgrade, move |mut client| async move {
         if frame::write(&mut client, &first).await.is_ok() {
             drop(tokio::io::copy_bidirectional_with_sizes(&mut client, &mut agent, BUFFER, BUFFER).await);
+        }
+    })
+}
+
+/// Answers, and from then on does this with the client's stream.
+pub fn serve<F>(upgrade: OnUpgrade, work: impl FnOnce(TokioIo<Upgraded>) -> F + Send + 'static) -> Response
+where
+    F: Future<Output = ()> + Send,
+{
+    tokio::spawn(async move {
+        // A client that went away before it was a stream wants nothing more.
+        if let Ok(client) = upgrade.await {
+            work(TokioIo::new(client)).await;
         }
     });
     let headers = [(CONNECTION, HeaderValue::from_static("upgrade")), (UPGRADE, HeaderValue::from_static(TOKEN))];

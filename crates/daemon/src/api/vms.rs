@@ -6,14 +6,17 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
+use banger_api::change::{VmChanged, VmRename, VmSet};
 use banger_api::vm::{Level, Lifetime, Vm, VmCreate, VmState, VmStop};
 use serde::Deserialize;
 
 use super::error::{Failure, of_vm};
 use super::operations::{self, HangUp};
 use super::request::{Body, Path, Query};
+use crate::context::host;
 use crate::operation::Operation;
 use crate::serve::Daemon;
+use crate::vm::change::{Wanted, plan};
 use crate::vm::error::VmError;
 use crate::vm::registry::Handle;
 use crate::vm::request::View;
@@ -58,10 +61,55 @@ pub(super) async fn stop(
 ) -> Result<Response, Failure> {
     let VmStop { force, timeout } = request;
     let handle = daemon.registry.find(&vm)?;
-    let patience = timeout.map_or(daemon.context.config.timeouts.stop(), |s| Duration::from_secs(s.into()));
+    let patience = patience(&daemon, timeout);
     let verb = if force { "kill" } else { "stop" };
     Ok(answer(daemon, verb, handle, HangUp::Leaves, async move |handle, operation| {
         handle.stop(force, patience, operation).await
+    }))
+}
+
+pub(super) async fn restart(
+    State(daemon): State<Arc<Daemon>>,
+    Path(vm): Path<String>,
+    Body(request): Body<VmStop>,
+) -> Result<Response, Failure> {
+    let VmStop { force, timeout } = request;
+    let handle = daemon.registry.find(&vm)?;
+    let patience = patience(&daemon, timeout);
+    // Who hangs up half-way would be left with a VM that is down.
+    Ok(answer(daemon, "restart", handle, HangUp::Leaves, async move |handle, operation| {
+        handle.restart(force, patience, operation).await
+    }))
+}
+
+fn patience(daemon: &Daemon, timeout: Option<u32>) -> Duration {
+    timeout.map_or(daemon.context.config.timeouts.stop(), |seconds| Duration::from_secs(seconds.into()))
+}
+
+pub(super) async fn set(
+    State(daemon): State<Arc<Daemon>>,
+    Path(vm): Path<String>,
+    Body(request): Body<VmSet>,
+) -> Result<Response, Failure> {
+    change(daemon, &vm, "set", Wanted::Set(request))
+}
+
+pub(super) async fn rename(
+    State(daemon): State<Arc<Daemon>>,
+    Path(vm): Path<String>,
+    Body(request): Body<VmRename>,
+) -> Result<Response, Failure> {
+    change(daemon, &vm, "rename", Wanted::Name(request.name))
+}
+
+fn change(daemon: Arc<Daemon>, vm: &str, verb: &'static str, wanted: Wanted) -> Result<Response, Failure> {
+    let handle = daemon.registry.find(vm)?;
+    let definition = handle.view().definition;
+    // What makes no sense is refused before anything begins; what the VM is by then decides.
+    plan(&definition, &wanted, &host()).map_err(VmError::Spec)?;
+    Ok(operations::answer(daemon.changes(), (verb, Some(&definition.name)), HangUp::Leaves, async move |operation| {
+        let (view, changes) = handle.change(wanted, operation).await.map_err(|error| of_vm(&error))?;
+        Ok((VmChanged { vm: daemon.wire(&view), changes }, None))
     }))
 }
 
@@ -140,14 +188,6 @@ pub(super) async fn wait(
     Ok(Json(daemon.wire(&handle.view())))
 }
 
-pub(super) async fn console(State(daemon): State<Arc<Daemon>>, Path(vm): Path<String>) -> Result<Vec<u8>, Failure> {
-    let view = daemon.registry.find(&vm)?.view();
-    let log = daemon.context.paths.vm(view.definition.id.as_str()).console;
-    let attempted = format!("read the console's log {}", log.display());
-    let read = crate::vmm::qemu::console::read(&log).await;
-    Ok(read.map_err(VmError::io(attempted))?)
-}
-
 /// A VM as the API tells it.
 pub(crate) fn wire(view: &View, driver: &str) -> Vm {
     let definition = &view.definition;
@@ -174,6 +214,8 @@ pub(crate) fn wire(view: &View, driver: &str) -> Vm {
         pid: view.pid,
         boot_id: run.map(|run| run.boot_id.clone()),
         ephemeral: definition.lifetime != Lifetime::Kept,
+        restart: definition.restart,
+        starts_again: view.starts_again,
         workdir: definition.workdir.clone(),
         created: definition.created,
         started: run.map(|run| run.since),

@@ -137,7 +137,7 @@ impl Guest {
     /// # Errors
     /// [`GuestError`], but for [`GuestError::Refused`].
     pub async fn call_raw(&self, call: &Call) -> Result<(Frame, Stream), GuestError> {
-        if matches!(call, Call::Facts) && self.welcome.protocol < 2 {
+        if call.since() > self.welcome.protocol {
             return Err(GuestError::TooOld(self.welcome.protocol));
         }
         let request = Frame::json(Kind::Message, call).map_err(GuestError::Frame)?;
@@ -146,7 +146,11 @@ impl Guest {
         }
         let exchange = async {
             let opened = match call {
-                Call::PowerOff | Call::SetClock { .. } | Call::Await { .. } => self.opener.open_own().await,
+                Call::PowerOff
+                | Call::SetClock { .. }
+                | Call::Await { .. }
+                | Call::SetName { .. }
+                | Call::Grow { .. } => self.opener.open_own().await,
                 _ => self.opener.open().await,
             };
             let mut stream = opened.map_err(GuestError::Session)?;

@@ -36,6 +36,10 @@ pub enum Step {
     RemoveRuntime,
     /// The record that a VM has stopped.
     RecordStopped,
+    /// The record of what a VM is from now on.
+    RecordChange,
+    /// The new size of a work disk that is in use.
+    GrowDisk,
     /// The record that a VM goes.
     RecordRemove,
     /// The end of the disks.
@@ -68,7 +72,7 @@ pub enum Step {
 
 impl Step {
     /// All of them.
-    pub const ALL: [Step; 27] = [
+    pub const ALL: [Step; 29] = [
         Step::Reserve,
         Step::CloneRoot,
         Step::CloneWork,
@@ -82,6 +86,8 @@ impl Step {
         Step::EndVmm,
         Step::RemoveRuntime,
         Step::RecordStopped,
+        Step::RecordChange,
+        Step::GrowDisk,
         Step::RecordRemove,
         Step::RemoveDisks,
         Step::Forget,

@@ -103,6 +103,18 @@ pub fn size(path: &Path) -> Result<u64, StorageError> {
     Ok(disk.len())
 }
 
+/// Makes a disk larger, up to so many bytes; one that is as large is left alone. The file system in it grows in the guest.
+///
+/// # Errors
+/// [`StorageError::Read`], [`StorageError::Prepare`].
+pub fn grow(path: &Path, bytes: u64) -> Result<(), StorageError> {
+    if size(path)? >= bytes {
+        return Ok(());
+    }
+    let grow = || OpenOptions::new().write(true).open(path)?.set_len(bytes);
+    grow().map_err(|source| StorageError::Prepare { path: path.to_owned(), source })
+}
+
 /// Makes a disk with an empty file system, for an image that has no work seed. As [`clone_disk`] otherwise.
 ///
 /// # Errors

@@ -13,8 +13,9 @@ use rusqlite_migration::{M, Migrations};
 
 use super::StoreError;
 
-const STEPS: &[M<'static>] = &[M::up(
-    "CREATE TABLE images (
+const STEPS: &[M<'static>] = &[
+    M::up(
+        "CREATE TABLE images (
         id          TEXT PRIMARY KEY,
         name        TEXT NOT NULL UNIQUE,
         state       TEXT NOT NULL,
@@ -46,7 +47,12 @@ const STEPS: &[M<'static>] = &[M::up(
         host_boot       TEXT NOT NULL,
         main            INTEGER NOT NULL
     ) STRICT;",
-)];
+    ),
+    M::up(
+        "ALTER TABLE vms ADD COLUMN restart TEXT NOT NULL DEFAULT '\"no\"';
+    ALTER TABLE vms ADD COLUMN wanted INTEGER NOT NULL DEFAULT 0;",
+    ),
+];
 
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 

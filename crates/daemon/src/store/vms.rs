@@ -37,8 +37,8 @@ impl Store {
             let definition = &record.definition;
             let inserted = records.execute(
                 "INSERT INTO vms (id, name, image, cpus, memory, disk, env, workdir, lifetime, uid, machine_id, host_key,
-                                  host_key_public, created, state, generation, host_boot, main)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                                  host_key_public, created, state, generation, host_boot, main, restart, wanted)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 params![
                     definition.id.as_str(),
                     definition.name,
@@ -58,6 +58,8 @@ impl Store {
                     record.generation.cast_signed(),
                     record.host_boot,
                     record.main,
+                    json(&definition.restart, "restart policy", definition)?,
+                    record.wanted,
                 ],
             );
             match inserted {
@@ -76,16 +78,48 @@ impl Store {
         const WHAT: &str = "record a VM's state";
         self.write(WHAT, move |records| {
             let updated = records.execute(
-                "UPDATE vms SET state = ?, generation = ?, host_boot = ?, main = ? WHERE id = ?",
+                "UPDATE vms SET state = ?, generation = ?, host_boot = ?, main = ?, wanted = ? WHERE id = ?",
                 params![
                     state_json(&record.state, &record.definition)?,
                     record.generation.cast_signed(),
                     record.host_boot,
                     record.main,
+                    record.wanted,
                     record.definition.id.as_str(),
                 ],
             );
             attempt(WHAT, updated).map(drop)
+        })
+        .await
+    }
+
+    /// Writes what can be changed of what a VM is, and its generation.
+    ///
+    /// # Errors
+    /// [`StoreError::NameTaken`], or a failed statement.
+    pub async fn redefine_vm(&self, record: VmRecord) -> Result<(), StoreError> {
+        const WHAT: &str = "record a VM's change";
+        self.write(WHAT, move |records| {
+            let definition = &record.definition;
+            let updated = records.execute(
+                "UPDATE vms SET name = ?, cpus = ?, memory = ?, disk = ?, env = ?, workdir = ?, restart = ?, generation = ?
+                 WHERE id = ?",
+                params![
+                    definition.name,
+                    definition.cpus,
+                    definition.memory.cast_signed(),
+                    definition.disk.cast_signed(),
+                    json(&definition.env, "environment", definition)?,
+                    definition.workdir,
+                    json(&definition.restart, "restart policy", definition)?,
+                    record.generation.cast_signed(),
+                    definition.id.as_str(),
+                ],
+            );
+            match updated {
+                Err(error) if is_duplicate(&error) => Err(StoreError::NameTaken(definition.name.clone())),
+                other => attempt(WHAT, other).map(drop),
+            }
         })
         .await
     }
@@ -162,6 +196,7 @@ fn vm(row: &Row<'_>) -> Result<VmRecord, StoreError> {
             env: serde_json::from_str(&text("env")?).map_err(|_| unusable("environment"))?,
             workdir: attempt(WHAT, row.get("workdir"))?,
             lifetime: serde_json::from_str(&text("lifetime")?).map_err(|_| unusable("lifetime"))?,
+            restart: serde_json::from_str(&text("restart")?).map_err(|_| unusable("restart policy"))?,
             uid: attempt(WHAT, row.get("uid"))?,
             machine_id: text("machine_id")?,
             host_key: text("host_key")?,
@@ -173,6 +208,7 @@ fn vm(row: &Row<'_>) -> Result<VmRecord, StoreError> {
         generation: number("generation")?,
         host_boot: text("host_boot")?,
         main: attempt(WHAT, row.get("main"))?,
+        wanted: attempt(WHAT, row.get("wanted"))?,
     })
 }
 

@@ -6,18 +6,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use banger_api::change::Change;
 use banger_api::vm::Lifetime;
 use tokio::sync::{mpsc, watch};
 
+use super::comeback::Comeback;
 use super::create;
 use super::definition::{Definition, VmRecord};
 use super::error::VmError;
 use super::release::release;
-use super::request::{Request, Verb, View};
-use super::start::{self, Started, VmmEnd, last_words};
+use super::request::{Outcome, Request, Verb, View};
+use super::start::{self, Started, VmmEnd};
 use super::state::{Event, State};
 use super::stop;
-use super::watch::{Wake, Watchers, how_it_ended, until_cancelled};
+use super::watch::{Wake, Watchers, until_cancelled};
 use crate::context::Context;
 use crate::guest::Guest;
 use crate::operation::{Operation, Step};
@@ -37,6 +39,7 @@ pub(super) struct Actor {
     pub(super) definition: Arc<Definition>,
     pub(super) running: Option<Running>,
     pub(super) run: u64,
+    pub(super) comeback: Comeback,
     pub(super) main_started: bool,
     pub(super) gone: bool,
     pub(super) busy: Option<&'static str>,
@@ -56,8 +59,11 @@ impl Actor {
             generation: record.generation,
             guest: None,
             pid: None,
+            console: None,
             busy: None,
             gone: false,
+            missed: false,
+            starts_again: None,
         };
         let (view, views) = watch::channel(view);
         let actor = Actor {
@@ -66,6 +72,7 @@ impl Actor {
             definition,
             running: None,
             run: 0,
+            comeback: Comeback::default(),
             main_started: false,
             gone: false,
             busy: None,
@@ -84,10 +91,10 @@ impl Actor {
             let request = match next.take() {
                 Some(request) => request,
                 None => tokio::select! {
-                    Some(wake) = waking.recv() => {
-                        self.wake(wake).await;
-                        continue;
-                    }
+                    Some(wake) = waking.recv() => match self.wake(wake).await {
+                        Some(request) => request,
+                        None => continue,
+                    },
                     request = inbox.recv() => match request {
                         Some(request) => request,
                         None => return,
@@ -98,7 +105,7 @@ impl Actor {
         }
         // Who wanted it gone has what it wanted.
         if let Some(Request { verb: Verb::Remove { .. } | Verb::LeaseEnded, reply, .. }) = next {
-            drop(reply.send(Ok(self.view.borrow().clone())));
+            drop(reply.send(Ok(self.outcome(Vec::new()))));
         }
     }
 
@@ -106,7 +113,7 @@ impl Actor {
     /// any is.
     async fn serve(&mut self, request: Request, inbox: &mut mpsc::Receiver<Request>) -> Option<Request> {
         let Request { verb, operation, reply } = request;
-        let name = self.record.definition.name.clone();
+        let (name, recovers) = (self.record.definition.name.clone(), verb == Verb::Recover);
         self.busy = Some(operation.verb());
         self.publish();
         let mut waiting = None;
@@ -120,7 +127,7 @@ impl Actor {
                         if other.verb.overrides() {
                             operation.cancel();
                             waiting = Some(other);
-                        } else if verb == Verb::Recover {
+                        } else if recovers {
                             // Nobody asked for what is under way: who comes meanwhile only has to wait.
                             waiting = Some(other);
                         } else {
@@ -135,24 +142,35 @@ impl Actor {
         self.busy = None;
         self.publish();
         operation.ended(&result);
-        drop(reply.send(result.map(|()| self.view.borrow().clone())));
+        drop(reply.send(result.map(|changes| self.outcome(changes))));
         waiting
     }
 
-    async fn perform(&mut self, verb: Verb, operation: &Operation) -> Result<(), VmError> {
+    fn outcome(&self, changes: Vec<Change>) -> Outcome {
+        Outcome { view: self.view.borrow().clone(), changes }
+    }
+
+    async fn perform(&mut self, verb: Verb, operation: &Operation) -> Result<Vec<Change>, VmError> {
         match verb {
+            Verb::Change(wanted) => self.change(operation, &wanted).await,
+            verb => self.perform_plainly(verb, operation).await.map(|()| Vec::new()),
+        }
+    }
+
+    async fn perform_plainly(&mut self, verb: Verb, operation: &Operation) -> Result<(), VmError> {
+        match verb {
+            Verb::Change(_) => Ok(()),
             Verb::Create { start } => {
                 let made = until_cancelled(operation, self.create(operation, start)).await;
                 self.or_remove(made, operation).await
             }
             Verb::Start => match &self.record.state {
                 State::Running(_) => Ok(()),
-                _ => {
-                    let started = until_cancelled(operation, self.start(operation)).await;
-                    self.or_release(started, operation).await
-                }
+                _ => self.start_once(operation).await,
             },
-            Verb::Stop { force, patience } => self.stop(operation, force, patience).await,
+            Verb::StartAgain => self.start_again(operation).await,
+            Verb::Restart { force, patience } => self.restart(operation, force, patience).await,
+            Verb::Stop { force, patience } => self.stop_wanting(operation, force, patience, false).await,
             Verb::Remove { force } => {
                 let runs = matches!(self.record.state, State::Starting | State::Running(_) | State::Stopping);
                 if runs && !force {
@@ -200,7 +218,7 @@ impl Actor {
         self.take(operation, started).await
     }
 
-    async fn start(&mut self, operation: &Operation) -> Result<(), VmError> {
+    pub(super) async fn start(&mut self, operation: &Operation) -> Result<(), VmError> {
         let context = Arc::clone(&self.context);
         self.record.main = false;
         self.main_started = false;
@@ -209,9 +227,19 @@ impl Actor {
         self.take(operation, started).await
     }
 
-    async fn stop(&mut self, operation: &Operation, force: bool, patience: Duration) -> Result<(), VmError> {
+    /// Stops it; `wanted` is whether it shall run nevertheless, as in a restart.
+    pub(super) async fn stop_wanting(
+        &mut self,
+        operation: &Operation,
+        force: bool,
+        patience: Duration,
+        wanted: bool,
+    ) -> Result<(), VmError> {
+        self.comeback = Comeback::default();
+        let wanted_before = std::mem::replace(&mut self.record.wanted, wanted);
         match &self.record.state {
-            State::Stopped { .. } => return Ok(()),
+            State::Stopped { .. } if wanted_before == wanted => return Ok(()),
+            State::Stopped { .. } => return Ok(self.context.store.update_vm(self.record.clone()).await?),
             // An earlier stop could not end the VMM: try again.
             State::Stopping => {}
             _ => self.advance(operation, Step::RecordStop, Event::Stop).await?,
@@ -266,51 +294,6 @@ impl Actor {
         Ok(())
     }
 
-    async fn wake(&mut self, wake: Wake) {
-        let current = self.run;
-        match wake {
-            Wake::VmmEnded(run, status) if run == current && self.running.is_some() => {
-                let operation = Operation::unwatched("ended", &self.definition.name);
-                let said = last_words(self.context.paths.vm(self.definition.id.as_str()).console).await;
-                let reason = how_it_ended(status, said.as_deref());
-                let result = VmError::all(self.fall(&operation, Some(reason)).await);
-                operation.ended(&result);
-            }
-            Wake::SessionOver(run) if run == current => {
-                if let Some(running) = &mut self.running {
-                    running.guest = None;
-                    running.watchers.reconnect(Arc::clone(&running.instance));
-                }
-            }
-            Wake::SessionOpened(run, guest, over) if run == current => {
-                if let Some(running) = &mut self.running {
-                    running.watchers.tell_the_time(guest.clone());
-                    running.guest = Some(guest);
-                    running.watchers.session(over);
-                    self.watch_main();
-                }
-            }
-            Wake::MainEnded(run) if run == current && self.record.definition.lifetime == Lifetime::Command => {
-                let operation = Operation::unwatched("main command ended", &self.definition.name);
-                let result = VmError::all(self.remove(&operation).await);
-                operation.ended(&result);
-            }
-            Wake::VmmEnded(..) | Wake::SessionOver(_) | Wake::SessionOpened(..) | Wake::MainEnded(_) => {}
-        }
-        self.publish();
-    }
-
-    /// An ephemeral VM goes when its main command has ended.
-    fn watch_main(&mut self) {
-        if self.record.definition.lifetime == Lifetime::Command
-            && self.main_started
-            && let Some(running) = &mut self.running
-            && let Some(guest) = running.guest.clone()
-        {
-            running.watchers.main(guest);
-        }
-    }
-
     fn next(&self, event: Event) -> Result<State, VmError> {
         let attempted = match event {
             Event::Made | Event::Ready(_) => "go on with",
@@ -331,9 +314,11 @@ impl Actor {
 
     /// Records the state after `event`.
     async fn save(&mut self, operation: &Operation, step: Step, event: Event) -> Result<(), VmError> {
+        let starts = event == Event::Start;
         let state = self.next(event)?;
         let mut record = self.record.clone();
         record.state = state;
+        record.wanted |= starts;
         record.generation += 1;
         record.host_boot.clone_from(&self.context.host_boot);
         let context = Arc::clone(&self.context);
@@ -353,8 +338,11 @@ impl Actor {
             generation: self.record.generation,
             guest: running.and_then(|running| running.guest.clone()),
             pid: running.map(|running| running.instance.process().pid()),
+            console: running.and_then(|running| running.instance.console()),
             busy: self.busy,
             gone: self.gone,
+            missed: self.is_missed(),
+            starts_again: self.comeback.at.filter(|_| self.is_missed()),
         };
         self.view.send_replace(view.clone());
         self.context.tell(&view);

@@ -1,9 +1,9 @@
-//! What a VM is: fixed when it is created, but for its state.
+//! What a VM is. Its id, image and identity never change; the rest does when somebody asks for it.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use banger_api::vm::Lifetime;
+use banger_api::vm::{Lifetime, RestartPolicy};
 
 use super::state::State;
 
@@ -67,6 +67,8 @@ pub struct Definition {
     pub workdir: Option<String>,
     /// When it goes by itself.
     pub lifetime: Lifetime,
+    /// When it starts again by itself.
+    pub restart: RestartPolicy,
     /// The uid and gid of its VMM.
     pub uid: u32,
     /// Its machine-id.
@@ -92,6 +94,8 @@ pub struct VmRecord {
     pub host_boot: String,
     /// Whether a main command was asked for since its last start.
     pub main: bool,
+    /// Whether it shall run as far as its users are concerned: somebody started it, and nobody has stopped it since.
+    pub wanted: bool,
 }
 
 #[cfg(test)]

@@ -41,6 +41,17 @@ pub enum VmError {
     /// The VM runs, and was to be removed without force.
     #[error("cannot remove {0}: it is running")]
     RemoveRunning(String),
+    /// The VM goes when it stops, and was to be restarted.
+    #[error("cannot restart {0}: it is removed when it stops")]
+    RestartRemoved(String),
+    /// Several VMs' ids begin like this.
+    #[error("{beginning} is the beginning of several ids: {}", names.join(", "))]
+    Ambiguous {
+        /// What was asked for.
+        beginning: String,
+        /// The VMs' names.
+        names: Vec<String>,
+    },
     /// Another operation is under way.
     #[error("{name} is busy: its {verb} is under way")]
     Busy {

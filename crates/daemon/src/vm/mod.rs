@@ -3,6 +3,7 @@
 //! One task owns one VM ([`actor`]); everything else sends to its queue and reads what it publishes.
 
 mod actor;
+pub mod change;
 pub mod definition;
 pub mod error;
 pub mod identity;
@@ -11,8 +12,11 @@ pub mod request;
 pub mod spec;
 pub mod state;
 
+mod comeback;
 mod create;
+mod notice;
 mod recover;
+mod redefine;
 mod release;
 mod remove;
 mod start;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::actor::{Actor, Running};
+use super::comeback::{End, comes_back};
 use super::definition::VmRecord;
 use super::error::VmError;
 use super::start::{self, Started};
@@ -66,7 +67,11 @@ impl Actor {
         let context = Arc::clone(&self.context);
         match plan(&self.record, &context).await {
             Plan::Remove => VmError::all(self.remove(operation).await),
-            Plan::Release(reason) => VmError::all(self.fall(operation, reason).await),
+            Plan::Release(reason) => {
+                // Nobody saw how it ended: that is a failure. Who is missed then is started by the registry, in its turn.
+                self.record.wanted &= comes_back(self.record.definition.restart, End::Failed);
+                VmError::all(self.fall(operation, reason).await)
+            }
             Plan::GoDown(instance) => {
                 self.adopt(instance)?;
                 self.go_down(operation, false, context.config.timeouts.stop()).await

@@ -4,16 +4,19 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use banger_api::change::Change;
 use banger_api::vm::VmCreate;
+use futures::StreamExt;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::actor::Actor;
+use super::change::Wanted;
 use super::definition::{Definition, VmId, VmRecord, word};
 use super::error::VmError;
-use super::request::{Request, Verb, View};
+use super::request::{Outcome, Request, Verb, View};
 use super::state::State;
 use super::{identity, spec};
-use crate::context::{Context, blocking, random, unix_seconds};
+use crate::context::{self, Context, blocking, random, unix_seconds};
 use crate::image::names;
 use crate::image::record::ImageState;
 use crate::operation::{Operation, Step};
@@ -22,6 +25,9 @@ use crate::store::StoreError;
 
 /// How often a made-up name is made up anew where it is taken.
 const NAME_TRIES: usize = 8;
+
+/// How much of an id has to be given, in characters.
+const SHORTEST_BEGINNING: usize = 3;
 
 /// All VMs of a daemon. The lock guards which VMs there are, never what one of them is doing.
 pub struct Registry {
@@ -45,13 +51,16 @@ impl Registry {
     pub async fn recover(context: Arc<Context>) -> Result<Arc<Registry>, VmError> {
         let records = context.store.vms().await?;
         let registry = Arc::new(Registry { context, vms: RwLock::default() });
+        let mut recovering = Vec::new();
         for record in records {
             let name = record.definition.name.clone();
             let handle = registry.own(record);
             // Recovery comes first in the queue, before any request.
             let operation = Operation::unwatched("recover", &name);
-            drop(handle.send(Verb::Recover, operation).await?);
+            let recovered = handle.send(Verb::Recover, operation).await?;
+            recovering.push((handle, recovered));
         }
+        tokio::spawn(bring_back(recovering));
         Ok(registry)
     }
 
@@ -80,9 +89,7 @@ impl Registry {
         let image = context.store.image(wanted).await?.filter(|image| image.state == ImageState::Ready);
         let seed_path = image.as_ref().map(|image| context.paths.image(&image.id).join(names::WORK_SEED));
         let seed = blocking(move || seed_path.and_then(|path| storage::size(&path).ok()).unwrap_or(0)).await;
-        let memory = rustix::system::sysinfo();
-        let host = spec::Host { memory: memory.totalram * u64::from(memory.mem_unit) };
-        Ok(spec::resolve(request, name, image, seed, &host, &context.config)?)
+        Ok(spec::resolve(request, name, image, seed, &context::host(), &context.config)?)
     }
 
     /// Records the VM under its name, or under another made-up one where that is taken.
@@ -124,6 +131,7 @@ impl Registry {
             env: spec.env,
             workdir: spec.workdir,
             lifetime: spec.lifetime,
+            restart: spec.restart,
             uid: self.context.config.vmm.first_uid,
             machine_id: lasting.machine_id,
             host_key: lasting.host_key,
@@ -131,7 +139,7 @@ impl Registry {
             created: unix_seconds(),
         };
         let host_boot = self.context.host_boot.clone();
-        Ok(VmRecord { definition, state: State::Creating, generation: 1, host_boot, main: false })
+        Ok(VmRecord { definition, state: State::Creating, generation: 1, host_boot, main: false, wanted: false })
     }
 
     /// Gives a recorded VM its owner.
@@ -168,10 +176,10 @@ impl Registry {
         self.vms.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// The VM of a name or an id.
+    /// The VM of a name, an id, or the beginning of an id that no other has.
     ///
     /// # Errors
-    /// [`VmError::NotFound`], with a name that is near.
+    /// [`VmError::NotFound`], with a name that is near; [`VmError::Ambiguous`].
     pub fn find(&self, name: &str) -> Result<Handle, VmError> {
         let vms = self.vms.read().unwrap_or_else(PoisonError::into_inner);
         let alive = || vms.values().filter(|handle| !handle.view.borrow().gone);
@@ -179,11 +187,28 @@ impl Registry {
             let view = handle.view.borrow();
             view.definition.name == name || view.definition.id.as_str() == name
         };
-        alive().find(fits).cloned().ok_or_else(|| {
-            let names: Vec<String> = alive().map(|handle| handle.view.borrow().definition.name.clone()).collect();
-            let suggestion = crate::config::nearest(name, names.iter().map(String::as_str));
-            VmError::NotFound { name: name.to_owned(), suggestion }
-        })
+        if let Some(handle) = alive().find(fits) {
+            return Ok(handle.clone());
+        }
+        let begins = |handle: &&Handle| handle.view.borrow().definition.id.as_str().starts_with(name);
+        let mut beginning: Vec<&Handle> = match name.len() {
+            ..SHORTEST_BEGINNING => Vec::new(),
+            _ => alive().filter(begins).collect(),
+        };
+        match (beginning.pop(), beginning.is_empty()) {
+            (Some(handle), true) => return Ok(handle.clone()),
+            (Some(handle), false) => {
+                beginning.push(handle);
+                let mut names: Vec<_> =
+                    beginning.iter().map(|handle| handle.view.borrow().definition.name.clone()).collect();
+                names.sort();
+                return Err(VmError::Ambiguous { beginning: name.to_owned(), names });
+            }
+            (None, _) => {}
+        }
+        let names: Vec<String> = alive().map(|handle| handle.view.borrow().definition.name.clone()).collect();
+        let suggestion = crate::config::nearest(name, names.iter().map(String::as_str));
+        Err(VmError::NotFound { name: name.to_owned(), suggestion })
     }
 }
 
@@ -191,7 +216,23 @@ impl Registry {
 pub struct Created {
     /// Its owner.
     pub handle: Handle,
-    reply: oneshot::Receiver<Result<View, VmError>>,
+    reply: Answer,
+}
+
+/// What a request comes to, when it has.
+type Answer = oneshot::Receiver<Result<Outcome, VmError>>;
+
+/// Starts those again that went down while no daemon ran, in the order of their creation, as many at a time as the host has
+/// processors.
+async fn bring_back(recovering: Vec<(Handle, Answer)>) {
+    let bring_back = async |(handle, recovered): (Handle, Answer)| {
+        if recovered.await.is_ok_and(|outcome| outcome.is_ok_and(|outcome| outcome.view.missed)) {
+            let operation = Operation::unwatched("start", &handle.view().definition.name);
+            // Its owner logs what goes wrong, and tries again.
+            drop(handle.ask(Verb::StartAgain, operation).await);
+        }
+    };
+    futures::stream::iter(recovering).for_each_concurrent(context::processors(), bring_back).await;
 }
 
 impl Created {
@@ -200,7 +241,7 @@ impl Created {
     /// # Errors
     /// [`VmError`]; nothing of it is left then, but for what the error says.
     pub async fn done(self) -> Result<View, VmError> {
-        self.reply.await.map_err(|_| VmError::Closing)?
+        Ok(self.reply.await.map_err(|_| VmError::Closing)??.view)
     }
 }
 
@@ -245,6 +286,23 @@ impl Handle {
         self.ask(Verb::Stop { force, patience }, operation).await
     }
 
+    /// Stops it, where it runs, and starts it.
+    ///
+    /// # Errors
+    /// [`VmError`].
+    pub async fn restart(&self, force: bool, patience: Duration, operation: Operation) -> Result<View, VmError> {
+        self.ask(Verb::Restart { force, patience }, operation).await
+    }
+
+    /// Makes it something else; what is another now.
+    ///
+    /// # Errors
+    /// [`VmError`].
+    pub async fn change(&self, wanted: Wanted, operation: Operation) -> Result<(View, Vec<Change>), VmError> {
+        let outcome = self.send(Verb::Change(wanted), operation).await?.await.map_err(|_| self.went())??;
+        Ok((outcome.view, outcome.changes))
+    }
+
     /// Removes it.
     ///
     /// # Errors
@@ -277,7 +335,7 @@ impl Handle {
     }
 
     async fn ask(&self, verb: Verb, operation: Operation) -> Result<View, VmError> {
-        self.send(verb, operation).await?.await.map_err(|_| self.went())?
+        Ok(self.send(verb, operation).await?.await.map_err(|_| self.went())??.view)
     }
 
     /// An owner that does not answer is gone with its VM, or with the daemon.
@@ -290,11 +348,7 @@ impl Handle {
         }
     }
 
-    async fn send(
-        &self,
-        verb: Verb,
-        operation: Operation,
-    ) -> Result<oneshot::Receiver<Result<View, VmError>>, VmError> {
+    async fn send(&self, verb: Verb, operation: Operation) -> Result<Answer, VmError> {
         let (reply, answer) = oneshot::channel();
         let request = Request { verb, operation, reply };
         self.requests

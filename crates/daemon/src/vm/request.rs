@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use banger_api::change::Change;
 use tokio::sync::oneshot;
 
+use super::change::Wanted;
 use super::definition::Definition;
 use super::error::VmError;
 use super::state::State;
 use crate::guest::Guest;
 use crate::operation::Operation;
+use crate::vmm::Console;
 
 /// What a VM has become.
 #[derive(Debug, Clone)]
@@ -24,14 +27,29 @@ pub struct View {
     pub guest: Option<Guest>,
     /// The VMM's process id.
     pub pid: Option<u32>,
+    /// The console, while it runs, where it has one.
+    pub console: Option<Console>,
     /// The operation that is under way.
     pub busy: Option<&'static str>,
     /// Whether it is removed.
     pub gone: bool,
+    /// Whether it is down and shall not be.
+    pub missed: bool,
+    /// When it starts by itself, in seconds since 1970-01-01 UTC.
+    pub starts_again: Option<u64>,
 }
 
-/// The answer to a request: the VM as it became.
-pub(super) type Reply = oneshot::Sender<Result<View, VmError>>;
+/// What a request came to.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// The VM as it became.
+    pub(super) view: View,
+    /// The fields that a [`Verb::Change`] changed.
+    pub(super) changes: Vec<Change>,
+}
+
+/// The answer to a request.
+pub(super) type Reply = oneshot::Sender<Result<Outcome, VmError>>;
 
 /// What can be asked of a VM's owner.
 #[derive(Debug)]
@@ -42,12 +60,18 @@ pub(super) struct Request {
 }
 
 /// The verbs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verb {
     /// Make the disks, and start it.
     Create { start: bool },
     /// Start it.
     Start,
+    /// Start it if it went down by itself and comes back.
+    StartAgain,
+    /// Stop it, where it runs, and start it.
+    Restart { force: bool, patience: Duration },
+    /// Make it something else.
+    Change(Wanted),
     /// Stop it; force does not ask the guest.
     Stop { force: bool, patience: Duration },
     /// Remove it; force also where it runs.
@@ -66,7 +90,7 @@ pub(super) enum Verb {
 
 impl Verb {
     /// Whether it comes before what is under way.
-    pub(super) fn overrides(self) -> bool {
+    pub(super) fn overrides(&self) -> bool {
         matches!(self, Verb::Stop { force: true, .. } | Verb::Remove { force: true } | Verb::LeaseEnded)
     }
 }

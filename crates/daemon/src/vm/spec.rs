@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use banger_api::exec::MAX_PATH;
-use banger_api::vm::{Lifetime, MAX_CPUS, MAX_DISK, MIN_MEMORY, VmCreate};
+use banger_api::vm::{Lifetime, MAX_CPUS, MAX_DISK, MIN_MEMORY, RestartPolicy, VmCreate};
 
 use crate::config::Config;
 use crate::image::record::ImageRecord;
@@ -32,6 +32,8 @@ pub struct Spec {
     pub workdir: Option<String>,
     /// When it goes by itself.
     pub lifetime: Lifetime,
+    /// When it starts again by itself.
+    pub restart: RestartPolicy,
 }
 
 /// What the host has to offer, looked up before.
@@ -86,6 +88,20 @@ pub enum SpecError {
     /// Too many bytes of variables.
     #[error("the variables take more than {MAX_ENV} bytes")]
     Environment,
+    /// A VM that goes with its command or client, and is to start again.
+    #[error("a VM that is removed when it stops cannot start again by itself")]
+    RestartsRemoved,
+    /// Nothing is asked for.
+    #[error("nothing is to be changed")]
+    NoChange,
+    /// A smaller work disk.
+    #[error("a work disk can only grow: it has {} MiB, and {} MiB were asked for", has / MIB, wanted / MIB)]
+    Shrink {
+        /// Its size.
+        has: u64,
+        /// What was asked for.
+        wanted: u64,
+    },
     /// A working directory that is no absolute path.
     #[error("the working directory {:?} is no absolute path in the guest of at most {MAX_PATH} bytes", shown(.0))]
     Workdir(String),
@@ -108,17 +124,9 @@ pub fn resolve(
     check_name(&name)?;
     let image = image
         .ok_or_else(|| SpecError::NoImage(request.image.clone().unwrap_or_else(|| config.defaults.image.clone())))?;
-    let cpus = request.cpus.unwrap_or(config.defaults.cpus);
-    check_cpus(cpus)?;
-    let memory = request.memory.unwrap_or_else(|| config.memory());
-    check_memory(memory)?;
-    let memory = round(memory);
-    if memory > host.memory {
-        return Err(SpecError::MuchMemory { host: host.memory, wanted: memory });
-    }
-    let disk = request.disk.unwrap_or_else(|| config.disk().max(seed));
-    check_disk(disk)?;
-    let disk = round(disk);
+    let cpus = check_cpus(request.cpus.unwrap_or(config.defaults.cpus))?;
+    let memory = check_memory(request.memory.unwrap_or_else(|| config.memory()), host)?;
+    let disk = check_disk(request.disk.unwrap_or_else(|| config.disk().max(seed)))?;
     if disk < seed {
         return Err(SpecError::Disk { least: seed, wanted: disk });
     }
@@ -131,6 +139,7 @@ pub fn resolve(
         env: request.env.clone(),
         workdir: request.workdir.clone(),
         lifetime: request.lifetime,
+        restart: request.restart,
     })
 }
 
@@ -140,20 +149,58 @@ pub fn resolve(
 /// [`SpecError`].
 pub fn check(request: &VmCreate) -> Result<(), SpecError> {
     request.name.as_deref().map_or(Ok(()), check_name)?;
-    request.cpus.map_or(Ok(()), check_cpus)?;
-    request.memory.map_or(Ok(()), check_memory)?;
-    request.disk.map_or(Ok(()), check_disk)?;
+    if request.lifetime != Lifetime::Kept && request.restart != RestartPolicy::No {
+        return Err(SpecError::RestartsRemoved);
+    }
+    request.cpus.map(check_cpus).transpose()?;
+    request.memory.map_or(Ok(()), check_least_memory)?;
+    request.disk.map(check_disk).transpose()?;
     check_env(&request.env)?;
-    check_workdir(request.workdir.as_deref())
+    request.workdir.as_deref().map_or(Ok(()), check_workdir)
 }
 
-/// Checks a working directory as a request gives it.
+/// Checks a number of processors.
+///
+/// # Errors
+/// [`SpecError::Cpus`].
+pub fn check_cpus(cpus: u32) -> Result<u32, SpecError> {
+    if (1..=MAX_CPUS).contains(&cpus) { Ok(cpus) } else { Err(SpecError::Cpus(cpus)) }
+}
+
+/// Checks an amount of memory, in bytes; the same in whole MiB.
+///
+/// # Errors
+/// [`SpecError::LittleMemory`], [`SpecError::MuchMemory`].
+pub fn check_memory(memory: u64, host: &Host) -> Result<u64, SpecError> {
+    check_least_memory(memory)?;
+    let wanted = whole_mib(memory);
+    if wanted > host.memory { Err(SpecError::MuchMemory { host: host.memory, wanted }) } else { Ok(wanted) }
+}
+
+fn check_least_memory(memory: u64) -> Result<(), SpecError> {
+    if memory >= MIN_MEMORY { Ok(()) } else { Err(SpecError::LittleMemory(memory)) }
+}
+
+/// Checks a work disk's size, in bytes; the same in whole MiB.
+///
+/// # Errors
+/// [`SpecError::LargeDisk`].
+pub fn check_disk(disk: u64) -> Result<u64, SpecError> {
+    if disk <= MAX_DISK { Ok(whole_mib(disk)) } else { Err(SpecError::LargeDisk(disk)) }
+}
+
+/// A size, rounded up to a MiB; sizes that no machine has stay what they are.
+fn whole_mib(bytes: u64) -> u64 {
+    bytes.checked_next_multiple_of(MIB).unwrap_or(bytes)
+}
+
+/// Checks a directory in a guest.
 ///
 /// # Errors
 /// [`SpecError::Workdir`].
-pub fn check_workdir(workdir: Option<&str>) -> Result<(), SpecError> {
-    let bad = |path: &&str| !path.starts_with('/') || path.contains('\0') || path.len() > MAX_PATH;
-    workdir.filter(bad).map_or(Ok(()), |path| Err(SpecError::Workdir(path.to_owned())))
+pub fn check_workdir(workdir: &str) -> Result<(), SpecError> {
+    let good = workdir.starts_with('/') && !workdir.contains('\0') && workdir.len() <= MAX_PATH;
+    if good { Ok(()) } else { Err(SpecError::Workdir(workdir.to_owned())) }
 }
 
 /// Checks variables as a request gives them.
@@ -174,30 +221,16 @@ pub fn check_env(env: &BTreeMap<String, String>) -> Result<(), SpecError> {
     Ok(())
 }
 
-/// Up to a whole MiB, or as near as a number can be.
-fn round(size: u64) -> u64 {
-    size.checked_next_multiple_of(MIB).unwrap_or(size)
-}
-
-fn check_cpus(cpus: u32) -> Result<(), SpecError> {
-    if (1..=MAX_CPUS).contains(&cpus) { Ok(()) } else { Err(SpecError::Cpus(cpus)) }
-}
-
-fn check_memory(memory: u64) -> Result<(), SpecError> {
-    if memory >= MIN_MEMORY { Ok(()) } else { Err(SpecError::LittleMemory(memory)) }
-}
-
-fn check_disk(disk: u64) -> Result<(), SpecError> {
-    if disk <= MAX_DISK { Ok(()) } else { Err(SpecError::LargeDisk(disk)) }
-}
-
 /// The begin of a text that may be long.
 fn shown(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
 /// A name is a host name's label: it becomes one (RFC 1123), in lower case.
-fn check_name(name: &str) -> Result<(), SpecError> {
+///
+/// # Errors
+/// [`SpecError::Name`].
+pub fn check_name(name: &str) -> Result<(), SpecError> {
     let refuse = |rule| Err(SpecError::Name { name: name.to_owned(), rule });
     if name.is_empty() || name.len() > 63 {
         return refuse("it must have 1 to 63 characters");

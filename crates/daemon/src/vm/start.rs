@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 use banger_protocol::boot::{Boot, serial};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
-use tokio::sync::watch;
+use tokio::sync::{SemaphorePermit, watch};
 
 use super::definition::Definition;
 use super::error::VmError;
@@ -19,6 +19,7 @@ use crate::context::{Context, blocking, random, unix_nanos, unix_seconds};
 use crate::guest::{self, Guest, GuestError};
 use crate::image::names;
 use crate::operation::{Operation, Step};
+use crate::storage;
 use crate::vmm::{Disk, Instance, Machine};
 
 /// How a VMM ended, for all who want to know; nothing where the daemon is not its parent.
@@ -39,6 +40,7 @@ pub(super) async fn start(
     definition: &Definition,
     operation: &Operation,
 ) -> Result<Started, VmError> {
+    let _turn = turn(context, operation).await;
     let machine = machine(context, definition);
     let prepare = prepare(context, definition, &machine);
     operation.stage("boot.prepare", context.step(Step::Prepare, prepare)).await?;
@@ -52,6 +54,15 @@ pub(super) async fn start(
     let (guest, session_over) = operation.stage("agent.ready", context.step(Step::AwaitAgent, answer)).await?;
     let run = run_of(context, &guest);
     Ok(Started { instance, ended, guest, session_over, run })
+}
+
+/// Waits for a turn to start, as one more stage where there is none at once.
+async fn turn<'a>(context: &'a Context, operation: &Operation) -> Option<SemaphorePermit<'a>> {
+    match context.starts.try_acquire() {
+        Ok(turn) => Some(turn),
+        // Nobody closes it.
+        Err(_) => operation.stage("start.queue", context.starts.acquire()).await.ok(),
+    }
 }
 
 /// What the VMM is told: the same every time for the same record.
@@ -138,7 +149,10 @@ async fn prepare(context: &Context, definition: &Definition, machine: &Machine) 
     let (agent, runtime, to) = (context.agent.clone(), machine.runtime_dir.clone(), machine.initramfs.clone());
     let bases = Arc::clone(&context.bases);
     let fill_work_disk = !image.join(names::WORK_SEED).exists();
+    let (work, size) = (context.paths.vm(definition.id.as_str()).work, definition.disk);
     blocking(move || {
+        // A disk that was to grow while its VM did not run, or while a daemon was killed over it.
+        storage::grow(&work, size)?;
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&runtime);
         made.map_err(VmError::io(format!("make the directory {}", runtime.display())))?;
         let base = {

@@ -69,6 +69,9 @@ pub enum Denied {
     /// It does not run.
     #[error("it is not running")]
     NotRunning,
+    /// Its VMM has no console to type at.
+    #[error("it has no console")]
+    NoConsole,
     /// It runs already, or is about to.
     #[error("it is running already")]
     AlreadyRunning,

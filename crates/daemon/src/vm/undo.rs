@@ -5,6 +5,7 @@ use std::sync::Arc;
 use banger_api::vm::Lifetime;
 
 use super::actor::Actor;
+use super::comeback::Comeback;
 use super::error::VmError;
 use super::release::release;
 use super::remove::remove;
@@ -52,6 +53,7 @@ impl Actor {
             return vec![error];
         }
         self.running = None;
+        self.comeback = Comeback::default();
         let context = Arc::clone(&self.context);
         let errors = remove(&context, &self.definition.id, &self.definition.name, operation).await;
         self.gone = errors.is_empty();

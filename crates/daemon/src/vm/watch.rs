@@ -7,6 +7,7 @@ use banger_protocol::call::CallErrorCode;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::comeback::End;
 use super::error::VmError;
 use super::start::VmmEnd;
 use crate::guest::{self, Guest, GuestError};
@@ -24,6 +25,8 @@ pub(super) enum Wake {
     SessionOpened(u64, Guest, watch::Receiver<bool>),
     /// The main command ended, or is not there.
     MainEnded(u64),
+    /// The pause before a start by itself is over; the run is the one that ended.
+    TimeToStart(u64),
 }
 
 /// The watchers of one run; they end with it.
@@ -115,14 +118,15 @@ pub(super) async fn until_cancelled(
     }
 }
 
-/// How a VMM ended, in words. A guest that panics ends it as one does that powers off; the console's last words tell.
-pub(super) fn how_it_ended(status: Option<ExitStatus>, said: Option<&str>) -> String {
-    match status {
-        Some(status) if status.success() => match said.filter(|said| said.contains("Kernel panic")) {
+/// How a VM ended, in words.
+pub(super) fn how_it_ended(end: End, status: Option<ExitStatus>, said: Option<&str>) -> String {
+    match (end, status) {
+        (End::PoweredOff, _) => "the guest went down".to_owned(),
+        (End::Rebooted, _) => "the guest rebooted".to_owned(),
+        (End::Failed, Some(status)) if !status.success() => format!("its VMM ended: {status}"),
+        (End::Failed, _) => match said.filter(|said| said.contains("Kernel panic")) {
             Some(said) => format!("the guest's kernel gave up; its console ends with: {said}"),
-            None => "the guest went down".to_owned(),
+            None => "its VMM ended".to_owned(),
         },
-        Some(status) => format!("its VMM ended: {status}"),
-        None => "its VMM ended".to_owned(),
     }
 }

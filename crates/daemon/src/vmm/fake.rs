@@ -18,7 +18,7 @@ use futures::future::BoxFuture;
 use rustix::process::Signal;
 use tokio::net::UnixStream;
 
-use super::{Capabilities, Channel, Instance, Machine, PID_FILE, Vmm, VmmError, failed};
+use super::{Capabilities, Channel, Console, Farewell, Instance, Machine, PID_FILE, Vmm, VmmError, failed};
 
 /// The agent's socket, in the machine's runtime directory.
 const SOCKET: &str = "agent.sock";
@@ -55,12 +55,12 @@ impl Vmm for Fake {
     async fn start(&self, machine: &Machine) -> Result<Box<dyn Instance>, VmmError> {
         super::not_running(machine)?;
         let process = Process::start(launch(&self.agent, machine)?)?;
-        Ok(Box::new(FakeInstance { process, socket: machine.runtime_dir.join(SOCKET) }))
+        Ok(Box::new(FakeInstance::new(process, machine)))
     }
 
     async fn adopt(&self, machine: &Machine) -> Result<Box<dyn Instance>, VmmError> {
         let process = super::recorded(machine)?;
-        Ok(Box::new(FakeInstance { process, socket: machine.runtime_dir.join(SOCKET) }))
+        Ok(Box::new(FakeInstance::new(process, machine)))
     }
 }
 
@@ -127,6 +127,14 @@ fn find_boot_file(archive: &[u8]) -> Option<&[u8]> {
 struct FakeInstance {
     process: Process,
     socket: PathBuf,
+    disks: Vec<PathBuf>,
+}
+
+impl FakeInstance {
+    fn new(process: Process, machine: &Machine) -> FakeInstance {
+        let disks = machine.disks.iter().map(|disk| disk.path.clone()).collect();
+        FakeInstance { process, socket: machine.runtime_dir.join(SOCKET), disks }
+    }
 }
 
 #[async_trait]
@@ -147,6 +155,22 @@ impl Instance for FakeInstance {
     /// Its agent is all that it is: with that ends the process, and the stream.
     fn abandoned(&self) -> BoxFuture<'static, ()> {
         std::future::pending().boxed()
+    }
+
+    /// How its agent ended is all that is known.
+    fn farewell(&self) -> BoxFuture<'static, Option<Farewell>> {
+        std::future::ready(None).boxed()
+    }
+
+    /// What its agent says goes into the log by itself.
+    fn console(&self) -> Option<Console> {
+        None
+    }
+
+    async fn grow_disk(&self, place: usize, bytes: u64) -> Result<(), VmmError> {
+        let Some(disk) = self.disks.get(place) else { return Ok(()) };
+        let grow = || File::options().write(true).open(disk)?.set_len(bytes);
+        grow().map_err(failed("grow", disk))
     }
 
     async fn press_power_button(&self) -> Result<(), VmmError> {

@@ -4,6 +4,7 @@
 //! `select`, a program in `banger-linux/src/process.rs`'s allow-list. A driver says what it can do in its
 //! [`Capabilities`]; nobody asks for its name.
 
+mod console;
 pub mod fake;
 pub mod qemu;
 pub mod select;
@@ -17,6 +18,8 @@ use async_trait::async_trait;
 use banger_linux::process::{Process, ProcessError};
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use console::{Attached, BACKLOG, Console, Ends};
 
 /// The record of a VMM's process in its machine's runtime directory, whichever driver started it; see
 /// [`banger_linux::process::Launch::pid_file`].
@@ -114,11 +117,33 @@ pub trait Instance: Send + Sync {
     /// there any more. Never ends where a driver cannot tell.
     fn abandoned(&self) -> BoxFuture<'static, ()>;
 
+    /// How the guest went down, after the process has ended; nothing where a driver did not hear it, as when the process was
+    /// killed.
+    fn farewell(&self) -> BoxFuture<'static, Option<Farewell>>;
+
+    /// The console, where there is one to read along and to type at.
+    fn console(&self) -> Option<Console>;
+
+    /// Makes the disk at this place among the machine's larger, to so many bytes, and tells the guest.
+    ///
+    /// # Errors
+    /// [`VmmError`].
+    async fn grow_disk(&self, place: usize, bytes: u64) -> Result<(), VmmError>;
+
     /// Presses the power button.
     ///
     /// # Errors
     /// [`VmmError`].
     async fn press_power_button(&self) -> Result<(), VmmError>;
+}
+
+/// How a guest went down of its own accord.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// It powered itself off.
+    PoweredOff,
+    /// It reset itself, as a reboot or a panic does. A VMM ends with that; who wants the guest back starts another.
+    Rebooted,
 }
 
 /// Why a VMM did not do as asked.

@@ -66,7 +66,7 @@ fn no_fault_takes_a_disk() {
     house.run_or_die(Verb::Stop).unwrap().unwrap();
     let work = house.paths().vm(house.vm("one").unwrap().definition.id.as_str()).work;
     let written: Vec<u8> =
-        (0u32..64 * 1024).flat_map(|number| number.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
+        (0u32..256 * 1024).flat_map(|number| number.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
     std::fs::write(&work, written).unwrap();
     let before = disks(&house);
 

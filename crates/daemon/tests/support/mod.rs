@@ -107,6 +107,8 @@ impl House {
                 for handle in daemon.registry.handles() {
                     // A request behind the recovery in the queue: its answer says that the recovery is over.
                     drop(handle.settle().await);
+                    // Who is to come back is back.
+                    drop(handle.follow().wait_for(|view| !view.missed && view.busy.is_none()).await);
                 }
             };
             tokio::time::timeout(PATIENCE, settled).await.unwrap();
@@ -253,6 +255,7 @@ pub enum Verb {
     Start,
     Stop,
     Kill,
+    Restart,
     Remove,
 }
 
@@ -273,6 +276,7 @@ impl Verb {
             Verb::Start => handle()?.start(operation).await,
             Verb::Stop => handle()?.stop(false, Duration::from_secs(5), operation).await,
             Verb::Kill => handle()?.stop(true, Duration::ZERO, operation).await,
+            Verb::Restart => handle()?.restart(false, Duration::from_secs(5), operation).await,
             Verb::Remove => handle()?.remove(true, operation).await,
         }
     }

@@ -90,7 +90,10 @@ fn operation(route: &Route, entry: &Entry, requests: &mut Schemas, answers: &mut
 fn in_path(path: &str) -> impl Iterator<Item = Value> {
     path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).map(|part| {
         let (about, schema) = match part {
-            "vm" => ("A VM's name or id.", json!({ "type": "string", "pattern": name::PATTERN })),
+            "vm" => (
+                "A VM's name, its id, or the beginning of its id.",
+                json!({ "type": "string", "pattern": name::PATTERN }),
+            ),
             "image" => ("An image's name.", json!({ "type": "string", "pattern": name::IMAGE_PATTERN })),
             "id" => {
                 ("A detached command's id: `main`, or what exec answered.", json!({ "type": "string", "minLength": 1 }))

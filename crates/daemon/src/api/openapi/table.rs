@@ -1,16 +1,18 @@
 //! What the document says of each route beside its method and path. To add one: a line in `routes()`, an entry here under the
 //! same name, and `make openapi`.
 
+use banger_api::change::{VmChanged, VmRename, VmSet};
 use banger_api::daemon::{Finding, Status, Version};
 use banger_api::error::ErrorCode::{self, *};
 use banger_api::events::Line;
-use banger_api::exec::{Command, ExecRequest, ExecStarted};
+use banger_api::exec::{Command, ExecRequest, ExecStarted, Terminal};
 use banger_api::image::{Image, ImageBuild};
 use banger_api::operation::Event;
+use banger_api::stats::VmStats;
 use banger_api::vm::{Vm, VmCreate, VmStop};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use crate::api::{events, exec, files, vms};
+use crate::api::{console, events, exec, files, vms};
 
 /// Makes the schema of a type.
 pub(super) type Make = fn(&mut SchemaGenerator) -> Schema;
@@ -54,6 +56,21 @@ const GUEST: [ErrorCode; 7] = [VmNotFound, WrongState, Busy, GuestFailed, GuestU
 /// What everything that starts a VM can fail with.
 const START: &[ErrorCode] =
     &[Invalid, VmNotFound, WrongState, Busy, NoSpace, HostUnfit, VmmFailed, GuestUnreachable, Cancelled, Internal];
+
+/// What a change of a VM can fail with.
+const CHANGE: &[ErrorCode] = &[
+    Invalid,
+    VmNotFound,
+    NameTaken,
+    WrongState,
+    Busy,
+    NoSpace,
+    VmmFailed,
+    GuestFailed,
+    GuestUnreachable,
+    Cancelled,
+    Internal,
+];
 
 /// All of them.
 pub(super) fn entries() -> Vec<Entry> {
@@ -102,6 +119,11 @@ pub(super) fn entries() -> Vec<Entry> {
             .query::<vms::Remove>()
             .operation::<Vm>(&[VmNotFound, WrongState, Busy, VmmFailed, Internal])
             .fails(&[Invalid, VmNotFound]),
+        entry("setVm", "Change a VM")
+            .about("What is absent stays as it is. Each change of the answer says when it takes effect.")
+            .body::<VmSet>()
+            .operation::<VmChanged>(CHANGE)
+            .fails(&[Invalid, TooLarge, VmNotFound]),
         entry("startVm", "Start a VM")
             .about("Nothing happens where it runs. A client that hangs up before the last line cancels it: the VM is stopped then.")
             .operation::<Vm>(START)
@@ -110,6 +132,15 @@ pub(super) fn entries() -> Vec<Entry> {
             .about("Nothing happens where it does not run. It goes on when the client hangs up.")
             .body::<VmStop>()
             .operation::<Vm>(&[VmNotFound, WrongState, Busy, VmmFailed, Internal])
+            .fails(&[Invalid, TooLarge, VmNotFound]),
+        entry("restartVm", "Stop a VM, and start it again")
+            .about("One that does not run is started. It goes on when the client hangs up.")
+            .body::<VmStop>()
+            .operation::<Vm>(START)
+            .fails(&[Invalid, TooLarge, VmNotFound]),
+        entry("renameVm", "Give a VM another name")
+            .body::<VmRename>()
+            .operation::<VmChanged>(CHANGE)
             .fails(&[Invalid, TooLarge, VmNotFound]),
         entry("waitForVm", "Wait until a guest has come up to a level")
             .query::<vms::Wait>()
@@ -158,8 +189,18 @@ pub(super) fn entries() -> Vec<Entry> {
             .fails(&[Invalid, TooLarge, GuestNotFound])
             .fails(&GUEST),
         entry("readConsole", "What a guest's kernel and init wrote to its console")
+            .query::<console::Log>()
             .answers(Answer::Bytes("The console's log: text, and what else was written."))
             .fails(&[Invalid, VmNotFound, Internal]),
+        entry("attachConsole", "Read along and type at a guest's console")
+            .body::<Terminal>()
+            .answers(Answer::Frames(
+                "The daemon sends a message frame first, with whether a shell runs there; then stdout frames, an empty data \
+                 frame when the VM ends. The client sends stdin and resize frames.",
+            ))
+            .fails(&[Invalid, TooLarge, VmNotFound, WrongState]),
+        entry("measureVm", "How busy a VM is").json::<VmStats>().fails(&[Invalid, VmNotFound, WrongState]),
+        entry("measureVms", "How busy the VMs that run are").json::<Vec<VmStats>>(),
         entry("listImages", "All images that can be used").json::<Vec<Image>>().fails(&[Internal]),
         entry("buildImage", "Build an image")
             .about("A client that hangs up before the last line cancels it, and nothing of the image is left.")
@@ -206,6 +247,10 @@ impl Entry {
 
     fn fails(mut self, codes: &[ErrorCode]) -> Entry {
         self.fails.extend(codes);
+        // Who names a VM may give the beginning of its id.
+        if codes.contains(&VmNotFound) {
+            self.fails.push(Ambiguous);
+        }
         self
     }
 }

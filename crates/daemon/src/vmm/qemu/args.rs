@@ -10,7 +10,7 @@
 //! - `rtc=on`: without that clock the kernel's two attempts to read it cost 2 s. `isa-serial=on`: see `console.rs`.
 //! - Under emulation no `erms` and `fsrm`, by which processors say that `rep movsb` is their fastest way to copy. To QEMU it
 //!   is the slowest, a byte at a time; without them guests take `rep movsq`, and their every copy is several times as quick.
-//! - Two monitors, because each serves one client: one for errands, one for whoever waits for the guest's end of the channel.
+//! - Two monitors, because each serves one client: one for errands, one that is only listened to (`events.rs`).
 //! - Disks: QEMU's page-cache writes (`cache.direct=off`) with flushes honoured (`cache.no-flush=off`): a guest's fsync
 //!   reaches the host's disk, and clones share what the host has read of their image. `aio=threads` works on every file
 //!   system and kernel; `native` needs direct access, `io_uring` a kernel that allows it.
@@ -31,6 +31,11 @@ pub mod id {
     pub const PORT: &str = "port";
     /// The port's connection to the daemon, the first one; [`super::Renewal`] names the later ones.
     pub const CHANNEL: &str = "channel";
+
+    /// The disk at this place among the machine's.
+    pub fn disk(place: usize) -> String {
+        format!("disk{place}")
+    }
 }
 
 /// How many ports the bus has room for. The first is kept for a console that there is not.
@@ -131,15 +136,16 @@ pub fn arguments(machine: &Machine, accelerator: Accelerator, fds: &Descriptors)
     option("-serial", "chardev:console".into());
 
     for (set, (disk, fd)) in machine.disks.iter().zip(&fds.disks).enumerate() {
+        let node = id::disk(set);
         option("-add-fd", format!("fd={fd},set={set}"));
         option(
             "-blockdev",
             format!(
-                "driver=file,node-name=disk{set},filename=/dev/fdset/{set},aio=threads,discard=unmap,\
+                "driver=file,node-name={node},filename=/dev/fdset/{set},aio=threads,discard=unmap,\
                  cache.direct=off,cache.no-flush=off"
             ),
         );
-        option("-device", format!("virtio-blk-device,drive=disk{set},serial={},discard=on", disk.serial));
+        option("-device", format!("virtio-blk-device,drive={node},serial={},discard=on", disk.serial));
     }
 
     let first = Renewal(0);

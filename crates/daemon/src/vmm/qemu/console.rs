@@ -12,9 +12,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::sync::{broadcast, mpsc};
+
+use crate::vmm::{Attached, BACKLOG, Ends};
 
 /// How long one part of the log becomes, in bytes.
 const MAX_PART: u64 = 1024 * 1024;
@@ -72,21 +77,42 @@ impl Log {
         Ok(Log { path: path.to_owned(), file, length })
     }
 
-    /// Writes down all that comes, until the stream ends.
+    /// Writes down all that comes and hands it to those who read along, until the stream ends; passes on what is typed.
     ///
     /// # Errors
     /// Those of the stream or of the file system.
-    pub async fn follow(mut self, mut console: UnixStream) -> io::Result<()> {
+    pub async fn follow(mut self, console: UnixStream, ends: Ends) -> io::Result<()> {
+        let (mut console, keyboard) = console.into_split();
+        let Ends { mut readers, typed } = ends;
+        let typing = tokio::spawn(pass_on(typed, keyboard));
+        let (says, _) = broadcast::channel(BACKLOG);
         let mut buffer = vec![0; 16 * 1024];
-        loop {
-            match console.read(&mut buffer).await {
-                Ok(0) => return Ok(()),
-                Ok(count) => self.write(&buffer[..count]).await?,
-                // QEMU ended with something unread on its side.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
-                Err(error) => return Err(error),
+        let ended = loop {
+            tokio::select! {
+                read = console.read(&mut buffer) => match read {
+                    Ok(0) => break Ok(()),
+                    Ok(count) => {
+                        if let Err(error) = self.write(&buffer[..count]).await {
+                            break Err(error);
+                        }
+                        // Mostly nobody reads along.
+                        if says.receiver_count() > 0 {
+                            drop(says.send(Bytes::copy_from_slice(&buffer[..count])));
+                        }
+                    }
+                    // QEMU ended with something unread on its side.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break Ok(()),
+                    Err(error) => break Err(error),
+                },
+                Some(reader) = readers.recv() => {
+                    let before = read(&self.path).await.unwrap_or_default();
+                    // Who gave up waiting reads nothing.
+                    drop(reader.send(Attached { before, says: says.subscribe() }));
+                }
             }
-        }
+        };
+        typing.abort();
+        ended
     }
 
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -101,6 +127,17 @@ impl Log {
         self.length += bytes.len() as u64;
         Ok(())
     }
+}
+
+/// Types what comes. A guest that takes nothing holds up who types, and nobody else.
+async fn pass_on(mut typed: mpsc::Receiver<Bytes>, mut keyboard: OwnedWriteHalf) {
+    while let Some(keys) = typed.recv().await {
+        if keyboard.write_all(&keys).await.is_err() {
+            return;
+        }
+    }
+    // The write half goes, and QEMU would take that for a client that has left.
+    std::future::pending::<()>().await;
 }
 
 fn older(path: &Path) -> PathBuf {
@@ -118,6 +155,7 @@ fn options() -> OpenOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vmm::Console;
     use std::os::unix::fs::PermissionsExt;
 
     async fn log(mut log: Log, chunk: &[u8], times: usize) {
@@ -155,10 +193,37 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("console.log");
         let (near, mut far) = UnixStream::pair().unwrap();
-        let following = tokio::spawn(Log::create(&path).await.unwrap().follow(near));
+        let (_console, ends) = Console::new();
+        let following = tokio::spawn(Log::create(&path).await.unwrap().follow(near, ends));
         far.write_all(b"Kernel panic - not syncing").await.unwrap();
         drop(far);
         following.await.unwrap().unwrap();
         assert_eq!(read(&path).await.unwrap(), b"Kernel panic - not syncing");
+    }
+
+    #[tokio::test]
+    async fn who_reads_along_gets_the_log_and_all_that_follows_and_can_type() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console.log");
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let (console, ends) = Console::new();
+        let following = tokio::spawn(Log::create(&path).await.unwrap().follow(near, ends));
+        far.write_all(b"login: ").await.unwrap();
+        let mut seen = Vec::new();
+        let mut attached = console.attach().await.unwrap();
+        seen.append(&mut attached.before);
+        while seen.len() < 7 {
+            seen.extend(attached.says.recv().await.unwrap());
+        }
+        assert!(console.types(Bytes::from_static(b"root\n")).await);
+        let mut typed = [0; 5];
+        far.read_exact(&mut typed).await.unwrap();
+        assert_eq!((&typed, seen.as_slice()), (b"root\n", b"login: ".as_slice()));
+        far.write_all(b"# ").await.unwrap();
+        assert_eq!(attached.says.recv().await.unwrap(), b"# ".as_slice());
+        drop(far);
+        assert!(attached.says.recv().await.is_err());
+        following.await.unwrap().unwrap();
+        assert!(console.attach().await.is_none());
     }
 }

@@ -15,7 +15,7 @@ use super::launch::{CONSOLE_SOCKET, Prepared, QMP_SOCKET, Stderr};
 use super::qmp::{Qmp, QmpError};
 use super::socket;
 use super::version::{Check, Version};
-use crate::vmm::{Capabilities, Instance, Machine, Vmm, VmmError, failed, not_running, recorded};
+use crate::vmm::{Capabilities, Console, Instance, Machine, Vmm, VmmError, failed, not_running, recorded};
 
 /// How long QEMU may take until its monitor answers. It needs 0.05 s, and more when a hundred of them start at once.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -80,21 +80,21 @@ impl Vmm for Qemu {
         let leash = Leash::start(prepared.launch)?;
         self.await_monitor(&leash, &machine.runtime_dir, &prepared.stderr).await?;
         let process = leash.release().ok_or(VmmError::Gone)?;
-        keep_log(&machine.id, console, log, prepared.stderr);
+        let console = keep_log(&machine.id, console, log, prepared.stderr);
         let make_async = |channel: std::os::unix::net::UnixStream| {
             channel.set_nonblocking(true)?;
             UnixStream::from_std(channel)
         };
         let channel = make_async(prepared.channel).map_err(failed("use the channel in", &machine.runtime_dir))?;
-        Ok(Box::new(QemuInstance::new(process, &machine.runtime_dir, Some(channel))))
+        Ok(Box::new(QemuInstance::new(process, &machine.runtime_dir, console, Some(channel))))
     }
 
     async fn adopt(&self, machine: &Machine) -> Result<Box<dyn Instance>, VmmError> {
         let process = recorded(machine)?;
         let log = Log::append(&machine.console_log).await.map_err(failed("write", &machine.console_log))?;
         let console = self.connect_console(machine).await?;
-        keep_log(&machine.id, console, log, Stderr::open(&machine.runtime_dir)?);
-        Ok(Box::new(QemuInstance::new(process, &machine.runtime_dir, None)))
+        let console = keep_log(&machine.id, console, log, Stderr::open(&machine.runtime_dir)?);
+        Ok(Box::new(QemuInstance::new(process, &machine.runtime_dir, console, None)))
     }
 }
 
@@ -149,14 +149,16 @@ impl Qemu {
 
 /// Keeps the console's log until QEMU ends, then tells the daemon's log what QEMU had to say. The task is nobody's: it ends
 /// by itself, and a VM whose handle is dropped is to have its last words logged.
-fn keep_log(id: &str, console: UnixStream, log: Log, stderr: Stderr) {
+fn keep_log(id: &str, stream: UnixStream, log: Log, stderr: Stderr) -> Console {
     let id = id.to_owned();
+    let (console, ends) = Console::new();
     drop(tokio::spawn(async move {
-        if let Err(error) = log.follow(console).await {
+        if let Err(error) = log.follow(stream, ends).await {
             tracing::warn!(vm = id, %error, "the console's log ends early");
         }
         if let Some(said) = stderr.last_line() {
             tracing::info!(vm = id, said, "QEMU's last words");
         }
     }));
+    console
 }

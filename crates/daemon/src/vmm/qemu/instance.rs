@@ -14,32 +14,33 @@ use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
 use super::args::{Renewal, id};
+use super::events::Events;
 use super::launch::{EVENTS_SOCKET, QMP_SOCKET};
 use super::qmp::{Qmp, QmpError};
-use crate::vmm::{Channel, Instance, VmmError};
+use crate::vmm::{Channel, Console, Farewell, Instance, VmmError};
 
 /// How long QEMU may take over an errand. It needs about a millisecond, and more when the host is busy.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long the listener may take to hear the last of a QEMU that has ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A VM in QEMU.
 pub struct QemuInstance {
     process: Process,
     qmp: PathBuf,
-    events: PathBuf,
+    events: Events,
+    console: Console,
     /// The channel that QEMU was started with, until somebody takes it. The lock also makes one renewal wait for another.
     untouched: Mutex<Option<UnixStream>>,
 }
 
 impl QemuInstance {
     /// A VM whose agent's port is `untouched`, or has a past that is not known.
-    pub fn new(process: Process, runtime_dir: &Path, untouched: Option<UnixStream>) -> QemuInstance {
-        let socket = |name| runtime_dir.join(name);
-        QemuInstance {
-            process,
-            qmp: socket(QMP_SOCKET),
-            events: socket(EVENTS_SOCKET),
-            untouched: Mutex::new(untouched),
-        }
+    pub fn new(process: Process, runtime_dir: &Path, console: Console, untouched: Option<UnixStream>) -> QemuInstance {
+        let events = Events::listen(runtime_dir.join(EVENTS_SOCKET), PATIENCE);
+        let qmp = runtime_dir.join(QMP_SOCKET);
+        QemuInstance { process, qmp, events, console, untouched: Mutex::new(untouched) }
     }
 
     async fn errand<T>(
@@ -91,14 +92,20 @@ impl Instance for QemuInstance {
 
     fn abandoned(&self) -> BoxFuture<'static, ()> {
         let (qmp, events) = (self.qmp.clone(), self.events.clone());
-        async move {
-            if let Err(error) = wait_until_closed(&qmp, &events).await {
-                // QEMU ends, which its process tells; or it is of a banger that knew no such socket.
-                tracing::debug!(%error, "nothing will be heard of a guest's end of its channel");
-                std::future::pending().await
-            }
-        }
-        .boxed()
+        events.port_closed(move || newest_is_open(qmp.clone())).boxed()
+    }
+
+    fn farewell(&self) -> BoxFuture<'static, Option<Farewell>> {
+        self.events.clone().farewell(LAST_WORDS).boxed()
+    }
+
+    fn console(&self) -> Option<Console> {
+        Some(self.console.clone())
+    }
+
+    async fn grow_disk(&self, place: usize, bytes: u64) -> Result<(), VmmError> {
+        let grow = async { Qmp::connect(&self.qmp, PATIENCE).await?.block_resize(&id::disk(place), bytes).await };
+        self.errand("grow a disk", grow).await
     }
 
     async fn press_power_button(&self) -> Result<(), VmmError> {
@@ -107,13 +114,11 @@ impl Instance for QemuInstance {
     }
 }
 
-/// Waits until the guest has closed the newest port.
-async fn wait_until_closed(qmp: &Path, events: &Path) -> Result<(), QmpError> {
-    let mut listener = Qmp::connect(events, PATIENCE).await?;
-    // Asked only now that nothing is missed any more.
-    let mut monitor = Qmp::connect(qmp, PATIENCE).await?;
+/// Whether the guest holds the newest port open.
+async fn newest_is_open(qmp: PathBuf) -> Result<bool, QmpError> {
+    let mut monitor = Qmp::connect(&qmp, PATIENCE).await?;
     let newest = newest(&monitor.chardevs().await?);
-    if monitor.chardev_is_open(&newest.channel()).await? { listener.port_closed(id::PORT).await } else { Ok(()) }
+    monitor.chardev_is_open(&newest.channel()).await
 }
 
 fn newest(chardevs: &[String]) -> Renewal {

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod console;
 mod driver;
+mod events;
 mod instance;
 mod launch;
 pub mod qmp;

@@ -125,20 +125,24 @@ impl Qmp {
         Ok(found.is_some_and(|chardev| chardev["frontend-open"] == true))
     }
 
-    /// Waits until the guest closes a port (`VSERPORT_CHANGE`). Hears only what happens while it is connected.
+    /// The next event: its name and its data. Hears only what happens while it is connected.
     ///
     /// # Errors
     /// [`QmpError`].
-    pub async fn port_closed(&mut self, port: &str) -> Result<(), QmpError> {
+    pub async fn event(&mut self) -> Result<(String, Value), QmpError> {
         loop {
-            if let Message::Event { name, data } = self.receive().await?
-                && name == "VSERPORT_CHANGE"
-                && data["id"] == port
-                && data["open"] == false
-            {
-                return Ok(());
+            if let Message::Event { name, data } = self.receive().await? {
+                return Ok((name, data));
             }
         }
+    }
+
+    /// Gives a disk another size, in bytes; the guest is told.
+    ///
+    /// # Errors
+    /// [`QmpError`].
+    pub async fn block_resize(&mut self, node: &str, bytes: u64) -> Result<(), QmpError> {
+        self.execute("block_resize", json!({ "node-name": node, "size": bytes })).await.map(drop)
     }
 
     /// Removes a character device. One that a device still uses is refused.
