@@ -10,7 +10,7 @@ bin    := $(target)/banger/bin
 # The agent must run in any guest, with whatever C library or none, so it is the one program that is linked statically.
 static := x86_64-unknown-linux-gnu
 
-.PHONY: help quickstart build check test bench-create bench-channel install uninstall clean
+.PHONY: help quickstart build check test openapi contract bench-create bench-channel install uninstall clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,12 @@ check: ## format, lints, style, licences; nothing is started
 
 test: ## every test that can run here; the last line has the totals (guests need root)
 	@scripts/test $(ARGS)
+
+openapi: ## docs/openapi.json anew, after the API has changed
+	@BANGER_BLESS=1 cargo test --quiet --locked -p bangerd --lib openapi
+
+contract: ## the daemon against its own document: thousands of requests, good and bad (root)
+	@scripts/test contract
 
 bench-create: build ## time from create to the first command's output, against bare QEMU; ARGS="--runs N [--json]" (root)
 	@python3 bench/create.py $(ARGS)

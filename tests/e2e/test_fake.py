@@ -1,52 +1,18 @@
 """The whole daemon and command line with the fake VMM: what is too many, too fast or too rare for real guests."""
 
+import json
 import os
-import random
+import re
 import select
 import statistics
 import subprocess
 import time
-import unittest
 from pathlib import Path
 
-import tiny_image
-from harness import BIN, DEADLINE, SEED, Place, names, ours
+from fake import FakeCase
+from harness import DEADLINE, SEED, names, ours
 
 TIMES = 10
-
-
-class FakeCase(unittest.TestCase):
-    """A place with a tiny image and a daemon with the fake VMM. Needs neither QEMU nor a network."""
-
-    agent = None
-
-    @classmethod
-    def setUpClass(cls):
-        if os.geteuid() != 0:
-            raise unittest.SkipTest("needs root for a network namespace of its own")
-        cls.place = Place()
-        cls.addClassCleanup(cls.place.remove)
-        Path(cls.place.environment["BANGER_CONFIG"]).write_text(tiny_image.CONFIG)
-        cls.args = ["--fake-vmm"]
-        cls.place.start_daemon(*cls.args)
-        cls.place.stop_daemon()
-        tiny_image.plant(cls.place.state)
-        if cls.agent:
-            script = cls.place.runtime_root / "agent"
-            script.write_text(f'#!/bin/sh\nexec {BIN}/banger-agent "$@" {cls.agent}\n')
-            script.chmod(0o755)
-            cls.args += ["--agent", str(script)]
-        cls.processes_before = set(ours())
-        cls.place.start_daemon(*cls.args)
-        cls.random = random.Random(f"{SEED} {cls.__name__}")
-
-    @classmethod
-    def tearDownClass(cls):
-        place = cls.place
-        place.wind_up(
-            cls.processes_before,
-            lambda: [f"files of VM {name}" for name in names(place.state / "vms") | names(place.runtime / "vms")],
-        )
 
 
 class KillDaemonQuickly(FakeCase):
@@ -153,6 +119,50 @@ class Fleet(FakeCase):
         # Generous, for busy machines: bench/channel.py has the figures.
         self.assertLess(statistics.median(took), 0.1)
         self.assertLess(resident, 30 << 20)
+
+
+class Events(FakeCase):
+    """What happens, as `banger events` prints it."""
+
+    def follow(self, *args):
+        """The lines of `banger events`, as they come; it is ended with the test."""
+        client = self.place.start(*args, text=True, bufsize=1)
+        self.addCleanup(client.communicate)
+        self.addCleanup(client.kill)
+        return client.stdout
+
+    def test_a_life_for_people_and_for_programs(self):
+        lines = self.follow("events")
+        self.assertRegex(next(lines), r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z  there are 0 VMs and 1 images\n$")
+        [token] = [json.loads(next(self.follow("-o", "json", "events")))["token"]]
+        self.place.banger("create", "--stopped", "devbox")
+        self.place.banger("rm", "devbox")
+        said = [re.sub(r"^\S+  |operation \S+| in .*", "", next(lines)).strip() for _ in range(7)]
+        self.assertEqual(
+            said,
+            [
+                "begins: create devbox", "vm devbox is new: creating, generation 1", "vm devbox is stopped, generation 2",
+                "ends: create devbox done", "begins: rm devbox", "vm devbox is removing, generation 3", "vm devbox is gone",
+            ],
+        )  # fmt: skip
+        again = self.follow("-o", "json", "events", "--since", token)
+        self.assertEqual(
+            [json.loads(next(again))["event"] for _ in range(8)],
+            [
+                "operation_started", "vm_created", "vm_changed", "operation_finished",
+                "operation_started", "vm_changed", "vm_removed", "operation_finished",
+            ],
+        )  # fmt: skip
+
+    def test_nonsense_is_refused_and_a_daemon_that_goes_is_told(self):
+        result = self.place.run("events", "--since", "yesterday")
+        self.assertEqual(result.returncode, 2)
+        self.assertRegex(result.stderr, r"(?m)^error: .*yesterday.*\nhelp: ")
+        lines = self.follow("events")
+        next(lines)
+        self.place.stop_daemon()
+        self.assertEqual(list(lines), [])
+        self.place.start_daemon(*self.args)
 
 
 class OldAgent(FakeCase):

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// The first frame of an attached console, as a message. Stdout frames follow, an empty data frame when the VM ends; the
 /// client sends stdin and resize frames.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Attached {
     /// Whether a shell of root's runs there.
     pub shell: bool,

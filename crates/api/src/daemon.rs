@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Which daemon answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Version {
     /// banger's version.
     pub version: String,
@@ -15,6 +16,7 @@ pub struct Version {
 
 /// How the daemon is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Status {
     /// Which daemon.
     pub version: Version,
@@ -36,6 +38,7 @@ pub struct Status {
 
 /// What one check of the host found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Finding {
     /// The check's name: `kvm`, `qemu`, `reflink`, ...
     pub check: String,
@@ -50,6 +53,7 @@ pub struct Finding {
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// As it should be.

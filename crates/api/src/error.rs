@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A failed request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[error("{message}")]
 pub struct ApiError {
     /// What kind of failure: stable, for programs.
@@ -23,6 +24,7 @@ pub struct ApiError {
 
 /// Kinds of failures. [`ErrorCode::status`] gives the HTTP status, [`ErrorCode::exit_code`] that of the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
     /// The request makes no sense: a bad name, size, field.
@@ -61,6 +63,10 @@ pub enum ErrorCode {
     Forbidden,
     /// No such path in the API, or another version of it.
     Unsupported,
+    /// The path does not take this method; the answer's header `Allow` has those that it takes.
+    MethodNotAllowed,
+    /// The request's body is over the limit of 1 MiB.
+    TooLarge,
     /// Anything else: a bug, or a host that behaves unexpectedly.
     #[serde(other)]
     Internal,
@@ -74,7 +80,9 @@ impl ErrorCode {
             Invalid => 400,
             Forbidden => 403,
             VmNotFound | ImageNotFound | GuestNotFound | Unsupported => 404,
+            MethodNotAllowed => 405,
             NameTaken | Ambiguous | WrongState | Busy | InUse | Cancelled => 409,
+            TooLarge => 413,
             GuestNotExecutable => 422,
             GuestUnreachable => 504,
             NoSpace => 507,

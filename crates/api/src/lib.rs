@@ -6,6 +6,8 @@
 //! | `GET /v1/daemon` | | [`daemon::Status`] |
 //! | `POST /v1/daemon/stop` | | `204`, then the daemon ends; VMs run on |
 //! | `GET /v1/doctor` | | [`daemon::Finding`]s |
+//! | `GET /v1/openapi.json` | | this table and its types for programs: OpenAPI 3.1 |
+//! | `GET /v1/events?since=` | | [`events::Line`]s, as things happen |
 //! | `GET /v1/vms` | | [`vm::Vm`]s |
 //! | `POST /v1/vms` | [`vm::VmCreate`] | events, result [`vm::Vm`] |
 //! | `GET /v1/vms/{vm}` | | [`vm::Vm`] |
@@ -40,6 +42,7 @@ pub mod change;
 pub mod console;
 pub mod daemon;
 pub mod error;
+pub mod events;
 pub mod exec;
 pub mod image;
 pub mod name;

@@ -7,7 +7,13 @@ use std::str::FromStr;
 /// The longest name: a DNS label.
 pub const MAX_LENGTH: usize = 63;
 
-/// A VM's or an image's name: 1 to 63 of `a-z`, `0-9` and `-`; it begins with a letter and does not end with `-`.
+/// The rule as a regular expression.
+pub const PATTERN: &str = "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$";
+
+/// The rule for images as a regular expression: theirs may also have dots.
+pub const IMAGE_PATTERN: &str = "^[a-z][a-z0-9.-]{0,62}$";
+
+/// A VM's name: 1 to 63 of `a-z`, `0-9` and `-`; it begins with a letter and does not end with `-`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VmName(String);
 

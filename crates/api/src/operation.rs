@@ -6,6 +6,8 @@ use crate::error::ApiError;
 
 /// One line of a long answer. `T` is the result's type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "{T}Progress"))]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event<T> {
     /// The first line.

@@ -6,6 +6,7 @@ pub use banger_protocol::call::{FileSystem, Load};
 
 /// How busy a running VM is. Counters grow from the VM's start on: who wants rates takes the difference of two.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VmStats {
     /// The VM's id.
     pub id: String,

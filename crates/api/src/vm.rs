@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A VM, as `banger ls -o json` and `banger show -o json` print it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Vm {
     /// Short, random, never reused.
     pub id: String,
@@ -60,6 +61,7 @@ pub struct Vm {
 
 /// What a VM is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum VmState {
     /// Its disks are being made.
@@ -90,29 +92,47 @@ impl VmState {
     }
 }
 
+/// The most virtual processors: what QEMU's microvm machine takes.
+pub const MAX_CPUS: u32 = 255;
+
+/// The least memory, in bytes: a Debian with systemd comes up in it.
+pub const MIN_MEMORY: u64 = 256 << 20;
+
+/// The largest disk, in bytes: what ext4 takes with blocks of 4 KiB.
+pub const MAX_DISK: u64 = 16 << 40;
+
 /// What to create. Absent fields take the daemon's defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmCreate {
     /// A name; made up if absent.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = crate::name::PATTERN)))]
     #[serde(default)]
     pub name: Option<String>,
     /// An image's name; the default image if absent.
     #[serde(default)]
     pub image: Option<String>,
-    /// Virtual processors, at least 1.
+    /// Virtual processors.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = MAX_CPUS)))]
     #[serde(default)]
     pub cpus: Option<u32>,
-    /// Memory, in bytes.
+    /// Memory, in bytes: no more than the host has.
+    #[cfg_attr(feature = "schema", schemars(range(min = MIN_MEMORY, max = u64::MAX)))]
     #[serde(default)]
     pub memory: Option<u64>,
-    /// Size of the work disk, in bytes.
+    /// Size of the work disk, in bytes: no less than the image's work seed.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = MAX_DISK)))]
     #[serde(default)]
     pub disk: Option<u64>,
-    /// Variables for every command that is run in it.
+    /// Variables for every command that is run in it: together at most 64 KiB. No name is empty or has a `=`, and nothing
+    /// has a NUL.
+    #[cfg_attr(feature = "schema", schemars(extend("propertyNames" = crate::exec::variable_name())))]
+    #[cfg_attr(feature = "schema", schemars(extend("additionalProperties" = crate::exec::variable_value())))]
     #[serde(default)]
     pub env: std::collections::BTreeMap<String, String>,
-    /// Where its commands run by default.
+    /// Where its commands run by default: an absolute path in the guest.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = crate::exec::ABSOLUTE), length(max = crate::exec::MAX_PATH)))]
     #[serde(default)]
     pub workdir: Option<String>,
     /// A user whom its guest is to have beside root. Left out where the daemon's configuration says so.
@@ -131,6 +151,7 @@ pub struct VmCreate {
 
 /// When a VM that somebody started starts again by itself. One that somebody stopped, or whose start failed, never does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {
     /// Never.
@@ -155,6 +176,7 @@ impl RestartPolicy {
 
 /// When a VM goes away by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Lifetime {
     /// Never: only `rm` removes it.
@@ -168,6 +190,7 @@ pub enum Lifetime {
 
 /// How to stop.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmStop {
     /// Do not ask: end the VMM at once.

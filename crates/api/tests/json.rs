@@ -7,6 +7,7 @@ use banger_api::change::{Change, Effect, VmChanged};
 use banger_api::console::Attached;
 use banger_api::daemon::{Finding, Status, Verdict, Version};
 use banger_api::error::{ApiError, ErrorCode};
+use banger_api::events::{Change as Happening, Line, Outcome};
 use banger_api::exec::{Command, ExecStarted, Exit};
 use banger_api::image::Image;
 use banger_api::operation::Event;
@@ -96,6 +97,27 @@ fn all() -> Vec<String> {
         Event::Result { result: 1, micros: 34 },
         Event::Error { error: error.clone() },
     ];
+    let (operation, verb, on) = ("op-1".to_owned(), "create".to_owned(), Some("devbox".to_owned()));
+    let happenings = [
+        Happening::Reset { vms: Vec::new(), images: Vec::new() },
+        Happening::VmCreated { vm: least.clone() },
+        Happening::VmChanged { vm: least.clone() },
+        Happening::VmRemoved { vm: least.clone() },
+        Happening::ImageBuilt { image: image.clone() },
+        Happening::ImageRemoved { image: image.clone() },
+        Happening::OperationStarted { operation: operation.clone(), verb: verb.clone(), on: on.clone() },
+        Happening::OperationFinished {
+            operation,
+            verb,
+            on,
+            outcome: Outcome::Failed,
+            code: Some(ErrorCode::NameTaken),
+            micros: 56,
+        },
+        Happening::Lagged,
+    ];
+    let happenings =
+        happenings.map(|change| Line { token: "00000000000000ab-7".into(), at: 1_700_000_000_000_000, change });
     let change = Change {
         field: "cpus".into(),
         from: Some("2".into()),
@@ -141,6 +163,7 @@ fn all() -> Vec<String> {
         serde_json::to_string(&Attached { shell: false, reason: Some("why".into()) }).unwrap(),
     ]);
     lines.extend(events.iter().map(|event| serde_json::to_string(event).unwrap()));
+    lines.extend(happenings.iter().map(|line| serde_json::to_string(line).unwrap()));
     lines
 }
 

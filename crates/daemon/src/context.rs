@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
+use crate::events::Changes;
 use crate::image::install::Installer;
 use crate::operation::fault::{Faults, Step};
 use crate::paths::Paths;
 use crate::store::Store;
 use crate::vm::error::VmError;
+use crate::vm::request::View;
 use crate::vmm::Vmm;
 
 /// What every part of a running daemon shares.
@@ -27,6 +29,8 @@ pub struct Context {
     pub kvm: bool,
     /// The agent's file.
     pub agent: PathBuf,
+    /// What happens, for who follows it.
+    pub changes: Arc<Changes>,
     /// Held while the base of an initramfs is looked for or made: of many VMs that start at once only one makes it.
     pub bases: Arc<Mutex<()>>,
     /// Turns to start: so many VMs boot at the same time and no more, or none would be done before its deadline.
@@ -46,6 +50,12 @@ impl Context {
     /// Those of the work; in tests, planned ones.
     pub async fn step<T>(&self, step: Step, work: impl Future<Output = Result<T, VmError>>) -> Result<T, VmError> {
         self.faults.step(step, work).await
+    }
+
+    /// Tells who follows what happens what a VM has become.
+    pub fn tell(&self, view: &View) {
+        let vm = crate::api::wire(view, self.vmm.capabilities().name);
+        if view.gone { self.changes.vm_gone(vm) } else { self.changes.vm(vm) }
     }
 
     /// How VMs run here, in a word.

@@ -6,6 +6,7 @@ pub mod paths;
 pub mod serve;
 
 pub mod api;
+pub mod events;
 pub mod operation;
 pub mod vm;
 

@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::config::{Config, ConfigError};
-use crate::context::{self, Context, unix_seconds};
+use crate::context::{self, Context, random, unix_seconds};
 use crate::doctor;
+use crate::events::Changes;
 use crate::image::builds::{BuildError, Builds};
 use crate::image::install::Installer;
 use crate::operation::fault::Faults;
@@ -157,6 +158,7 @@ impl Daemon {
             tracing::info!(kvm = choice.kvm, reason = choice.reason, "how VMs run here");
             (choice.vmm, choice.kvm)
         };
+        let run = u64::from_ne_bytes(random().map_err(io("get random bytes for a name of this run"))?);
         let context = Arc::new(Context {
             paths,
             config,
@@ -164,6 +166,7 @@ impl Daemon {
             vmm,
             kvm,
             agent,
+            changes: Arc::new(Changes::new(run)),
             bases: Arc::default(),
             starts: Arc::new(Semaphore::new(2 * context::processors())),
             host_boot,
@@ -208,6 +211,7 @@ impl Daemon {
             () = &mut told => {
                 stopping.cancel();
                 self.finish_work().await;
+                self.context.changes.close();
                 // Answers under way are brought to their end, the one to who told it to go among them. The streams of VMs
                 // that live as long as their connection have none.
                 match tokio::time::timeout(LAST_WORDS, &mut server).await {
@@ -223,6 +227,11 @@ impl Daemon {
     /// What the doctor finds.
     pub async fn examine(&self) -> Vec<banger_api::daemon::Finding> {
         doctor::examine(&self.context).await
+    }
+
+    /// Where what happens is told.
+    pub fn changes(&self) -> Arc<Changes> {
+        Arc::clone(&self.context.changes)
     }
 
     /// A VM as the API tells it.

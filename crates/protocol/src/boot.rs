@@ -33,12 +33,16 @@ pub struct Boot {
 
 /// A user of the host's who is to be one of the guest's. Each side checks with [`User::flaw`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct User {
     /// Login name.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"^[a-z_][a-z0-9_-]{0,31}$")))]
     pub name: String,
     /// User id.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 60_000)))]
     pub uid: u32,
     /// Id of the primary group.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 60_000)))]
     pub gid: u32,
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// One call; the first frame of a stream. The comment on each says what follows its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "call", rename_all = "snake_case")]
 pub enum Call {
     /// Runs a command. [`Answer::Started`]; then, unless detached, stdin, resize and signal frames in, stdout and stderr
@@ -101,6 +102,7 @@ impl Call {
 
 /// A command to run.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Exec {
     /// Program and arguments; the program is looked up in the command's `PATH`. At least one word.
     pub argv: Vec<String>,
@@ -136,6 +138,7 @@ pub struct Exec {
 
 /// A terminal's first size and kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Terminal {
     /// Rows of characters.
     pub rows: u16,
@@ -147,6 +150,7 @@ pub struct Terminal {
 
 /// A time zone, by what is known of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TimeZone {
     /// Its name in the time zone database, as `Europe/Berlin`.
     #[serde(default)]
@@ -158,6 +162,7 @@ pub struct TimeZone {
 
 /// What an agent replies to a call, before the call's own frames.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Answer {
     /// The call is accepted, or done.
@@ -192,6 +197,7 @@ pub enum Answer {
 
 /// A failed call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[error("{message}")]
 pub struct CallError {
     /// What kind of failure.
@@ -202,6 +208,7 @@ pub struct CallError {
 
 /// Kinds of failed calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CallErrorCode {
     /// The request makes no sense.
@@ -219,6 +226,7 @@ pub enum CallErrorCode {
 
 /// A detached command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Command {
     /// The id that the caller gave it.
     pub id: String,
@@ -233,6 +241,7 @@ pub struct Command {
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Exit {
     /// It exited with this code.
@@ -256,6 +265,7 @@ impl Exit {
 
 /// How far a guest has come up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     /// The agent answers.
@@ -268,6 +278,7 @@ pub enum Level {
 
 /// What the guest says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Facts {
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
@@ -281,6 +292,7 @@ pub struct Facts {
 
 /// How busy a guest is, as it says itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Load {
     /// Its load averages over 1, 5 and 15 minutes, in hundredths (proc_loadavg(5)).
     pub averages: [u32; 3],
@@ -298,6 +310,7 @@ pub struct Load {
 
 /// How full a file system is.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FileSystem {
     /// Where it is mounted.
     pub mounted_on: String,

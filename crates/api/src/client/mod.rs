@@ -17,13 +17,13 @@ use crate::error::ApiError;
 
 mod download;
 mod error;
-mod operation;
+mod lines;
 mod request;
 mod upgrade;
 
 pub use download::Download;
 pub use error::ClientError;
-pub use operation::Operation;
+pub use lines::{Lines, Operation};
 pub use request::Request;
 pub use upgrade::{FrameReader, FrameWriter, Upgraded};
 
@@ -84,9 +84,17 @@ impl Client {
     /// # Errors
     /// Every [`ClientError`]; those of the operation itself come as its last event.
     pub async fn operation<T: DeserializeOwned>(&self, request: Request) -> Result<Operation<T>, ClientError> {
+        self.lines(request).await
+    }
+
+    /// Asks for lines of JSON.
+    ///
+    /// # Errors
+    /// Every [`ClientError`].
+    pub async fn lines<T: DeserializeOwned>(&self, request: Request) -> Result<Lines<T>, ClientError> {
         let label = request.label();
         let (response, connection) = self.send(request).await?;
-        Ok(Operation::new(label, response.into_body(), connection))
+        Ok(Lines::new(label, response.into_body(), connection))
     }
 
     /// Asks for bytes that come piece by piece.

@@ -14,6 +14,7 @@ mod cp;
 mod create;
 mod daemon;
 mod doctor;
+mod events;
 mod exec;
 mod image;
 mod lifecycle;
@@ -80,6 +81,8 @@ pub enum Verb {
     Daemon(daemon::DaemonVerb),
     /// Check this host: what is there, what is missing, what to do about it
     Doctor(doctor::Doctor),
+    /// Print what happens, as it happens: a line for each change of a VM, an image, an operation
+    Events(events::Events),
     /// Show the versions of this program and of the daemon that answers
     Version(version::ShowVersion),
 }
@@ -89,7 +92,7 @@ impl Verb {
     pub fn is_for_command(&self) -> bool {
         match self {
             Verb::Direct(verb) | Verb::Vm(verb) => verb.is_for_command(),
-            Verb::Image(_) | Verb::Daemon(_) | Verb::Doctor(_) | Verb::Version(_) => false,
+            Verb::Image(_) | Verb::Daemon(_) | Verb::Doctor(_) | Verb::Events(_) | Verb::Version(_) => false,
         }
     }
 }
@@ -104,6 +107,7 @@ pub async fn run(app: &App, verb: Verb) -> Result<u8, Failure> {
         Verb::Image(verb) => image::run(app, verb).await,
         Verb::Daemon(verb) => daemon::run(app, verb).await,
         Verb::Doctor(doctor) => doctor.run(app).await,
+        Verb::Events(events) => events.run(app).await,
         Verb::Version(version) => version.run(app).await,
     }
 }

@@ -33,6 +33,20 @@ pub fn ago(then: u64, now: u64) -> String {
     format!("{count} {unit}{plural} ago")
 }
 
+/// `2026-11-25T02:59:01.123Z`, from microseconds since 1970 (the calendar's arithmetic: E. G. Richards, 2013).
+pub fn utc(micros: u64) -> String {
+    let (seconds, millis) = (micros / 1_000_000, micros / 1000 % 1000);
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let julian = days + 2_440_588;
+    let f = julian + 1401 + (4 * julian + 274_277) / 146_097 * 3 / 4 - 38;
+    let e = 4 * f + 3;
+    let h = 5 * (e % 1461 / 4) + 2;
+    let (day, month) = (h % 153 / 5 + 1, (h / 153 + 2) % 12 + 1);
+    let year = e / 1461 + (14 - month) / 12 - 4716;
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
+
 /// Seconds since 1970; zero on a machine whose clock is before that.
 pub fn now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
@@ -54,6 +68,16 @@ mod tests {
         assert_eq!(micros(12_449_999), "12.4 s");
         assert_eq!(micros(59_960_000), "1 min 00 s");
         assert_eq!(micros(125_000_000), "2 min 05 s");
+    }
+
+    #[test]
+    fn instants_are_dates() {
+        let at = |seconds: u64| utc(seconds * 1_000_000 + 7_999);
+        assert_eq!(at(0), "1970-01-01T00:00:00.007Z");
+        assert_eq!(at(951_782_400), "2000-02-29T00:00:00.007Z");
+        assert_eq!(at(951_868_799), "2000-02-29T23:59:59.007Z");
+        assert_eq!(at(1_767_225_599), "2025-12-31T23:59:59.007Z");
+        assert_eq!(at(4_107_542_400), "2100-03-01T00:00:00.007Z");
     }
 
     #[test]

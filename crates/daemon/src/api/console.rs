@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use banger_api::console::Attached;
@@ -20,6 +19,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::error::{Failure, chain};
+use super::request::{self, Path, Query};
 use super::upgrade;
 use crate::guest::Guest;
 use crate::serve::Daemon;
@@ -31,7 +31,10 @@ use crate::vmm::Console;
 const SHELL: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub(super) struct Log {
+    /// Go on with what comes after it, until the VM ends.
     #[serde(default)]
     follow: bool,
 }
@@ -39,9 +42,8 @@ pub(super) struct Log {
 pub(super) async fn log(
     State(daemon): State<Arc<Daemon>>,
     Path(vm): Path<String>,
-    query: Result<Query<Log>, QueryRejection>,
+    Query(Log { follow }): Query<Log>,
 ) -> Result<Response, Failure> {
-    let follow = super::query(query)?.follow;
     let view = daemon.registry.find(&vm)?.view();
     let kind = [(CONTENT_TYPE, "application/octet-stream")];
     if follow
@@ -66,7 +68,7 @@ pub(super) async fn attach(
 ) -> Result<Response, Failure> {
     let view = daemon.registry.find(&vm)?.view();
     let (upgrade, body) = upgrade::accept(request).await?;
-    let terminal: Terminal = super::body(&body)?;
+    let terminal: Terminal = request::parse(&body)?;
     let denied = |denied| {
         let name = view.definition.name.clone();
         Failure::from(VmError::Denied { attempted: "attach to the console of", name, denied })

@@ -32,14 +32,29 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     line
 }
 
+/// The longest message, in bytes: it names what was asked for, which may be a megabyte.
+const MAX_MESSAGE: usize = 2000;
+
+/// An error that does not give back all of a long request.
+pub(super) fn bounded(mut error: ApiError) -> ApiError {
+    if error.message.len() > MAX_MESSAGE {
+        let ends = error.message.char_indices().map(|(at, _)| at);
+        let end = ends.take_while(|at| *at <= MAX_MESSAGE).last().unwrap_or(0);
+        error.message.truncate(end);
+        error.message.push_str(" ...");
+    }
+    error
+}
+
 /// A failure that answers a request.
 #[derive(Debug)]
 pub struct Failure(pub ApiError);
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, Json(self.0)).into_response()
+        let error = bounded(self.0);
+        let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json(error)).into_response()
     }
 }
 
@@ -158,7 +173,9 @@ fn of_spec(error: &SpecError) -> (ErrorCode, Option<String>) {
         SpecError::LittleMemory(_) | SpecError::MuchMemory { .. } => {
             (ErrorCode::Invalid, Some("give --memory another size, such as 1GiB".to_owned()))
         }
-        SpecError::Disk { .. } => (ErrorCode::Invalid, Some("give --disk another size, such as 8GiB".to_owned())),
+        SpecError::Disk { .. } | SpecError::LargeDisk(_) => {
+            (ErrorCode::Invalid, Some("give --disk another size, such as 8GiB".to_owned()))
+        }
         SpecError::RestartsRemoved => (ErrorCode::Invalid, Some("leave out --restart, or --rm".to_owned())),
         SpecError::NoChange => (ErrorCode::Invalid, Some("say what to change, as --cpus 4".to_owned())),
         SpecError::Shrink { .. } => (ErrorCode::Invalid, Some("give --disk a larger size".to_owned())),
@@ -208,6 +225,7 @@ fn of_guest(error: &GuestError) -> (ErrorCode, Option<String>) {
             CallErrorCode::Failed => (ErrorCode::GuestFailed, None),
             CallErrorCode::Unknown => (ErrorCode::Unsupported, Some(RESTART.to_owned())),
         },
+        GuestError::TooLong(_) => (ErrorCode::TooLarge, Some("send what is long through standard input".to_owned())),
         GuestError::TooOld(_) => (ErrorCode::Unsupported, Some(RESTART.to_owned())),
         _ => (ErrorCode::GuestUnreachable, Some("`banger ls` says whether the VM still runs".to_owned())),
     }

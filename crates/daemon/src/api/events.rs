@@ -1,113 +1,60 @@
-//! Long answers: lines of JSON about an operation, the last one its result.
+//! What happens, as it happens: lines of JSON until the client hangs up.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
+use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use banger_api::error::ApiError;
-use banger_api::operation::Event;
-use serde::Serialize;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use banger_api::error::ErrorCode;
+use serde::Deserialize;
 
-use crate::operation::{Operation, Progress};
-use crate::vm::registry::Handle;
+use super::error::Failure;
+use super::request::Query;
+use crate::events::{Reader, Token};
+use crate::serve::Daemon;
 
-/// What a client that hangs up does to an operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HangUp {
-    /// It cancels it.
-    Cancels,
-    /// It is not missed.
-    Leaves,
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub(super) struct Since {
+    /// The token of the last line that the client has read. Without it, or where what came after is not known any more, the
+    /// first line is a reset.
+    #[cfg_attr(test, schemars(regex(pattern = banger_api::events::TOKEN)))]
+    since: Option<String>,
 }
 
-/// What an operation came to, and the VM that lives as long as the connection, if one does.
-pub type Outcome<T> = Result<(T, Option<Handle>), ApiError>;
-
-/// Answers with an operation's events. The work goes on by itself: a handler that is dropped drops nothing of it.
-pub fn answer<T: Serialize + Send + 'static>(
-    operation: Operation,
-    progress: mpsc::UnboundedReceiver<Progress>,
-    work: JoinHandle<Outcome<T>>,
-    hang_up: HangUp,
-) -> Response {
-    let (sender, mut receiver) = mpsc::unbounded_channel();
-    tokio::spawn(pump(operation, progress, work, hang_up, sender));
-    let lines =
-        futures::stream::poll_fn(move |cx| receiver.poll_recv(cx).map(|line| line.map(Ok::<Bytes, Infallible>)));
-    let body = Body::from_stream(lines);
-    ([(CONTENT_TYPE, "application/x-ndjson")], body).into_response()
-}
-
-async fn pump<T: Serialize + Send + 'static>(
-    operation: Operation,
-    mut progress: mpsc::UnboundedReceiver<Progress>,
-    mut work: JoinHandle<Outcome<T>>,
-    hang_up: HangUp,
-    client: mpsc::UnboundedSender<Bytes>,
-) {
-    send::<T>(&client, &Event::Started { operation: operation.id().to_owned() });
-    let mut listens = true;
-    let outcome = loop {
-        tokio::select! {
-            // The order keeps a stage's last line before the result.
-            biased;
-            Some(step) = progress.recv() => send::<T>(&client, &event(step)),
-            done = &mut work => break done,
-            () = client.closed(), if listens => {
-                listens = false;
-                if hang_up == HangUp::Cancels {
-                    operation.cancel();
-                }
-            }
+pub(super) async fn follow(State(daemon): State<Arc<Daemon>>, Query(query): Query<Since>) -> Result<Response, Failure> {
+    let since = query.since.map(|text| text.parse::<Token>().map_err(|problem| (text, problem)));
+    let since = since.transpose().map_err(|(text, problem)| {
+        let help = "give back the token of a line as it came, or none";
+        Failure::new(ErrorCode::Invalid, format!("{text:?} cannot be a token: {problem}"), Some(help))
+    })?;
+    let (first, reader) = match since.and_then(|since| daemon.context.changes.resume(since)) {
+        Some(reader) => (None, reader),
+        None => {
+            let (line, reader) = reset(&daemon).await?;
+            (Some(line), reader)
         }
     };
-    while let Ok(step) = progress.try_recv() {
-        send::<T>(&client, &event(step));
-    }
-    let micros = operation.micros();
-    match outcome {
-        Ok(Ok((result, lease))) => {
-            send(&client, &Event::Result { result, micros });
-            if let Some(vm) = lease {
-                client.closed().await;
-                vm.lease_ended().await;
-            }
-        }
-        Ok(Err(mut error)) => {
-            error.operation = Some(operation.id().to_owned());
-            send::<T>(&client, &Event::Error { error });
-        }
-        Err(panicked) => {
-            tracing::error!(operation = operation.id(), %panicked, "the operation broke off");
-            let error = ApiError {
-                code: banger_api::error::ErrorCode::Internal,
-                message: "the daemon could not finish this: a bug".to_owned(),
-                help: Some("the daemon's log says more".to_owned()),
-                also: Vec::new(),
-                operation: Some(operation.id().to_owned()),
-            };
-            send::<T>(&client, &Event::Error { error });
-        }
-    }
+    let lines = futures::stream::unfold((first, reader), async |(first, mut reader)| {
+        let lines = match first {
+            Some(line) => line,
+            None => reader.next().await?,
+        };
+        Some((Ok::<Bytes, Infallible>(lines), (None, reader)))
+    });
+    Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }
 
-fn event<T>(progress: Progress) -> Event<T> {
-    match progress {
-        Progress::Began { stage } => Event::StageStarted { stage: stage.to_owned() },
-        Progress::Ended { stage, micros } => Event::StageFinished { stage: stage.to_owned(), micros },
-        Progress::Line(message) => Event::Progress { message },
+/// To list images takes a while; an image that comes or goes meanwhile has them listed anew.
+async fn reset(daemon: &Daemon) -> Result<(Bytes, Reader), Failure> {
+    loop {
+        let as_of = daemon.context.changes.last_of_images();
+        let images = daemon.builds.list().await?;
+        if let Some(reset) = daemon.context.changes.reset(images, as_of) {
+            return Ok(reset);
+        }
     }
-}
-
-fn send<T: Serialize>(client: &mpsc::UnboundedSender<Bytes>, event: &Event<T>) {
-    let Ok(mut line) = serde_json::to_vec(event) else {
-        tracing::error!("an event cannot be written as JSON");
-        return;
-    };
-    line.push(b'\n');
-    // A client that hung up reads no more; `pump` sees to what follows from that.
-    drop(client.send(line.into()));
 }

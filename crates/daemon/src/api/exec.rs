@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, Request, State};
-use axum::http::header::UPGRADE;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use banger_api::error::ErrorCode;
 use banger_api::exec::{Command, ExecRequest, ExecStarted};
 use banger_protocol::call::{Answer, Call, Exec};
 use banger_protocol::session::SessionError;
 use serde::Deserialize;
 
 use super::error::Failure;
+use super::request::{self, Path, Query};
 use super::upgrade;
 use crate::context::random;
 use crate::guest::{Guest, GuestError};
@@ -22,7 +22,7 @@ use crate::vm::definition::{Definition, word};
 use crate::vm::error::VmError;
 use crate::vm::registry::Handle;
 use crate::vm::request::View;
-use crate::vm::spec::{SpecError, check_env};
+use crate::vm::spec::{check_env, check_workdir};
 use crate::vm::state::{Denied, State as Doing};
 
 /// What is attempted, in messages.
@@ -38,17 +38,26 @@ pub(super) async fn exec(
     request: Request,
 ) -> Result<Response, Failure> {
     let handle = daemon.registry.find(&vm)?;
-    if request.headers().contains_key(UPGRADE) {
+    if upgrade::asks(request.headers()) {
         let (upgrade, body) = upgrade::accept(request).await?;
-        let request: ExecRequest = super::body(&body)?;
+        let request: ExecRequest = request::parse(&body)?;
+        if request.detached || request.main {
+            return Err(refused("a detached command has no stream: send the request without an upgrade"));
+        }
         let (guest, definition) = guest_of(&handle, RUN).await?;
         let call = Call::Exec(command(request, &definition, None)?);
         let (first, stream) = guest.call_raw(&call).await.map_err(|error| named(error, &definition))?;
         return Ok(upgrade::answer(upgrade, first, stream));
     }
-    let body = upgrade::bytes(request.into_body()).await?;
-    let request: ExecRequest = super::body(&body)?;
+    let request: ExecRequest = request::parse(&request::bytes(request.into_body()).await?)?;
+    if !request.detached {
+        return Err(refused("a command that is not detached needs an upgrade to banger-stream"));
+    }
     Ok(Json(start_detached(&handle, request).await?).into_response())
+}
+
+fn refused(message: &str) -> Failure {
+    Failure::new(ErrorCode::Invalid, message, None)
 }
 
 async fn start_detached(handle: &Handle, request: ExecRequest) -> Result<ExecStarted, Failure> {
@@ -72,10 +81,12 @@ async fn start_detached(handle: &Handle, request: ExecRequest) -> Result<ExecSta
 
 /// What the agent is asked, over what the VM's definition says for all commands.
 fn command(request: ExecRequest, definition: &Definition, detached: Option<String>) -> Result<Exec, Failure> {
-    check_env(&request.env).and_then(|()| check_env(&request.locale)).map_err(VmError::Spec)?;
-    if let Some(workdir) = request.workdir.as_ref().filter(|workdir| !workdir.starts_with('/')) {
-        return Err(VmError::Spec(SpecError::Workdir(workdir.clone())).into());
+    let term = request.tty.as_ref().map(|tty| &tty.term);
+    if request.argv.iter().chain(&request.user).chain(term).any(|word| word.contains('\0')) {
+        return Err(refused("a NUL cannot be in a command's words, user or terminal"));
     }
+    check_env(&request.env).and_then(|()| check_env(&request.locale)).map_err(VmError::Spec)?;
+    request.workdir.as_deref().map_or(Ok(()), check_workdir).map_err(VmError::Spec)?;
     let mut env = definition.env.clone();
     env.extend(request.env);
     Ok(Exec {
@@ -104,7 +115,10 @@ pub(super) async fn commands(
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub(super) struct Output {
+    /// Go on until the command ends.
     #[serde(default)]
     follow: bool,
 }
@@ -112,10 +126,9 @@ pub(super) struct Output {
 pub(super) async fn output(
     State(daemon): State<Arc<Daemon>>,
     Path((vm, id)): Path<(String, String)>,
-    query: Result<Query<Output>, QueryRejection>,
+    Query(Output { follow }): Query<Output>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let follow = super::query(query)?.follow;
     call(&daemon, &vm, Call::Output { id, follow }, request).await
 }
 
@@ -139,7 +152,7 @@ pub(super) fn named(error: GuestError, definition: &Definition) -> Failure {
     match error {
         GuestError::Silent(_) => VmError::NoAgent(name).into(),
         GuestError::Session(SessionError::Full) => VmError::Full(name).into(),
-        error @ (GuestError::Refused(_) | GuestError::TooOld(_)) => error.into(),
+        error @ (GuestError::Refused(_) | GuestError::TooOld(_) | GuestError::TooLong(_)) => error.into(),
         source => VmError::Unreachable { name, source }.into(),
     }
 }

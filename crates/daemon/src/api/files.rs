@@ -3,35 +3,42 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use banger_protocol::call::Call;
 use serde::Deserialize;
 
 use super::error::Failure;
 use super::exec::call;
+use super::request::{Path, Query};
 use crate::serve::Daemon;
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub(super) struct Put {
+    /// Where to in the guest, as `cp` takes its last argument: a directory, or the new name.
     path: String,
+    /// The name of the tar stream's first entry: it becomes `path`, or is put into `path` where that is a directory.
     name: String,
 }
 
 pub(super) async fn put(
     State(daemon): State<Arc<Daemon>>,
     Path(vm): Path<String>,
-    query: Result<Query<Put>, QueryRejection>,
+    Query(Put { path, name }): Query<Put>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let Put { path, name } = super::query(query)?;
     call(&daemon, &vm, Call::Put { path, name }, request).await
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub(super) struct Get {
+    /// An absolute path in the guest.
     path: String,
+    /// Whether the path is a pattern, as a shell's: `*`, `?` and `[...]`.
     #[serde(default)]
     pattern: bool,
 }
@@ -39,9 +46,8 @@ pub(super) struct Get {
 pub(super) async fn get(
     State(daemon): State<Arc<Daemon>>,
     Path(vm): Path<String>,
-    query: Result<Query<Get>, QueryRejection>,
+    Query(Get { path, pattern }): Query<Get>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let Get { path, pattern } = super::query(query)?;
     call(&daemon, &vm, Call::Get { path, pattern }, request).await
 }

@@ -9,6 +9,9 @@ mod events;
 mod exec;
 mod files;
 mod images;
+mod openapi;
+mod operations;
+mod request;
 mod stats;
 mod upgrade;
 mod vms;
@@ -17,54 +20,100 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::HeaderValue;
+use axum::handler::Handler;
+use axum::http::{HeaderValue, Method};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::response::Response;
+use axum::routing::{self, MethodRouter};
 use banger_api::error::ErrorCode;
 
 use self::error::Failure;
 pub(crate) use self::vms::wire;
 use crate::serve::Daemon;
 
+/// All that can be asked. Each line's first word is its name in `openapi/table.rs`, which says the rest of it: what it takes,
+/// what it answers, how it can fail. A test holds the two against each other.
+fn routes() -> Vec<Route> {
+    vec![
+        get("getOpenApi", "/v1/openapi.json", openapi::document),
+        get("getVersion", "/v1/version", daemon::version),
+        get("getDaemon", "/v1/daemon", daemon::status),
+        post("stopDaemon", "/v1/daemon/stop", daemon::stop),
+        get("getDoctor", "/v1/doctor", daemon::doctor),
+        get("followEvents", "/v1/events", events::follow),
+        get("listVms", "/v1/vms", vms::list),
+        post("createVm", "/v1/vms", vms::create),
+        get("showVm", "/v1/vms/{vm}", vms::show),
+        patch("setVm", "/v1/vms/{vm}", vms::set),
+        delete("removeVm", "/v1/vms/{vm}", vms::remove),
+        post("startVm", "/v1/vms/{vm}/start", vms::start),
+        post("stopVm", "/v1/vms/{vm}/stop", vms::stop),
+        post("restartVm", "/v1/vms/{vm}/restart", vms::restart),
+        post("renameVm", "/v1/vms/{vm}/rename", vms::rename),
+        get("waitForVm", "/v1/vms/{vm}/wait", vms::wait),
+        post("exec", "/v1/vms/{vm}/exec", exec::exec),
+        get("listCommands", "/v1/vms/{vm}/commands", exec::commands),
+        post("readOutput", "/v1/vms/{vm}/commands/{id}/output", exec::output),
+        post("putFiles", "/v1/vms/{vm}/put", files::put),
+        post("getFiles", "/v1/vms/{vm}/get", files::get),
+        get("readConsole", "/v1/vms/{vm}/console", console::log),
+        post("attachConsole", "/v1/vms/{vm}/console/attach", console::attach),
+        get("measureVm", "/v1/vms/{vm}/stats", stats::one),
+        get("measureVms", "/v1/stats", stats::all),
+        get("listImages", "/v1/images", images::list),
+        post("buildImage", "/v1/images", images::build),
+        get("showImage", "/v1/images/{image}", images::show),
+        delete("removeImage", "/v1/images/{image}", images::remove),
+    ]
+}
+
+/// One thing that can be asked.
+struct Route {
+    #[cfg_attr(not(test), expect(dead_code, reason = "the document is made by a test"))]
+    id: &'static str,
+    #[cfg_attr(not(test), expect(dead_code, reason = "the document is made by a test"))]
+    method: Method,
+    path: &'static str,
+    handler: MethodRouter<Arc<Daemon>>,
+}
+
 /// All paths.
 pub fn router(daemon: Arc<Daemon>) -> Router {
-    let v1 = Router::new()
-        .route("/version", get(daemon::version))
-        .route("/daemon", get(daemon::status))
-        .route("/daemon/stop", post(daemon::stop))
-        .route("/doctor", get(daemon::doctor))
-        .route("/vms", get(vms::list).post(vms::create))
-        .route("/vms/{vm}", get(vms::show).patch(vms::set).delete(vms::remove))
-        .route("/vms/{vm}/start", post(vms::start))
-        .route("/vms/{vm}/stop", post(vms::stop))
-        .route("/vms/{vm}/restart", post(vms::restart))
-        .route("/vms/{vm}/rename", post(vms::rename))
-        .route("/vms/{vm}/wait", get(vms::wait))
-        .route("/vms/{vm}/exec", post(exec::exec))
-        .route("/vms/{vm}/commands", get(exec::commands))
-        .route("/vms/{vm}/commands/{id}/output", post(exec::output))
-        .route("/vms/{vm}/put", post(files::put))
-        .route("/vms/{vm}/get", post(files::get))
-        .route("/vms/{vm}/console", get(console::log))
-        .route("/vms/{vm}/console/attach", post(console::attach))
-        .route("/vms/{vm}/stats", get(stats::one))
-        .route("/stats", get(stats::all))
-        .route("/images", get(images::list).post(images::build))
-        .route("/images/{image}", get(images::show).delete(images::remove));
-    Router::new()
-        .nest("/v1", v1)
+    routes()
+        .into_iter()
+        .fold(Router::new(), |router, route| router.route(route.path, route.handler))
         .fallback(unknown)
-        .method_not_allowed_fallback(unknown)
+        .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn(say_who))
         .with_state(daemon)
 }
 
-async fn unknown(request: Request) -> Response {
+fn get<T: 'static>(id: &'static str, path: &'static str, handler: impl Handler<T, Arc<Daemon>>) -> Route {
+    Route { id, method: Method::GET, path, handler: routing::get(handler) }
+}
+
+fn post<T: 'static>(id: &'static str, path: &'static str, handler: impl Handler<T, Arc<Daemon>>) -> Route {
+    Route { id, method: Method::POST, path, handler: routing::post(handler) }
+}
+
+fn patch<T: 'static>(id: &'static str, path: &'static str, handler: impl Handler<T, Arc<Daemon>>) -> Route {
+    Route { id, method: Method::PATCH, path, handler: routing::patch(handler) }
+}
+
+fn delete<T: 'static>(id: &'static str, path: &'static str, handler: impl Handler<T, Arc<Daemon>>) -> Route {
+    Route { id, method: Method::DELETE, path, handler: routing::delete(handler) }
+}
+
+async fn unknown(request: Request) -> Failure {
     let message = format!("this daemon does not know {} {}", request.method(), request.uri().path());
     let help =
         "client and daemon may be of different versions: `banger version` tells, `banger daemon stop` ends the old one";
-    Failure::new(ErrorCode::Unsupported, message, Some(help)).into_response()
+    Failure::new(ErrorCode::Unsupported, message, Some(help))
+}
+
+async fn not_allowed(request: Request) -> Failure {
+    let message = format!("{} does not take {}", request.uri().path(), request.method());
+    Failure::new(ErrorCode::MethodNotAllowed, message, Some("the answer's header Allow has what it takes"))
 }
 
 /// Every answer says which daemon it is from.
@@ -74,21 +123,4 @@ async fn say_who(request: Request, next: Next) -> Response {
     headers.insert("banger-api", HeaderValue::from(banger_api::VERSION));
     headers.insert("banger-version", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
     response
-}
-
-/// A request's body as JSON; an empty one is an empty object.
-fn body<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
-    let bytes = if bytes.is_empty() { b"{}" } else { bytes };
-    serde_json::from_slice(bytes).map_err(|problem| {
-        Failure::new(ErrorCode::Invalid, format!("the request's body cannot be used: {problem}"), None)
-    })
-}
-
-/// A request's query.
-fn query<T: serde::de::DeserializeOwned>(
-    query: Result<axum::extract::Query<T>, axum::extract::rejection::QueryRejection>,
-) -> Result<T, Failure> {
-    query.map(|query| query.0).map_err(|problem| {
-        Failure::new(ErrorCode::Invalid, format!("the request's query cannot be used: {}", problem.body_text()), None)
-    })
 }

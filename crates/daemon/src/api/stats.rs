@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use banger_api::stats::{Load, VmStats};
 use banger_linux::usage::{Usage, usage};
 use banger_protocol::call::{Answer, Call};
 
 use super::error::{Failure, chain};
+use super::request::Path;
 use crate::context::{blocking, unix_nanos};
 use crate::guest::{Guest, GuestError};
 use crate::serve::Daemon;

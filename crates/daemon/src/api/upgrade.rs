@@ -3,7 +3,7 @@
 use axum::body::Bytes;
 use axum::extract::Request;
 use axum::http::header::{CONNECTION, UPGRADE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use banger_api::error::ErrorCode;
 use banger_protocol::frame::{self, Frame};
@@ -14,13 +14,19 @@ use hyper_util::rt::TokioIo;
 use super::error::Failure;
 
 /// The protocol's name in the upgrade header.
-const TOKEN: &str = "banger-stream";
-
-/// The largest body of a request.
-const MAX_BODY: usize = 1024 * 1024;
+pub(super) const TOKEN: &str = "banger-stream";
 
 /// Bytes that are under way in each direction.
 const BUFFER: usize = 128 * 1024;
+
+/// Whether a request asks for an upgrade. One that does says so to the next hop, too (RFC 9110, section 7.8); hyper would do
+/// without.
+pub fn asks(headers: &HeaderMap) -> bool {
+    let hop = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let mut options = hop.flat_map(|value| value.split(',')).map(str::trim);
+    headers.get(UPGRADE).is_some_and(|token| token == TOKEN)
+        && options.any(|option| option.eq_ignore_ascii_case("upgrade"))
+}
 
 /// A request that wants to become a stream: what makes it one, and its body.
 ///
@@ -28,23 +34,13 @@ const BUFFER: usize = 128 * 1024;
 /// Where the client does not ask for an upgrade, or its body is too long.
 pub async fn accept(request: Request) -> Result<(OnUpgrade, Bytes), Failure> {
     let (mut parts, body) = request.into_parts();
-    let asked = parts.headers.get(UPGRADE).is_some_and(|token| token == TOKEN);
+    let asked = asks(&parts.headers);
     let upgrade = parts
         .extensions
         .remove::<OnUpgrade>()
         .filter(|_| asked)
         .ok_or_else(|| Failure::new(ErrorCode::Invalid, format!("this needs an upgrade to {TOKEN}"), None))?;
-    Ok((upgrade, bytes(body).await?))
-}
-
-/// A request's body.
-///
-/// # Errors
-/// Where it is too long, or breaks off.
-pub async fn bytes(body: axum::body::Body) -> Result<Bytes, Failure> {
-    axum::body::to_bytes(body, MAX_BODY).await.map_err(|problem| {
-        Failure::new(ErrorCode::Invalid, format!("the request's body cannot be read: {problem}"), None)
-    })
+    Ok((upgrade, super::request::bytes(body).await?))
 }
 
 /// Answers, and from then on passes bytes between the client and the agent. The agent's first frame goes before.

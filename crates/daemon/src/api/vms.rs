@@ -4,22 +4,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::response::Response;
-use banger_api::change::{VmChanged, VmRename};
+use banger_api::change::{VmChanged, VmRename, VmSet};
 use banger_api::vm::{Level, Lifetime, Vm, VmCreate, VmState, VmStop};
 use serde::Deserialize;
 
 use super::error::{Failure, of_vm};
-use super::events::{self, HangUp};
+use super::operations::{self, HangUp};
+use super::request::{Body, Path, Query};
+use crate::context::host;
 use crate::operation::Operation;
 use crate::serve::Daemon;
-use crate::vm::change::Wanted;
+use crate::vm::change::{Wanted, plan};
 use crate::vm::error::VmError;
+use crate::vm::registry::Handle;
 use crate::vm::request::View;
-use crate::vm::state;
+use crate::vm::{spec, state};
 
 /// How long a guest may take to reach a level that somebody waits for, under emulation and load.
 const LEVEL: Duration = Duration::from_secs(180);
@@ -33,102 +34,90 @@ pub(super) async fn show(State(daemon): State<Arc<Daemon>>, Path(vm): Path<Strin
     Ok(Json(daemon.wire(&daemon.registry.find(&vm)?.view())))
 }
 
-pub(super) async fn create(State(daemon): State<Arc<Daemon>>, body: Bytes) -> Result<Response, Failure> {
-    let request: VmCreate = super::body(&body)?;
-    let (operation, progress) = Operation::begin("create", request.name.as_deref().unwrap_or("a new VM"));
-    let work = tokio::spawn({
-        let operation = operation.clone();
-        async move {
-            let created = daemon.registry.create(&request, &operation).await.map_err(|error| of_vm(&error))?;
-            let handle = created.handle.clone();
-            let view = created.done().await.map_err(|error| of_vm(&error))?;
-            let lease = (request.lifetime != Lifetime::Kept).then_some(handle);
-            Ok((daemon.wire(&view), lease))
-        }
-    });
-    Ok(events::answer(operation, progress, work, HangUp::Cancels))
+pub(super) async fn create(
+    State(daemon): State<Arc<Daemon>>,
+    Body(request): Body<VmCreate>,
+) -> Result<Response, Failure> {
+    spec::check(&request).map_err(VmError::Spec)?;
+    let name = request.name.clone();
+    Ok(operations::answer(daemon.changes(), ("create", name.as_deref()), HangUp::Cancels, async move |operation| {
+        let created = daemon.registry.create(&request, &operation).await.map_err(|error| of_vm(&error))?;
+        let handle = created.handle.clone();
+        let view = created.done().await.map_err(|error| of_vm(&error))?;
+        let lease = (request.lifetime != Lifetime::Kept).then_some(handle);
+        Ok((daemon.wire(&view), lease))
+    }))
 }
 
 pub(super) async fn start(State(daemon): State<Arc<Daemon>>, Path(vm): Path<String>) -> Result<Response, Failure> {
     let handle = daemon.registry.find(&vm)?;
-    let (operation, progress) = Operation::begin("start", &vm);
-    let work = tokio::spawn({
-        let operation = operation.clone();
-        async move { outcome(&daemon, handle.start(operation).await) }
-    });
-    Ok(events::answer(operation, progress, work, HangUp::Cancels))
+    Ok(answer(daemon, "start", handle, HangUp::Cancels, async |handle, operation| handle.start(operation).await))
 }
 
 pub(super) async fn stop(
     State(daemon): State<Arc<Daemon>>,
     Path(vm): Path<String>,
-    body: Bytes,
+    Body(request): Body<VmStop>,
 ) -> Result<Response, Failure> {
-    let request: VmStop = super::body(&body)?;
+    let VmStop { force, timeout } = request;
     let handle = daemon.registry.find(&vm)?;
-    let patience = patience(&daemon, &request);
-    let (operation, progress) = Operation::begin(if request.force { "kill" } else { "stop" }, &vm);
-    let work = tokio::spawn({
-        let operation = operation.clone();
-        async move { outcome(&daemon, handle.stop(request.force, patience, operation).await) }
-    });
-    Ok(events::answer(operation, progress, work, HangUp::Leaves))
+    let patience = patience(&daemon, timeout);
+    let verb = if force { "kill" } else { "stop" };
+    Ok(answer(daemon, verb, handle, HangUp::Leaves, async move |handle, operation| {
+        handle.stop(force, patience, operation).await
+    }))
 }
 
 pub(super) async fn restart(
     State(daemon): State<Arc<Daemon>>,
     Path(vm): Path<String>,
-    body: Bytes,
+    Body(request): Body<VmStop>,
 ) -> Result<Response, Failure> {
-    let request: VmStop = super::body(&body)?;
+    let VmStop { force, timeout } = request;
     let handle = daemon.registry.find(&vm)?;
-    let patience = patience(&daemon, &request);
-    let (operation, progress) = Operation::begin("restart", &vm);
-    let work = tokio::spawn({
-        let operation = operation.clone();
-        async move { outcome(&daemon, handle.restart(request.force, patience, operation).await) }
-    });
+    let patience = patience(&daemon, timeout);
     // Who hangs up half-way would be left with a VM that is down.
-    Ok(events::answer(operation, progress, work, HangUp::Leaves))
+    Ok(answer(daemon, "restart", handle, HangUp::Leaves, async move |handle, operation| {
+        handle.restart(force, patience, operation).await
+    }))
 }
 
-fn patience(daemon: &Daemon, request: &VmStop) -> Duration {
-    request.timeout.map_or(daemon.context.config.timeouts.stop(), |seconds| Duration::from_secs(seconds.into()))
+fn patience(daemon: &Daemon, timeout: Option<u32>) -> Duration {
+    timeout.map_or(daemon.context.config.timeouts.stop(), |seconds| Duration::from_secs(seconds.into()))
 }
 
 pub(super) async fn set(
     State(daemon): State<Arc<Daemon>>,
     Path(vm): Path<String>,
-    body: Bytes,
+    Body(request): Body<VmSet>,
 ) -> Result<Response, Failure> {
-    let wanted = Wanted::Set(super::body(&body)?);
-    change(daemon, &vm, "set", wanted)
+    change(daemon, &vm, "set", Wanted::Set(request))
 }
 
 pub(super) async fn rename(
     State(daemon): State<Arc<Daemon>>,
     Path(vm): Path<String>,
-    body: Bytes,
+    Body(request): Body<VmRename>,
 ) -> Result<Response, Failure> {
-    let request: VmRename = super::body(&body)?;
     change(daemon, &vm, "rename", Wanted::Name(request.name))
 }
 
 fn change(daemon: Arc<Daemon>, vm: &str, verb: &'static str, wanted: Wanted) -> Result<Response, Failure> {
     let handle = daemon.registry.find(vm)?;
-    let (operation, progress) = Operation::begin(verb, vm);
-    let work = tokio::spawn({
-        let operation = operation.clone();
-        async move {
-            let (view, changes) = handle.change(wanted, operation).await.map_err(|error| of_vm(&error))?;
-            Ok((VmChanged { vm: daemon.wire(&view), changes }, None))
-        }
-    });
-    Ok(events::answer(operation, progress, work, HangUp::Leaves))
+    let definition = handle.view().definition;
+    // What makes no sense is refused before anything begins; what the VM is by then decides.
+    plan(&definition, &wanted, &host()).map_err(VmError::Spec)?;
+    Ok(operations::answer(daemon.changes(), (verb, Some(&definition.name)), HangUp::Leaves, async move |operation| {
+        let (view, changes) = handle.change(wanted, operation).await.map_err(|error| of_vm(&error))?;
+        Ok((VmChanged { vm: daemon.wire(&view), changes }, None))
+    }))
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub(super) struct Remove {
+    /// Also where it runs.
     #[serde(default)]
     force: bool,
 }
@@ -136,33 +125,45 @@ pub(super) struct Remove {
 pub(super) async fn remove(
     State(daemon): State<Arc<Daemon>>,
     Path(vm): Path<String>,
-    query: Result<Query<Remove>, QueryRejection>,
+    Query(Remove { force }): Query<Remove>,
 ) -> Result<Response, Failure> {
-    let force = super::query(query)?.force;
     let handle = daemon.registry.find(&vm)?;
-    let (operation, progress) = Operation::begin("rm", &vm);
-    let work = tokio::spawn({
-        let operation = operation.clone();
-        async move { outcome(&daemon, handle.remove(force, operation).await) }
-    });
-    Ok(events::answer(operation, progress, work, HangUp::Leaves))
+    Ok(answer(daemon, "rm", handle, HangUp::Leaves, async move |handle, operation| {
+        handle.remove(force, operation).await
+    }))
 }
 
-fn outcome(daemon: &Daemon, result: Result<View, VmError>) -> events::Outcome<Vm> {
-    result.map(|view| (daemon.wire(&view), None)).map_err(|error| of_vm(&error))
+/// An operation on a VM that there is.
+fn answer<W>(
+    daemon: Arc<Daemon>,
+    verb: &'static str,
+    handle: Handle,
+    hang_up: HangUp,
+    work: impl FnOnce(Handle, Operation) -> W,
+) -> Response
+where
+    W: Future<Output = Result<View, VmError>> + Send + 'static,
+{
+    let name = handle.view().definition.name.clone();
+    operations::answer(daemon.changes(), (verb, Some(&name)), hang_up, |operation| {
+        let work = work(handle, operation);
+        async move { work.await.map(|view| (daemon.wire(&view), None)).map_err(|error| of_vm(&error)) }
+    })
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub(super) struct Wait {
+    /// How far the guest shall have come up.
     level: Level,
 }
 
 pub(super) async fn wait(
     State(daemon): State<Arc<Daemon>>,
     Path(vm): Path<String>,
-    query: Result<Query<Wait>, QueryRejection>,
+    Query(Wait { level }): Query<Wait>,
 ) -> Result<Json<Vm>, Failure> {
-    let level = super::query(query)?.level;
     let handle = daemon.registry.find(&vm)?;
     let reach = async {
         loop {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use banger_protocol::call::{Answer, Call, CallError, Level};
-use banger_protocol::frame::{self, Frame, FrameError, Kind};
+use banger_protocol::frame::{self, Frame, FrameError, Kind, MAX_PAYLOAD};
 use banger_protocol::hello::{self, HelloError, Welcome};
 use banger_protocol::session::{self, Opener, SessionError, Stream};
 use tokio::sync::watch;
@@ -43,6 +43,9 @@ pub enum GuestError {
     /// The session is over, or full.
     #[error("cannot call the guest's agent")]
     Session(#[source] SessionError),
+    /// The call is longer than a frame.
+    #[error("what the guest is asked takes {0} bytes, over the limit of {MAX_PAYLOAD}")]
+    TooLong(usize),
     /// The agent's answer could not be read.
     #[error("the guest's agent gave no valid answer")]
     Frame(#[source] FrameError),
@@ -137,6 +140,10 @@ impl Guest {
         if call.since() > self.welcome.protocol {
             return Err(GuestError::TooOld(self.welcome.protocol));
         }
+        let request = Frame::json(Kind::Message, call).map_err(GuestError::Frame)?;
+        if request.payload.len() > MAX_PAYLOAD {
+            return Err(GuestError::TooLong(request.payload.len()));
+        }
         let exchange = async {
             let opened = match call {
                 Call::PowerOff
@@ -147,7 +154,6 @@ impl Guest {
                 _ => self.opener.open().await,
             };
             let mut stream = opened.map_err(GuestError::Session)?;
-            let request = Frame::json(Kind::Message, call).map_err(GuestError::Frame)?;
             frame::write(&mut stream, &request).await.map_err(GuestError::Frame)?;
             let answer = frame::read(&mut stream).await.map_err(GuestError::Frame)?;
             match answer.kind {

@@ -6,11 +6,14 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use banger_api::image::{Image, ImageBuild};
+use banger_api::events::Change;
+use banger_api::image::{Image, ImageBuild, MIN_SIZE};
+use banger_api::vm::MAX_DISK;
 use tokio::sync::Notify;
 
 use super::record::{ImageRecord, ImageState};
-use super::{BuildRequest, ImageError, Progress, build, debian, host};
+use super::request::{check, check_name, check_size};
+use super::{BuildRequest, ImageError, Progress, build, host};
 use crate::context::{Context, blocking, random, unix_seconds};
 use crate::operation::fault::Injected;
 use crate::operation::{Operation, Step};
@@ -18,12 +21,6 @@ use crate::store::StoreError;
 use crate::vm::definition::word;
 
 const MIB: u64 = 1024 * 1024;
-
-/// The least root disk that a Debian with some room fits on.
-const MIN_SIZE: u64 = 1024 * MIB;
-
-/// The largest root disk that ext4 takes with blocks of 4 KiB.
-const MAX_SIZE: u64 = 16 * 1024 * 1024 * MIB;
 
 /// Why something was not done with an image.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +34,7 @@ pub enum BuildError {
         name: String,
     },
     /// The size is out of range.
-    #[error("an image's disk can have {} MiB to {} MiB, not {} MiB", MIN_SIZE / MIB, MAX_SIZE / MIB, .0 / MIB)]
+    #[error("an image's disk can have {} MiB to {} MiB, not {} MiB", MIN_SIZE / MIB, MAX_DISK / MIB, .0 / MIB)]
     Size(u64),
     /// A word that is no release's name.
     #[error("{0:?} cannot be the name of a Debian release")]
@@ -123,9 +120,23 @@ impl Builds {
             () = operation.cancelled() => Err(BuildError::Cancelled),
         };
         let finished = self.finish(image, built).await;
+        if let Ok(image) = &finished {
+            self.tell_built(image).await;
+        }
         self.under_way().remove(&id);
         self.ended.notify_waiters();
         finished
+    }
+
+    /// Tells who follows what happens.
+    async fn tell_built(&self, image: &ImageRecord) {
+        match self.wire(image).await {
+            Ok(image) => self.context.changes.tell(Change::ImageBuilt { image }),
+            Err(error) => {
+                let error = crate::api::error::chain(&error);
+                tracing::error!(image = image.name, error, "cannot tell of a new image");
+            }
+        }
     }
 
     /// Records a build that worked; removes what one that did not has left.
@@ -162,18 +173,12 @@ impl Builds {
     async fn reserve(&self, request: &ImageBuild) -> Result<ImageRecord, BuildError> {
         let config = &self.context.config;
         let name = request.name.clone().unwrap_or_else(|| config.defaults.image.clone());
+        check(request)?;
         check_name(&name)?;
-        let size = request.size.unwrap_or_else(|| config.image_size()).next_multiple_of(MIB);
-        if !(MIN_SIZE..=MAX_SIZE).contains(&size) {
-            return Err(BuildError::Size(size));
-        }
+        let size = request.size.unwrap_or_else(|| config.image_size());
+        check_size(size)?;
+        let size = size.next_multiple_of(MIB);
         let suite = request.suite.clone().unwrap_or_else(host::own_suite);
-        if !debian::is_suite(&suite) {
-            return Err(BuildError::Suite(suite));
-        }
-        if let Some(package) = request.packages.iter().find(|package| !debian::is_package(package)) {
-            return Err(BuildError::Package(package.clone()));
-        }
         let id = word(&random::<10>().map_err(io("get random bytes for an id"))?);
         let image = ImageRecord {
             id,
@@ -247,6 +252,8 @@ impl Builds {
         let wire = self.wire(&image).await?;
         let retire = async { Ok::<_, BuildError>(self.context.store.retire_image(image.id.clone()).await?) };
         self.context.faults.step(Step::RetireImage, retire).await?;
+        // Whatever becomes of its files: nobody can use it any more.
+        self.context.changes.tell(Change::ImageRemoved { image: wire.clone() });
         self.erase(&image).await?;
         Ok(wire)
     }
@@ -339,14 +346,6 @@ impl Builds {
     fn under_way(&self) -> std::sync::MutexGuard<'_, HashMap<String, Operation>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn check_name(name: &str) -> Result<(), BuildError> {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
-    let good = (1..=63).contains(&name.len())
-        && name.bytes().all(allowed)
-        && name.starts_with(|first: char| first.is_ascii_lowercase());
-    if good { Ok(()) } else { Err(BuildError::Name { name: name.to_owned() }) }
 }
 
 /// What is below a directory; nothing, where a removal that was cut off has taken it.

@@ -15,6 +15,7 @@ mod kernel;
 mod manifest;
 mod modules;
 pub mod record;
+pub mod request;
 mod tool;
 mod tree;
 

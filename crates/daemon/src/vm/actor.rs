@@ -332,7 +332,7 @@ impl Actor {
 
     pub(super) fn publish(&self) {
         let running = self.running.as_ref();
-        self.view.send_replace(View {
+        let view = View {
             definition: Arc::clone(&self.definition),
             state: self.record.state.clone(),
             generation: self.record.generation,
@@ -343,6 +343,8 @@ impl Actor {
             gone: self.gone,
             missed: self.is_missed(),
             starts_again: self.comeback.at.filter(|_| self.is_missed()),
-        });
+        };
+        self.view.send_replace(view.clone());
+        self.context.tell(&view);
     }
 }

@@ -52,7 +52,7 @@ fn apply(next: &mut Definition, set: &VmSet, host: &Host) -> Result<(), SpecErro
         next.memory = spec::check_memory(memory, host)?;
     }
     if let Some(disk) = set.disk {
-        let wanted = spec::whole_mib(disk);
+        let wanted = spec::check_disk(disk)?;
         if wanted < next.disk {
             return Err(SpecError::Shrink { has: next.disk, wanted });
         }

@@ -150,6 +150,8 @@ impl Registry {
         let (requests, inbox) = mpsc::channel(16);
         let handle = Handle { requests, view };
         self.vms.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), handle.clone());
+        // Told once it can be found.
+        self.context.tell(&handle.view());
         let registry = Arc::downgrade(self);
         tokio::spawn(async move {
             actor.run(inbox).await;

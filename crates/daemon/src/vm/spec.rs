@@ -2,18 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use banger_api::vm::{Lifetime, RestartPolicy, User, VmCreate};
+use banger_api::exec::MAX_PATH;
+use banger_api::vm::{Lifetime, MAX_CPUS, MAX_DISK, MIN_MEMORY, RestartPolicy, User, VmCreate};
 
 use crate::config::{Config, GuestUser};
 use crate::image::record::ImageRecord;
 
 const MIB: u64 = 1024 * 1024;
-
-/// The least memory that a Debian with systemd comes up in.
-const MIN_MEMORY: u64 = 256 * MIB;
-
-/// The most virtual processors: what QEMU's microvm machine takes.
-const MAX_CPUS: u32 = 255;
 
 /// The longest name of a variable, and the most bytes of all variables; far below the kernel's own limit (execve(2)).
 const MAX_ENV: usize = 64 * 1024;
@@ -54,7 +49,7 @@ pub struct Host {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
     /// The name breaks the rule.
-    #[error("{name:?} cannot be a VM's name: {rule}")]
+    #[error("{:?} cannot be a VM's name: {rule}", shown(name))]
     Name {
         /// The name.
         name: String,
@@ -86,8 +81,11 @@ pub enum SpecError {
         /// What was asked for.
         wanted: u64,
     },
+    /// A work disk larger than its file system can be.
+    #[error("a work disk can have at most {} MiB, not {} MiB", MAX_DISK / MIB, .0 / MIB)]
+    LargeDisk(u64),
     /// A variable's name is none.
-    #[error("{0:?} cannot be a variable's name")]
+    #[error("{:?} cannot be a variable's name, or its value has a NUL", shown(.0))]
     Variable(String),
     /// Too many bytes of variables.
     #[error("the variables take more than {MAX_ENV} bytes")]
@@ -107,7 +105,7 @@ pub enum SpecError {
         wanted: u64,
     },
     /// A working directory that is no absolute path.
-    #[error("the working directory {0:?} is no absolute path in the guest")]
+    #[error("the working directory {:?} is no absolute path in the guest of at most {MAX_PATH} bytes", shown(.0))]
     Workdir(String),
     /// A user whom no guest can be given.
     #[error("{name:?} cannot be a guest's user with the numbers {uid} and {gid}: {flaw}")]
@@ -136,24 +134,15 @@ pub fn resolve(
     host: &Host,
     config: &Config,
 ) -> Result<Spec, SpecError> {
+    check(request)?;
     check_name(&name)?;
-    if request.lifetime != Lifetime::Kept && request.restart != RestartPolicy::No {
-        return Err(SpecError::RestartsRemoved);
-    }
     let image = image
         .ok_or_else(|| SpecError::NoImage(request.image.clone().unwrap_or_else(|| config.defaults.image.clone())))?;
     let cpus = check_cpus(request.cpus.unwrap_or(config.defaults.cpus))?;
     let memory = check_memory(request.memory.unwrap_or_else(|| config.memory()), host)?;
-    let disk = whole_mib(request.disk.unwrap_or_else(|| config.disk().max(seed)));
+    let disk = check_disk(request.disk.unwrap_or_else(|| config.disk().max(seed)))?;
     if disk < seed {
         return Err(SpecError::Disk { least: seed, wanted: disk });
-    }
-    check_env(&request.env)?;
-    if let Some(workdir) = &request.workdir {
-        check_workdir(workdir)?;
-    }
-    if let Some((user, flaw)) = request.user.as_ref().and_then(|user| Some((user, user.flaw()?))) {
-        return Err(SpecError::User { name: user.name.clone(), uid: user.uid, gid: user.gid, flaw });
     }
     let user = match config.guest.user {
         GuestUser::Caller => request.user.clone(),
@@ -173,12 +162,32 @@ pub fn resolve(
     })
 }
 
+/// Checks what can be said of a request without a look at the host.
+///
+/// # Errors
+/// [`SpecError`].
+pub fn check(request: &VmCreate) -> Result<(), SpecError> {
+    request.name.as_deref().map_or(Ok(()), check_name)?;
+    if request.lifetime != Lifetime::Kept && request.restart != RestartPolicy::No {
+        return Err(SpecError::RestartsRemoved);
+    }
+    request.cpus.map(check_cpus).transpose()?;
+    request.memory.map_or(Ok(()), check_least_memory)?;
+    request.disk.map(check_disk).transpose()?;
+    check_env(&request.env)?;
+    request.workdir.as_deref().map_or(Ok(()), check_workdir)?;
+    match request.user.as_ref().and_then(|user| Some((user, user.flaw()?))) {
+        Some((user, flaw)) => Err(SpecError::User { name: user.name.clone(), uid: user.uid, gid: user.gid, flaw }),
+        None => Ok(()),
+    }
+}
+
 /// Checks a number of processors.
 ///
 /// # Errors
 /// [`SpecError::Cpus`].
 pub fn check_cpus(cpus: u32) -> Result<u32, SpecError> {
-    if cpus == 0 || cpus > MAX_CPUS { Err(SpecError::Cpus(cpus)) } else { Ok(cpus) }
+    if (1..=MAX_CPUS).contains(&cpus) { Ok(cpus) } else { Err(SpecError::Cpus(cpus)) }
 }
 
 /// Checks an amount of memory, in bytes; the same in whole MiB.
@@ -186,16 +195,25 @@ pub fn check_cpus(cpus: u32) -> Result<u32, SpecError> {
 /// # Errors
 /// [`SpecError::LittleMemory`], [`SpecError::MuchMemory`].
 pub fn check_memory(memory: u64, host: &Host) -> Result<u64, SpecError> {
-    let memory = whole_mib(memory);
-    match memory {
-        ..MIN_MEMORY => Err(SpecError::LittleMemory(memory)),
-        wanted if wanted > host.memory => Err(SpecError::MuchMemory { host: host.memory, wanted }),
-        _ => Ok(memory),
-    }
+    check_least_memory(memory)?;
+    let wanted = whole_mib(memory);
+    if wanted > host.memory { Err(SpecError::MuchMemory { host: host.memory, wanted }) } else { Ok(wanted) }
+}
+
+fn check_least_memory(memory: u64) -> Result<(), SpecError> {
+    if memory >= MIN_MEMORY { Ok(()) } else { Err(SpecError::LittleMemory(memory)) }
+}
+
+/// Checks a work disk's size, in bytes; the same in whole MiB.
+///
+/// # Errors
+/// [`SpecError::LargeDisk`].
+pub fn check_disk(disk: u64) -> Result<u64, SpecError> {
+    if disk <= MAX_DISK { Ok(whole_mib(disk)) } else { Err(SpecError::LargeDisk(disk)) }
 }
 
 /// A size, rounded up to a MiB; sizes that no machine has stay what they are.
-pub fn whole_mib(bytes: u64) -> u64 {
+fn whole_mib(bytes: u64) -> u64 {
     bytes.checked_next_multiple_of(MIB).unwrap_or(bytes)
 }
 
@@ -204,11 +222,8 @@ pub fn whole_mib(bytes: u64) -> u64 {
 /// # Errors
 /// [`SpecError::Workdir`].
 pub fn check_workdir(workdir: &str) -> Result<(), SpecError> {
-    if workdir.starts_with('/') && !workdir.contains('\0') {
-        Ok(())
-    } else {
-        Err(SpecError::Workdir(workdir.to_owned()))
-    }
+    let good = workdir.starts_with('/') && !workdir.contains('\0') && workdir.len() <= MAX_PATH;
+    if good { Ok(()) } else { Err(SpecError::Workdir(workdir.to_owned())) }
 }
 
 /// Checks variables as a request gives them.
@@ -227,6 +242,11 @@ pub fn check_env(env: &BTreeMap<String, String>) -> Result<(), SpecError> {
         return Err(SpecError::Environment);
     }
     Ok(())
+}
+
+/// The begin of a text that may be long.
+fn shown(text: &str) -> String {
+    text.chars().take(80).collect()
 }
 
 /// A name is a host name's label: it becomes one (RFC 1123), in lower case.

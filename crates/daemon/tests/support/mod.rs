@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use banger_api::client::Client;
 use banger_api::vm::VmCreate;
 use bangerd::image::record::{ImageRecord, ImageState};
 use bangerd::operation::Operation;
@@ -123,6 +124,15 @@ impl House {
         let (runtime, daemon) = self.life.take().unwrap();
         drop(daemon);
         runtime.shutdown_timeout(PATIENCE);
+    }
+
+    /// Lets the daemon listen on its socket, and returns when it does.
+    pub fn listen(&self) -> Client {
+        let (said, ready) = std::io::pipe().unwrap();
+        let ready = std::fs::File::from(std::os::fd::OwnedFd::from(ready));
+        self.run(async |daemon| tokio::spawn(daemon.serve(Some(ready))));
+        assert_eq!(std::io::read_to_string(said).unwrap(), "ready\n");
+        Client::new(self.paths().socket())
     }
 
     /// Runs something on the daemon.

@@ -1,4 +1,4 @@
-//! A mutating request under way, as lines of JSON.
+//! Long answers: lines of JSON.
 
 use std::marker::PhantomData;
 
@@ -10,30 +10,33 @@ use serde::de::DeserializeOwned;
 use super::{ClientError, Connection};
 use crate::operation::Event;
 
-/// An operation's events. Dropping it hangs up.
+/// A mutating request under way: its events.
+pub type Operation<T> = Lines<Event<T>>;
+
+/// Lines of JSON, each a `T`. Dropping it hangs up.
 #[derive(Debug)]
-pub struct Operation<T> {
+pub struct Lines<T> {
     label: String,
     body: Incoming,
     buffer: BytesMut,
     _connection: Connection,
-    result: PhantomData<fn() -> T>,
+    line: PhantomData<fn() -> T>,
 }
 
-impl<T: DeserializeOwned> Operation<T> {
-    pub(super) fn new(label: String, body: Incoming, connection: Connection) -> Operation<T> {
-        Operation { label, body, buffer: BytesMut::new(), _connection: connection, result: PhantomData }
+impl<T: DeserializeOwned> Lines<T> {
+    pub(super) fn new(label: String, body: Incoming, connection: Connection) -> Lines<T> {
+        Lines { label, body, buffer: BytesMut::new(), _connection: connection, line: PhantomData }
     }
 
-    /// The next event; none when the daemon has closed the connection. May be dropped and called again without losing any.
+    /// The next one; none when the daemon has closed the connection. May be dropped and called again without losing any.
     ///
     /// # Errors
     /// [`ClientError::Lost`], [`ClientError::Answer`].
-    pub async fn next(&mut self) -> Result<Option<Event<T>>, ClientError> {
+    pub async fn next(&mut self) -> Result<Option<T>, ClientError> {
         loop {
             if let Some(line) = self.take_line() {
-                let event = serde_json::from_slice(&line);
-                return event.map(Some).map_err(|source| ClientError::Answer { request: self.label.clone(), source });
+                let line = serde_json::from_slice(&line);
+                return line.map(Some).map_err(|source| ClientError::Answer { request: self.label.clone(), source });
             }
             let lost = |source| ClientError::Lost { request: self.label.clone(), source };
             match self.body.frame().await {
