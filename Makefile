@@ -10,7 +10,7 @@ bin    := $(target)/banger/bin
 # The agent must run in any guest, with whatever C library or none, so it is the one program that is linked statically.
 static := x86_64-unknown-linux-gnu
 
-.PHONY: help quickstart build check test bench-create bench-channel install uninstall clean
+.PHONY: help quickstart build check test fuzz bench-create bench-channel install uninstall clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ check: ## format, lints, style, licences; nothing is started
 test: ## every test that can run here; the last line has the totals (guests need root)
 	@scripts/test $(ARGS)
 
+fuzz: ## damaged and hostile input for a minute each; ARGS="[--seconds N] [--runs N] [TARGET]..." (nightly toolchain)
+	@scripts/fuzz $(ARGS)
+
 bench-create: build ## time from create to the first command's output, against bare QEMU; ARGS="--runs N [--json]" (root)
 	@python3 bench/create.py $(ARGS)
 
@@ -49,3 +52,4 @@ uninstall: ## exactly what install put there; VMs, images and logs stay
 
 clean: ## everything that was built; VMs, images and logs stay
 	cargo clean
+	rm -rf fuzz/target

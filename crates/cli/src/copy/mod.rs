@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-mod frames;
+pub mod frames;
 mod limits;
 mod pack;
 mod transfer;

@@ -16,6 +16,7 @@ use crate::operation::fault::Injected;
 use crate::operation::{Operation, Step};
 use crate::store::StoreError;
 use crate::vm::definition::word;
+use crate::vm::spec::whole_mib;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -157,7 +158,7 @@ impl Builds {
         let config = &self.context.config;
         let name = request.name.clone().unwrap_or_else(|| config.defaults.image.clone());
         check_name(&name)?;
-        let size = request.size.unwrap_or_else(|| config.image_size()).next_multiple_of(MIB);
+        let size = whole_mib(request.size.unwrap_or_else(|| config.image_size()));
         if !(MIN_SIZE..=MAX_SIZE).contains(&size) {
             return Err(BuildError::Size(size));
         }

@@ -140,6 +140,10 @@ fn free_uid(records: &Transaction<'_>, first: u32) -> Result<u32, StoreError> {
             break;
         }
         free += 1;
+        // The last number stands for "no change" (chown(2)) and is nobody's.
+        if free == u32::MAX {
+            return Err(StoreError::NoUid(first));
+        }
     }
     Ok(free)
 }
@@ -200,5 +204,44 @@ fn from_stored(stored: StoredState) -> State {
         StoredState::Running { boot_id, accelerator, since } => State::Running(Run { boot_id, accelerator, since }),
         StoredState::Stopping => State::Stopping,
         StoredState::Removing => State::Removing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use banger_api::vm::Lifetime;
+
+    fn record(name: &str, uid: u32) -> VmRecord {
+        let definition = Definition {
+            id: VmId::from_record(name.into()),
+            name: name.into(),
+            image_id: "i".into(),
+            image: "debian".into(),
+            cpus: 1,
+            memory: 1 << 30,
+            disk: 1 << 30,
+            env: std::collections::BTreeMap::new(),
+            workdir: None,
+            lifetime: Lifetime::Kept,
+            uid,
+            machine_id: String::new(),
+            host_key: String::new(),
+            host_key_public: String::new(),
+            created: 0,
+        };
+        VmRecord { definition, state: State::Creating, generation: 1, host_boot: String::new(), main: false }
+    }
+
+    #[tokio::test]
+    async fn when_all_uids_are_taken_a_vm_is_refused_and_the_records_live_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("r.db")).unwrap();
+        let image = "INSERT INTO images (id, name, state, size, created) VALUES ('i', 'debian', 'ready', 1, 1)";
+        store.run(move |records| attempt("add an image", records.execute_batch(image))).await.unwrap();
+        let last = u32::MAX - 1;
+        assert_eq!(store.insert_vm(record("a", last)).await.unwrap().definition.uid, last);
+        assert!(matches!(store.insert_vm(record("b", last)).await, Err(StoreError::NoUid(first)) if first == last));
+        assert_eq!(store.vms().await.unwrap().len(), 1);
     }
 }

@@ -15,6 +15,9 @@ const MIN_MEMORY: u64 = 256 * MIB;
 /// The most virtual processors: what QEMU's microvm machine takes.
 const MAX_CPUS: u32 = 255;
 
+/// The largest work disk: what ext4 takes with blocks of 4 KiB.
+const MAX_DISK: u64 = 16 * 1024 * 1024 * MIB;
+
 /// The longest name of a variable, and the most bytes of all variables; far below the kernel's own limit (execve(2)).
 const MAX_ENV: usize = 64 * 1024;
 
@@ -74,8 +77,8 @@ pub enum SpecError {
         /// What was asked for.
         wanted: u64,
     },
-    /// A work disk smaller than the image's seed.
-    #[error("a work disk needs at least {} MiB with this image, not {} MiB", least / MIB, wanted / MIB)]
+    /// A work disk smaller than the image's seed, or larger than any.
+    #[error("a work disk can have {} MiB to {} MiB with this image, not {} MiB", least / MIB, MAX_DISK / MIB, wanted / MIB)]
     Disk {
         /// The seed's size.
         least: u64,
@@ -113,15 +116,17 @@ pub fn resolve(
     if cpus == 0 || cpus > MAX_CPUS {
         return Err(SpecError::Cpus(cpus));
     }
-    let memory = request.memory.unwrap_or_else(|| config.memory()).next_multiple_of(MIB);
+    let memory = request.memory.unwrap_or_else(|| config.memory());
+    let memory = whole_mib(memory);
     if memory < MIN_MEMORY {
         return Err(SpecError::LittleMemory(memory));
     }
     if memory > host.memory {
         return Err(SpecError::MuchMemory { host: host.memory, wanted: memory });
     }
-    let disk = request.disk.unwrap_or_else(|| config.disk().max(seed)).next_multiple_of(MIB);
-    if disk < seed {
+    let disk = request.disk.unwrap_or_else(|| config.disk().max(seed));
+    let disk = whole_mib(disk);
+    if disk < seed || disk > MAX_DISK {
         return Err(SpecError::Disk { least: seed, wanted: disk });
     }
     check_env(&request.env)?;
@@ -140,6 +145,11 @@ pub fn resolve(
         workdir: request.workdir.clone(),
         lifetime: request.lifetime,
     })
+}
+
+/// Bytes, rounded up to whole MiB; down only where there is no such number, which is more than anything has.
+pub fn whole_mib(bytes: u64) -> u64 {
+    bytes.checked_next_multiple_of(MIB).unwrap_or(u64::MAX / MIB * MIB)
 }
 
 /// Checks variables as a request gives them.
@@ -225,6 +235,15 @@ mod tests {
         assert!(matches!(with("a", |r| r.memory = Some(1)), Err(SpecError::LittleMemory(_))));
         assert!(matches!(with("a", |r| r.memory = Some(5 << 30)), Err(SpecError::MuchMemory { .. })));
         assert!(matches!(with("a", |r| r.disk = Some(1 << 20)), Err(SpecError::Disk { .. })));
+    }
+
+    #[test]
+    fn sizes_beyond_all_bounds_are_refused_and_not_rounded_to_nothing() {
+        for most in [u64::MAX, u64::MAX - MIB, 1 << 63] {
+            assert!(matches!(with("a", |r| r.memory = Some(most)), Err(SpecError::MuchMemory { .. })), "{most}");
+            assert!(matches!(with("a", |r| r.disk = Some(most)), Err(SpecError::Disk { .. })), "{most}");
+        }
+        assert_eq!(with("a", |r| r.disk = Some(MAX_DISK)).unwrap().disk, MAX_DISK);
     }
 
     #[test]
