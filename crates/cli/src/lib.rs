@@ -18,6 +18,7 @@ mod app;
 mod attach;
 mod checkout;
 mod commands;
+mod complete;
 mod copy;
 mod daemon_start;
 mod environment;
@@ -46,6 +47,12 @@ pub struct Process {
 
 /// Runs what the arguments say.
 pub fn main(process: Process) -> ExitCode {
+    if process.arguments.get(1).is_some_and(|word| word == complete::ASKED) {
+        let typed = process.arguments.into_iter().skip(2).collect();
+        let environment = Environment::new(process.variables.into_iter(), process.program.unwrap_or_default());
+        complete::print(command(), typed, &environment);
+        return ExitCode::SUCCESS;
+    }
     let banger = match Banger::try_parse_from(process.arguments) {
         Ok(banger) => banger,
         Err(error) => return usage::print(&error),

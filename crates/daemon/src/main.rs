@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use bangerd::api::error::chain;
+use bangerd::arguments::Arguments;
 use bangerd::image::install::Mmdebstrap;
 use bangerd::operation::fault::Faults;
 use bangerd::paths::{Paths, agent_candidates};
@@ -16,21 +17,6 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-
-/// The manager of banger's virtual machines. It stays in the foreground; `banger` starts one where none runs.
-#[derive(Debug, Parser)]
-#[command(version, about, long_about = None)]
-struct Arguments {
-    /// Write `ready` to this file descriptor once requests are taken, or what went wrong.
-    #[arg(long, value_name = "N")]
-    ready_fd: Option<i32>,
-    /// The agent that guests are given.
-    #[arg(long, value_name = "FILE")]
-    agent: Option<PathBuf>,
-    /// Run guests' agents on this host instead of VMs. For tests.
-    #[arg(long, hide = true)]
-    fake_vmm: bool,
-}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

@@ -10,6 +10,7 @@ use clap::Args;
 use super::values;
 use crate::app::App;
 use crate::attach::interrupts::Interrupts;
+use crate::complete::Offer;
 use crate::copy::{self, Contents, CopyError, Destination, Owners, Packer, Transfer};
 use crate::failure::Failure;
 use crate::output::complain;
@@ -33,10 +34,10 @@ pub struct Copy {
     #[arg(short = 'L', long)]
     follow_link: bool,
     /// What to copy
-    #[arg(value_name = "SRC")]
+    #[arg(value_name = "SRC", add = Offer::Places)]
     source: OsString,
     /// Where to
-    #[arg(value_name = "DST")]
+    #[arg(value_name = "DST", add = Offer::Places)]
     destination: OsString,
 }
 

@@ -8,6 +8,7 @@ use super::operation::follow;
 use super::values;
 use crate::app::App;
 use crate::attach::interrupts::Interrupts;
+use crate::complete::Offer;
 use crate::failure::Failure;
 use crate::output::{Format, human, table};
 use crate::size::Size;
@@ -22,9 +23,11 @@ pub enum ImageVerb {
     Ls(List),
     /// Show all that is known of an image
     #[command(visible_alias = "inspect")]
+    #[command(add = Offer::Images)]
     Show(Show),
     /// Remove images that no VM is made from
     #[command(visible_alias = "remove")]
+    #[command(add = Offer::Images)]
     Rm(Remove),
 }
 
@@ -32,7 +35,7 @@ pub enum ImageVerb {
 #[derive(Debug, Args)]
 pub struct Build {
     /// Its name [default: debian]
-    #[arg(value_parser = values::new_name)]
+    #[arg(value_parser = values::new_name, add = Offer::New)]
     name: Option<String>,
     /// Size of the root disk that its VMs see, as 4G
     #[arg(long, value_name = "SIZE", value_parser = values::size)]

@@ -8,6 +8,7 @@ use crate::app::App;
 use crate::failure::Failure;
 use crate::output::Format;
 
+mod completion;
 mod cp;
 mod create;
 mod daemon;
@@ -74,6 +75,8 @@ pub enum Verb {
     Daemon(daemon::DaemonVerb),
     /// Check this host: what is there, what is missing, what to do about it
     Doctor(doctor::Doctor),
+    /// Print the script by which a shell completes this command line
+    Completion(completion::Completion),
     /// Show the versions of this program and of the daemon that answers
     Version(version::ShowVersion),
 }
@@ -83,7 +86,7 @@ impl Verb {
     pub fn is_for_command(&self) -> bool {
         match self {
             Verb::Direct(verb) | Verb::Vm(verb) => verb.is_for_command(),
-            Verb::Image(_) | Verb::Daemon(_) | Verb::Doctor(_) | Verb::Version(_) => false,
+            Verb::Image(_) | Verb::Daemon(_) | Verb::Doctor(_) | Verb::Completion(_) | Verb::Version(_) => false,
         }
     }
 }
@@ -98,6 +101,7 @@ pub async fn run(app: &App, verb: Verb) -> Result<u8, Failure> {
         Verb::Image(verb) => image::run(app, verb).await,
         Verb::Daemon(verb) => daemon::run(app, verb).await,
         Verb::Doctor(doctor) => doctor.run(app).await,
+        Verb::Completion(completion) => completion.run(),
         Verb::Version(version) => version.run(app).await,
     }
 }

@@ -4,6 +4,7 @@ use clap::Subcommand;
 
 use super::{cp, create, exec, lifecycle, list, logs, run};
 use crate::app::App;
+use crate::complete::Offer;
 use crate::failure::Failure;
 
 /// A verb on VMs.
@@ -20,21 +21,27 @@ pub enum VmVerb {
     #[command(visible_alias = "inspect")]
     Show(list::Show),
     /// Run a command in a running VM
+    #[command(add = Offer::Running)]
     Exec(exec::Exec),
     /// Open a login shell in a running VM
+    #[command(add = Offer::Running)]
     Shell(exec::Shell),
     /// Copy files into or out of a running VM
     Cp(cp::Copy),
     /// Start stopped VMs
+    #[command(add = Offer::Stopped)]
     Start(lifecycle::Start),
     /// Stop VMs in order; their disks are kept
+    #[command(add = Offer::Running)]
     Stop(lifecycle::Stop),
     /// Stop VMs at once, without asking them; their disks are kept
+    #[command(add = Offer::Running)]
     Kill(lifecycle::Kill),
     /// Remove VMs and their disks
     #[command(visible_alias = "remove", alias = "delete")]
     Rm(lifecycle::Remove),
     /// Show the output of a VM's main command, or its console
+    #[command(add = Offer::Running)]
     Logs(logs::Logs),
 }
 
