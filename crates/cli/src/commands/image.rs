@@ -130,7 +130,7 @@ async fn list(app: &App) -> Result<u8, Failure> {
     let names_only = app.screen.quiet || app.screen.format == Format::Name;
     app.screen.print(&images, || match names_only {
         true => images.iter().map(|image| format!("{}\n", image.name)).collect(),
-        false => overview(&images, human::now()),
+        false => overview(app, &images, human::now()),
     })?;
     if images.is_empty() && app.screen.format == Format::Table {
         app.screen.say("no images yet: `banger image build` makes one");
@@ -138,7 +138,7 @@ async fn list(app: &App) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn overview(images: &[Image], now: u64) -> String {
+fn overview(app: &App, images: &[Image], now: u64) -> String {
     let row = |image: &Image| {
         let mark = if image.default { " (default)" } else { "" };
         vec![
@@ -152,7 +152,7 @@ fn overview(images: &[Image], now: u64) -> String {
         ]
     };
     let head = ["NAME", "SYSTEM", "KERNEL", "SIZE", "ON DISK", "VMS", "CREATED"];
-    table::columns(&head, &images.iter().map(row).collect::<Vec<_>>())
+    app.screen.table(&head, &images.iter().map(row).collect::<Vec<_>>())
 }
 
 fn details(image: &Image) -> String {

@@ -63,7 +63,7 @@ pub async fn follow<T: DeserializeOwned>(
                 Err(failure) => break Err(failure),
             },
             signal = interrupts.next() => break Err(cancelled(signal, &stages)),
-            () = until(stages.next_draw()) => stages.draw(),
+            () = stages.live() => {}
         }
     };
     stages.clear();
@@ -94,7 +94,7 @@ pub async fn wait(app: &App, name: &str, level: WaitLevel, interrupts: &mut Inte
             signal = interrupts.next() => {
                 break Err(Failure::Interrupted { signal, what: format!("interrupted; {name} goes on coming up") });
             }
-            () = until(stages.next_draw()) => stages.draw(),
+            () = stages.live() => {}
         }
     };
     if result.is_ok() && began.elapsed() > PATIENCE {
@@ -103,11 +103,4 @@ pub async fn wait(app: &App, name: &str, level: WaitLevel, interrupts: &mut Inte
         stages.clear();
     }
     result
-}
-
-async fn until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant.into()).await,
-        None => std::future::pending().await,
-    }
 }
