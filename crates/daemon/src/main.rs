@@ -19,7 +19,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return misused(&error),
+    };
     let ready = match arguments.ready_fd.map(banger_linux::process::inherited).transpose() {
         Ok(ready) => ready.map(File::from),
         Err(error) => return fail(None, &format!("cannot use the descriptor of --ready-fd: {error}"), "leave it out"),
@@ -100,6 +103,19 @@ fn set_up_log(paths: &Paths) -> std::io::Result<()> {
 
 fn open_log(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+}
+
+/// clap's help as it is, and its complaints in the shape that all of banger's errors have.
+fn misused(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // A reader that has seen enough of the help is no failure.
+        drop(error.print());
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    let cause: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    drop(writeln!(std::io::stderr(), "{}\nhelp: see `bangerd --help`", cause.join(" ")));
+    ExitCode::from(2)
 }
 
 /// Says why it cannot run, to whoever waits for it and on standard error.

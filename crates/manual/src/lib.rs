@@ -29,7 +29,10 @@ pub fn pages() -> Vec<Page> {
         verbs(verb, &mut pages);
     }
     let daemon = Arguments::command();
-    pages.push(page(&daemon, "8", &see_also(&["banger(1)", "banger-config(5)"])));
+    let mut further = Roff::new();
+    variables(&mut further, &[("BANGER_LOG", "What is logged: warn, info without it, debug, trace.")]);
+    further.extend([see_also(&["banger(1)", "banger-config(5)"])]);
+    pages.push(page(&daemon, "8", &further));
     pages.push(configuration());
     pages
 }
@@ -73,7 +76,6 @@ fn source() -> String {
 
 /// What holds for every verb: variables, files, exit codes.
 fn surroundings() -> Roff {
-    let usual = Paths::default();
     let mut roff = Roff::new();
     roff.control("SH", ["EXIT STATUS"]);
     let codes = [
@@ -87,23 +89,31 @@ fn surroundings() -> Roff {
     for (code, meaning) in codes {
         item(&mut roff, code, meaning);
     }
-    roff.control("SH", ["ENVIRONMENT"]);
-    let variables = [
+    let of_clients = [
         ("BANGER_HOST", "The daemon's socket, as --host names it."),
-        (
-            "BANGER_STATE_DIR",
-            &*format!("Records, images, disks and the daemon's log; {} without it.", usual.state.display()),
-        ),
-        ("BANGER_RUNTIME_DIR", &*format!("Sockets; {} without it.", usual.runtime.display())),
-        ("BANGER_CONFIG", &*format!("The configuration; {} without it.", usual.config.display())),
         ("NO_COLOR", "If it is set and not empty, nothing is coloured."),
     ];
-    for (name, meaning) in variables {
-        item(&mut roff, name, meaning);
-    }
+    variables(&mut roff, &of_clients);
     let also = see_also(&["banger-run(1)", "banger-create(1)", "banger-exec(1)", "banger-config(5)", "bangerd(8)"]);
     roff.extend([also]);
     roff
+}
+
+/// These, and those that say where a daemon's places are.
+fn variables(roff: &mut Roff, further: &[(&str, &str)]) {
+    let usual = Paths::default();
+    roff.control("SH", ["ENVIRONMENT"]);
+    let places = [
+        ("BANGER_STATE_DIR", "Records, images, disks and the daemon's log", usual.state),
+        ("BANGER_RUNTIME_DIR", "Sockets", usual.runtime),
+        ("BANGER_CONFIG", "The configuration", usual.config),
+    ];
+    for (name, what, usual) in places {
+        item(roff, name, &format!("{what}; {} without it.", usual.display()));
+    }
+    for (name, meaning) in further {
+        item(roff, name, meaning);
+    }
 }
 
 fn configuration() -> Page {

@@ -134,16 +134,14 @@ fn free_uid(records: &Transaction<'_>, first: u32) -> Result<u32, StoreError> {
     const WHAT: &str = "find a free uid";
     let mut query = attempt(WHAT, records.prepare("SELECT uid FROM vms WHERE uid >= ? ORDER BY uid"))?;
     let taken = attempt(WHAT, query.query_map([first], |row| row.get::<_, u32>(0)))?;
-    let mut free = first;
+    // The last number stands for "no change" (chown(2)) and is nobody's.
+    let usable = |uid: Option<u32>| uid.filter(|uid| *uid != u32::MAX).ok_or(StoreError::NoUid(first));
+    let mut free = usable(Some(first))?;
     for uid in taken {
         if attempt(WHAT, uid)? != free {
             break;
         }
-        free += 1;
-        // The last number stands for "no change" (chown(2)) and is nobody's.
-        if free == u32::MAX {
-            return Err(StoreError::NoUid(first));
-        }
+        free = usable(free.checked_add(1))?;
     }
     Ok(free)
 }
@@ -243,5 +241,8 @@ mod tests {
         assert_eq!(store.insert_vm(record("a", last)).await.unwrap().definition.uid, last);
         assert!(matches!(store.insert_vm(record("b", last)).await, Err(StoreError::NoUid(first)) if first == last));
         assert_eq!(store.vms().await.unwrap().len(), 1);
+        let taken = "UPDATE vms SET uid = 4294967295";
+        store.run(move |records| attempt("take the last", records.execute_batch(taken))).await.unwrap();
+        assert!(matches!(store.insert_vm(record("c", u32::MAX)).await, Err(StoreError::NoUid(u32::MAX))));
     }
 }
