@@ -7,16 +7,25 @@ ARGS    ?=
 target := $(or $(CARGO_TARGET_DIR),target)
 # Where the three programs lie side by side, as they would be installed.
 bin    := $(target)/banger/bin
+man    := $(target)/banger/man
+share  := $(DESTDIR)$(PREFIX)/share
+# Debian's zsh looks in one place of packages and in another of the machine's own.
+zsh    := $(share)/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)
 # The agent must run in any guest, with whatever C library or none, so it is the one program that is linked statically.
 static := x86_64-unknown-linux-gnu
 
-.PHONY: help quickstart build check test openapi contract bench-create bench-channel install uninstall clean
+.PHONY: help quickstart man build check test openapi contract fuzz bench-create bench-channel install uninstall clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 quickstart: ## from nothing to a command's output from inside a virtual machine (root)
 	@scripts/quickstart
+
+man: ## the manual's pages, in target/banger/man
+	@cargo build --release --locked --quiet -p banger -p bangerd -p banger-manual
+	@rm -rf $(man) && install -d $(man)
+	@$(target)/release/banger-manual $(man)
 
 build: ## the three programs, in release mode
 	@cargo build --release --locked --quiet -p banger -p bangerd
@@ -39,19 +48,31 @@ openapi: ## docs/openapi.json anew, after the API has changed
 contract: ## the daemon against its own document: thousands of requests, good and bad (root)
 	@scripts/test contract
 
+fuzz: ## damaged and hostile input for a minute each; ARGS="[--seconds N] [--runs N] [TARGET]..." (nightly toolchain)
+	@scripts/fuzz $(ARGS)
+
 bench-create: build ## time from create to the first command's output, against bare QEMU; ARGS="--runs N [--json]" (root)
 	@python3 bench/create.py $(ARGS)
 
 bench-channel: build ## commands and copies through banger against the bare channel; ARGS="--runs N [--json]" (root)
 	@python3 bench/channel.py $(ARGS)
 
-install: build ## into PREFIX (/usr/local); honours DESTDIR
+install: build man ## into PREFIX (/usr/local), with manual and completion; honours DESTDIR
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(bin)/banger $(bin)/bangerd
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/libexec/banger $(bin)/banger-agent
+	install -D -m 644 -t $(share)/man/man1 $(man)/*.1
+	install -D -m 644 -t $(share)/man/man5 $(man)/*.5
+	install -D -m 644 -t $(share)/man/man8 $(man)/*.8
+	install -D -m 644 crates/cli/completions/banger.bash $(share)/bash-completion/completions/banger
+	install -D -m 644 -t $(zsh) crates/cli/completions/_banger
+	install -D -m 644 -t $(share)/fish/vendor_completions.d crates/cli/completions/banger.fish
 
 uninstall: ## exactly what install put there; VMs, images and logs stay
 	rm -f $(DESTDIR)$(PREFIX)/bin/banger $(DESTDIR)$(PREFIX)/bin/bangerd $(DESTDIR)$(PREFIX)/libexec/banger/banger-agent
+	rm -f $(share)/man/man1/banger.1 $(share)/man/man1/banger-*.1 $(share)/man/man5/banger-config.5 $(share)/man/man8/bangerd.8
+	rm -f $(share)/bash-completion/completions/banger $(zsh)/_banger $(share)/fish/vendor_completions.d/banger.fish
 	-rmdir --ignore-fail-on-non-empty $(DESTDIR)$(PREFIX)/libexec/banger
 
 clean: ## everything that was built; VMs, images and logs stay
 	cargo clean
+	rm -rf fuzz/target

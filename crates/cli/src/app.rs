@@ -1,7 +1,6 @@
 //! What every verb needs: the daemon, started where none runs, and the screen.
 
 use std::io;
-use std::path::{Path, PathBuf};
 
 use banger_api::client::{Client, ClientError, Operation, Request, Upgraded};
 use banger_api::error::ErrorCode;
@@ -29,10 +28,7 @@ pub struct App {
 impl App {
     /// From the process's surroundings and the options that every verb has.
     pub fn new(environment: Environment, globals: &Globals) -> App {
-        let host = globals.host.clone().or_else(|| environment.var("BANGER_HOST").map(PathBuf::from));
-        // As docker and others write it.
-        let host = host.map(|host| host.strip_prefix("unix:").map(|path| Path::new("/").join(path)).unwrap_or(host));
-        let client = Client::new(host.unwrap_or_else(|| environment.own_socket()));
+        let client = environment.client(globals.host.clone());
         let screen = Screen::new(&environment, globals.output, globals.quiet, globals.timings);
         App { environment, screen, client }
     }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use banger_api::client::Client;
+
 /// The process's surroundings.
 #[derive(Debug, Clone)]
 pub struct Environment {
@@ -46,6 +48,14 @@ impl Environment {
     /// The socket of the daemon that this process would start.
     pub fn own_socket(&self) -> PathBuf {
         self.runtime_dir().join("bangerd.sock")
+    }
+
+    /// The daemon that is to be asked: the one on `host`, if that was typed.
+    pub fn client(&self, host: Option<PathBuf>) -> Client {
+        let host = host.or_else(|| self.var("BANGER_HOST").map(PathBuf::from));
+        // As docker and others write it.
+        let host = host.map(|host| host.strip_prefix("unix:").map(|path| Path::new("/").join(path)).unwrap_or(host));
+        Client::new(host.unwrap_or_else(|| self.own_socket()))
     }
 
     /// A program that is installed in the same directory as this one.

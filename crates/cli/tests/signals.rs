@@ -6,14 +6,12 @@ mod support;
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use banger_api::frame::Kind;
-use banger_linux::process::{Launch, Process, Program, Stream};
 use rustix::process::Signal;
-use rustix::termios::Winsize;
+use support::screen::{Screen, resize};
 use support::{Fake, Frames, guest, tool, wait};
 
 fn send(child: &Child, signal: &str) {
@@ -148,62 +146,6 @@ fn a_guest_that_goes_away_is_no_success() {
     let ran = fake.run(&["exec", "devbox", "true"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(125), "half"));
     assert!(ran.stderr.starts_with("error: lost the guest while the command ran: the stream ended\nhelp: "), "{ran:?}");
-}
-
-/// A terminal with the command line on it.
-struct Screen {
-    master: File,
-    slave: OwnedFd,
-    process: Process,
-}
-
-impl Screen {
-    fn start(fake: &Fake, args: &[&str], rows: u16, columns: u16) -> Screen {
-        let master = rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY).unwrap();
-        rustix::pty::grantpt(&master).unwrap();
-        rustix::pty::unlockpt(&master).unwrap();
-        let slave =
-            rustix::pty::ioctl_tiocgptpeer(&master, rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY)
-                .unwrap();
-        let screen = |fd: &OwnedFd| Stream::Fd(fd.try_clone().unwrap());
-        let mut launch = Launch::new(Program::StandIn(env!("CARGO_BIN_EXE_banger").into()), args);
-        launch.env = vec![
-            ("BANGER_HOST".into(), fake.socket().into()),
-            ("TERM".into(), "xterm-256color".into()),
-            ("LANG".into(), "C.UTF-8".into()),
-        ];
-        (launch.stdin, launch.stdout, launch.stderr) = (screen(&slave), screen(&slave), screen(&slave));
-        (launch.session, launch.terminal) = (true, true);
-        // The size is there before the program looks.
-        resize(&slave, rows, columns);
-        Screen { master: master.into(), slave, process: Process::start(launch).unwrap() }
-    }
-
-    fn read_until(&mut self, end: &str) -> String {
-        let mut text = Vec::new();
-        let mut byte = [0];
-        while !text.ends_with(end.as_bytes()) {
-            self.master.read_exact(&mut byte).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&text)));
-            text.push(byte[0]);
-        }
-        String::from_utf8(text).unwrap()
-    }
-
-    fn is_raw(&self) -> bool {
-        let modes = rustix::termios::tcgetattr(&self.slave).unwrap().local_modes;
-        !modes.intersects(rustix::termios::LocalModes::ICANON | rustix::termios::LocalModes::ECHO)
-    }
-
-    fn code(&self) -> Option<i32> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let ended = async { tokio::time::timeout(Duration::from_secs(10), self.process.ended()).await };
-        runtime.block_on(ended).expect("it does not end").unwrap().unwrap().code()
-    }
-}
-
-fn resize(terminal: &OwnedFd, rows: u16, columns: u16) {
-    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-    rustix::termios::tcsetwinsize(terminal, size).unwrap();
 }
 
 /// A guest that has a terminal: it tells what it gets, and ends at `q`.

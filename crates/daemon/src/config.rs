@@ -4,12 +4,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+mod keys;
+
+pub use keys::{KEYS, Key, sample};
 
 const MIB: u64 = 1024 * 1024;
 
 /// What a daemon is told.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Config {
     /// What a VM gets when its creator does not say.
@@ -25,7 +29,7 @@ pub struct Config {
 }
 
 /// What a VM gets when its creator does not say.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Defaults {
     /// The name of the image.
@@ -39,7 +43,7 @@ pub struct Defaults {
 }
 
 /// How images are built.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Image {
     /// The root disk, in MiB.
@@ -49,7 +53,7 @@ pub struct Image {
 }
 
 /// How long is waited for whom.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Timeouts {
     /// From the start of a VMM until the agent answers, in seconds.
@@ -61,7 +65,7 @@ pub struct Timeouts {
 }
 
 /// How VMMs are run.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Vmm {
     /// The first of the user ids that VMMs run as, one for each VM.
@@ -69,7 +73,7 @@ pub struct Vmm {
 }
 
 /// What guests are made to be.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Guest {
     /// Whom a guest has beside root.
@@ -77,7 +81,7 @@ pub struct Guest {
 }
 
 /// Whom a guest has beside root.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GuestUser {
     /// Who created the VM, unless that is root.
@@ -112,15 +116,6 @@ impl Default for Vmm {
     }
 }
 
-/// The keys that exist, by table.
-const KEYS: [(&str, &[&str]); 5] = [
-    ("defaults", &["image", "cpus", "memory_mib", "disk_mib"]),
-    ("image", &["size_mib", "seed_mib"]),
-    ("timeouts", &["agent_s", "stop_s", "button_s"]),
-    ("vmm", &["first_uid"]),
-    ("guest", &["user"]),
-];
-
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -140,6 +135,18 @@ pub enum ConfigError {
         path: PathBuf,
         /// The parser's words, one line.
         problem: String,
+    },
+    /// A number that is larger than what it stands for can be.
+    #[error("the configuration {} has {key} = {value}, and it can be {most} at most", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The key, with its table.
+        key: String,
+        /// Its value.
+        value: i64,
+        /// The largest that is taken.
+        most: i64,
     },
     /// A key that does not exist.
     #[error("the configuration {} has an unknown key {key}{}", path.display(), suggestion.as_deref().map(|known| format!("; did you mean {known}?")).unwrap_or_default())]
@@ -167,14 +174,26 @@ impl Config {
         Config::parse(&text, path)
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+    /// Reads a file's text; `path` is for messages.
+    ///
+    /// # Errors
+    /// [`ConfigError`], but for [`ConfigError::Read`].
+    pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         let malformed = |error: toml::de::Error| ConfigError::Malformed {
             path: path.to_owned(),
-            problem: error.to_string().split_whitespace().collect::<Vec<_>>().join(" "),
+            problem: one_line(&error.to_string()),
         };
         let table: toml::Table = text.parse().map_err(malformed)?;
         if let Some((key, suggestion)) = unknown_key(&table) {
-            return Err(ConfigError::UnknownKey { path: path.to_owned(), key, suggestion });
+            return Err(ConfigError::UnknownKey { path: path.to_owned(), key: one_line(&key), suggestion });
+        }
+        for Key { table: name, key, most, .. } in KEYS {
+            if let Some(&toml::Value::Integer(value)) = table.get(*name).and_then(|table| table.get(*key))
+                && value > *most
+            {
+                let key = format!("{name}.{key}");
+                return Err(ConfigError::TooLarge { path: path.to_owned(), key, value, most: *most });
+            }
         }
         table.try_into().map_err(malformed)
     }
@@ -219,17 +238,32 @@ impl Timeouts {
 
 fn unknown_key(table: &toml::Table) -> Option<(String, Option<String>)> {
     for (name, value) in table {
-        let Some((_, keys)) = KEYS.iter().find(|(known, _)| known == name) else {
-            return Some((name.clone(), nearest(name, KEYS.iter().map(|(known, _)| *known))));
-        };
+        let known = || KEYS.iter().filter(|key| key.table == name).map(|key| key.key);
+        if known().next().is_none() {
+            return Some((name.clone(), nearest(name, KEYS.iter().map(|key| key.table))));
+        }
         for key in value.as_table().into_iter().flat_map(toml::Table::keys) {
-            if !keys.contains(&key.as_str()) {
-                let suggestion = nearest(key, keys.iter().copied()).map(|known| format!("{name}.{known}"));
+            if !known().any(|known| known == key) {
+                let suggestion = nearest(key, known()).map(|known| format!("{name}.{known}"));
                 return Some((format!("{name}.{key}"), suggestion));
             }
         }
     }
     None
+}
+
+/// A parser's words on one line, with what it quotes of the file made harmless to a terminal.
+fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        for char in word.chars() {
+            if char.is_control() { line.extend(char.escape_default()) } else { line.push(char) }
+        }
+    }
+    line
 }
 
 /// The known word that is nearest, if any is near at all.
@@ -279,14 +313,25 @@ mod tests {
     }
 
     #[test]
-    fn every_key_that_exists_is_known() {
-        let text: String = [
-            "[defaults]\nimage = 'a'\ncpus = 1\nmemory_mib = 1\ndisk_mib = 1\n",
-            "[image]\nsize_mib = 1\nseed_mib = 1\n[timeouts]\nagent_s = 1\nstop_s = 1\nbutton_s = 1\n",
-            "[vmm]\nfirst_uid = 1\n[guest]\nuser = 'none'\n",
-        ]
-        .concat();
-        parse(&text).unwrap();
+    fn what_an_error_quotes_cannot_command_a_terminal() {
+        for text in ["a = 1\n\u{8}\n", "\"\u{1b}[2J\\n\" = 1", "[defaults]\n\"\\u001b\" = 1", "a = \"\u{85}"] {
+            let error = parse(text).unwrap_err();
+            assert!(!error.contains(char::is_control), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_nothing_can_be_are_refused() {
+        let error = parse("[image]\nseed_mib = 9223372036854775807\n").unwrap_err();
+        assert!(error.contains("image.seed_mib = 9223372036854775807") && error.contains("16777216"), "{error}");
+        for key in KEYS.iter().filter(|key| key.most > 0) {
+            let with = |value: i64| parse(&format!("[{}]\n{} = {value}\n", key.table, key.key));
+            let config = with(key.most).unwrap();
+            // None of these overflows.
+            let _sizes = [config.memory(), config.disk(), config.image_size(), config.seed_size()];
+            let _deadline = std::time::Instant::now() + config.timeouts.agent() + config.timeouts.stop();
+            with(key.most + 1).unwrap_err();
+        }
     }
 
     #[test]

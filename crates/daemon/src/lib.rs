@@ -1,5 +1,6 @@
 //! bangerd, the manager of VMs. Read the modules in this order; a request walks through them the same way.
 
+pub mod arguments;
 pub mod config;
 pub mod context;
 pub mod paths;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use bangerd::api::error::chain;
+use bangerd::arguments::Arguments;
 use bangerd::image::install::Mmdebstrap;
 use bangerd::operation::fault::Faults;
 use bangerd::paths::{Paths, agent_candidates};
@@ -17,23 +18,11 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// The manager of banger's virtual machines. It stays in the foreground; `banger` starts one where none runs.
-#[derive(Debug, Parser)]
-#[command(version, about, long_about = None)]
-struct Arguments {
-    /// Write `ready` to this file descriptor once requests are taken, or what went wrong.
-    #[arg(long, value_name = "N")]
-    ready_fd: Option<i32>,
-    /// The agent that guests are given.
-    #[arg(long, value_name = "FILE")]
-    agent: Option<PathBuf>,
-    /// Run guests' agents on this host instead of VMs. For tests.
-    #[arg(long, hide = true)]
-    fake_vmm: bool,
-}
-
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return misused(&error),
+    };
     let ready = match arguments.ready_fd.map(banger_linux::process::inherited).transpose() {
         Ok(ready) => ready.map(File::from),
         Err(error) => return fail(None, &format!("cannot use the descriptor of --ready-fd: {error}"), "leave it out"),
@@ -114,6 +103,19 @@ fn set_up_log(paths: &Paths) -> std::io::Result<()> {
 
 fn open_log(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+}
+
+/// clap's help as it is, and its complaints in the shape that all of banger's errors have.
+fn misused(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // A reader that has seen enough of the help is no failure.
+        drop(error.print());
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    let cause: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    drop(writeln!(std::io::stderr(), "{}\nhelp: see `bangerd --help`", cause.join(" ")));
+    ExitCode::from(2)
 }
 
 /// Says why it cannot run, to whoever waits for it and on standard error.

@@ -13,6 +13,7 @@ pub mod kvm;
 pub mod power;
 pub mod process;
 pub mod session;
+pub mod suspend;
 pub mod tsc;
 pub mod uevent;
 pub mod usage;

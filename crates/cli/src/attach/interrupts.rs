@@ -19,11 +19,10 @@ impl Interrupts {
     /// # Errors
     /// [`Failure::Own`].
     pub fn catch() -> Result<Interrupts, Failure> {
-        let ignored = ignored();
         let mut signals = Vec::new();
         for kind in [SignalKind::hangup(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::terminate()] {
-            let number = kind.as_raw_value();
-            if ignored & (1 << (number - 1)) == 0 {
+            if !is_ignored(kind) {
+                let number = kind.as_raw_value();
                 let caught = signal(kind).map_err(own("catch signals"))?;
                 signals.push((u8::try_from(number).unwrap_or(u8::MAX), caught));
             }
@@ -73,6 +72,11 @@ impl WindowChanges {
             None => std::future::pending().await,
         }
     }
+}
+
+/// Whether a signal is ignored, as by inheritance.
+pub fn is_ignored(kind: SignalKind) -> bool {
+    ignored() & (1 << (kind.as_raw_value() - 1)) != 0
 }
 
 /// The mask of ignored signals (proc_pid_status(5), SigIgn). Where it cannot be read none is taken to be.

@@ -11,6 +11,7 @@ use clap::Args;
 use super::values;
 use crate::app::App;
 use crate::attach::interrupts::Interrupts;
+use crate::complete::Offer;
 use crate::copy::{self, Contents, CopyError, Destination, Owners, Packer, Root, Transfer};
 use crate::failure::Failure;
 use crate::output::complain;
@@ -37,10 +38,10 @@ pub struct Copy {
     #[arg(short = 'L', long)]
     follow_link: bool,
     /// What to copy
-    #[arg(value_name = "SRC")]
+    #[arg(value_name = "SRC", add = Offer::Places)]
     source: OsString,
     /// Where to
-    #[arg(value_name = "DST")]
+    #[arg(value_name = "DST", add = Offer::Places)]
     destination: OsString,
 }
 

@@ -10,6 +10,7 @@ use super::values::{self, Variable, WaitLevel};
 use crate::app::App;
 use crate::attach::interrupts::Interrupts;
 use crate::caller;
+use crate::complete::Offer;
 use crate::failure::Failure;
 use crate::output::{Format, human};
 use crate::size::Size;
@@ -18,7 +19,7 @@ use crate::size::Size;
 #[derive(Debug, Clone, Args)]
 pub struct Shape {
     /// The image to make it from [default: the default image]
-    #[arg(long, value_name = "IMAGE", value_parser = values::known_name)]
+    #[arg(long, value_name = "IMAGE", value_parser = values::known_name, add = Offer::Images)]
     pub image: Option<String>,
     /// Number of processors
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -44,7 +45,7 @@ pub struct Shape {
 #[derive(Debug, Args)]
 pub struct Create {
     /// Its name; one is made up if it is left out
-    #[arg(value_parser = values::new_name)]
+    #[arg(value_parser = values::new_name, add = Offer::New)]
     name: Option<String>,
     #[command(flatten)]
     shape: Shape,

@@ -8,6 +8,7 @@ use super::operation::follow;
 use super::values;
 use crate::app::App;
 use crate::attach::interrupts::Interrupts;
+use crate::complete::Offer;
 use crate::failure::Failure;
 use crate::output::{Format, human, table};
 use crate::size::Size;
@@ -22,9 +23,11 @@ pub enum ImageVerb {
     Ls(List),
     /// Show all that is known of an image
     #[command(visible_alias = "inspect")]
+    #[command(add = Offer::Images)]
     Show(Show),
     /// Remove images that no VM is made from
     #[command(visible_alias = "remove")]
+    #[command(add = Offer::Images)]
     Rm(Remove),
 }
 
@@ -32,7 +35,7 @@ pub enum ImageVerb {
 #[derive(Debug, Args)]
 pub struct Build {
     /// Its name [default: debian]
-    #[arg(value_parser = values::new_name)]
+    #[arg(value_parser = values::new_name, add = Offer::New)]
     name: Option<String>,
     /// Size of the root disk that its VMs see, as 4G
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
@@ -138,7 +141,7 @@ async fn list(app: &App) -> Result<u8, Failure> {
     let names_only = app.screen.quiet || app.screen.format == Format::Name;
     app.screen.print(&images, || match names_only {
         true => images.iter().map(|image| format!("{}\n", image.name)).collect(),
-        false => overview(&images, human::now()),
+        false => overview(app, &images, human::now()),
     })?;
     if images.is_empty() && app.screen.format == Format::Table {
         app.screen.say("no images yet: `banger image build` makes one");
@@ -146,7 +149,7 @@ async fn list(app: &App) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn overview(images: &[Image], now: u64) -> String {
+fn overview(app: &App, images: &[Image], now: u64) -> String {
     let row = |image: &Image| {
         let mark = if image.default { " (default)" } else { "" };
         vec![
@@ -160,7 +163,7 @@ fn overview(images: &[Image], now: u64) -> String {
         ]
     };
     let head = ["NAME", "SYSTEM", "KERNEL", "SIZE", "ON DISK", "VMS", "CREATED"];
-    table::columns(&head, &images.iter().map(row).collect::<Vec<_>>())
+    app.screen.table(&head, &images.iter().map(row).collect::<Vec<_>>())
 }
 
 fn details(image: &Image) -> String {

@@ -29,7 +29,7 @@ impl List {
         let names_only = app.screen.quiet || app.screen.format == Format::Name;
         app.screen.print(&vms, || match (names_only, vms.is_empty()) {
             (true, _) => vms.iter().map(|vm| format!("{}\n", vm.name)).collect(),
-            (false, _) => overview(&vms, human::now()),
+            (false, _) => overview(app, &vms, human::now()),
         })?;
         if vms.is_empty() && app.screen.format == Format::Table {
             app.screen.say("no VMs yet: `banger run` makes one and opens a shell in it");
@@ -49,7 +49,7 @@ impl Show {
     }
 }
 
-fn overview(vms: &[Vm], now: u64) -> String {
+fn overview(app: &App, vms: &[Vm], now: u64) -> String {
     let head = ["NAME", "STATE", "IMAGE", "CPUS", "MEMORY", "DISK", "CREATED"];
     let row = |vm: &Vm| {
         vec![
@@ -62,7 +62,7 @@ fn overview(vms: &[Vm], now: u64) -> String {
             human::ago(vm.created, now),
         ]
     };
-    table::columns(&head, &vms.iter().map(row).collect::<Vec<_>>())
+    app.screen.table(&head, &vms.iter().map(row).collect::<Vec<_>>())
 }
 
 fn details(vm: &Vm, now: u64) -> String {

@@ -9,7 +9,7 @@ use super::values;
 use crate::app::App;
 use crate::attach::Output;
 use crate::failure::Failure;
-use crate::output::{Format, human, table, write_stdout};
+use crate::output::{Format, human, write_stdout};
 
 /// The id of the command that `run -d` starts.
 const MAIN: &str = "main";
@@ -108,7 +108,7 @@ async fn list(app: &App, name: &str) -> Result<(), Failure> {
                 vec![command.id.clone(), state, human::ago(command.started, now), words]
             };
             let rows: Vec<_> = commands.iter().map(row).collect();
-            table::columns(&["ID", "STATE", "STARTED", "COMMAND"], &rows)
+            app.screen.table(&["ID", "STATE", "STARTED", "COMMAND"], &rows)
         }
     })
 }

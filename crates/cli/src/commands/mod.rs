@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::output::Format;
 
 mod change;
+mod completion;
 mod console;
 mod cp;
 mod create;
@@ -83,6 +84,8 @@ pub enum Verb {
     Doctor(doctor::Doctor),
     /// Print what happens, as it happens: a line for each change of a VM, an image, an operation
     Events(events::Events),
+    /// Print the script by which a shell completes this command line
+    Completion(completion::Completion),
     /// Show the versions of this program and of the daemon that answers
     Version(version::ShowVersion),
 }
@@ -92,7 +95,12 @@ impl Verb {
     pub fn is_for_command(&self) -> bool {
         match self {
             Verb::Direct(verb) | Verb::Vm(verb) => verb.is_for_command(),
-            Verb::Image(_) | Verb::Daemon(_) | Verb::Doctor(_) | Verb::Events(_) | Verb::Version(_) => false,
+            Verb::Image(_)
+            | Verb::Daemon(_)
+            | Verb::Doctor(_)
+            | Verb::Events(_)
+            | Verb::Completion(_)
+            | Verb::Version(_) => false,
         }
     }
 }
@@ -108,6 +116,7 @@ pub async fn run(app: &App, verb: Verb) -> Result<u8, Failure> {
         Verb::Daemon(verb) => daemon::run(app, verb).await,
         Verb::Doctor(doctor) => doctor.run(app).await,
         Verb::Events(events) => events.run(app).await,
+        Verb::Completion(completion) => completion.run(),
         Verb::Version(version) => version.run(app).await,
     }
 }

@@ -55,7 +55,7 @@ pub async fn follow<T: DeserializeOwned>(
                 Err(failure) => break Err(failure),
             },
             signal = interrupts.next() => break Err(cancelled(signal, &stages)),
-            () = until(stages.next_draw()) => stages.draw(),
+            () = stages.live() => {}
         }
     };
     stages.clear();
@@ -132,7 +132,7 @@ pub async fn wait(app: &App, name: &str, level: WaitLevel, interrupts: &mut Inte
             signal = interrupts.next() => {
                 break Err(Failure::Interrupted { signal, what: format!("interrupted; {name} goes on coming up") });
             }
-            () = until(stages.next_draw()) => stages.draw(),
+            () = stages.live() => {}
         }
     };
     if result.is_ok() && began.elapsed() > PATIENCE {
@@ -149,12 +149,4 @@ pub async fn wait(app: &App, name: &str, level: WaitLevel, interrupts: &mut Inte
 /// Every [`Failure`].
 pub async fn reach(app: &App, name: &str, level: WaitLevel) -> Result<Vm, Failure> {
     app.call(Request::get(["vms", name, "wait"]).query("level", level.word())).await
-}
-
-/// Waits until then; for ever where there is no such time.
-pub async fn until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant.into()).await,
-        None => std::future::pending().await,
-    }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use banger_api::client::{Operation, Request};
 use banger_api::exec::{ExecRequest, ExecStarted};
 use banger_api::vm::{Lifetime, User, Vm};
-use clap::Args;
+use clap::{Args, ValueHint};
 
 use super::cp::report_skipped;
 use super::create::{Shape, announce};
@@ -18,6 +18,7 @@ use crate::attach::has_terminal;
 use crate::attach::interrupts::Interrupts;
 use crate::caller;
 use crate::checkout::Checkout;
+use crate::complete::Offer;
 use crate::copy::{self, Owners};
 use crate::failure::Failure;
 use crate::output::human;
@@ -41,7 +42,7 @@ pub struct Run {
     #[arg(short, long, conflicts_with_all = ["tty", "interactive"])]
     detach: bool,
     /// The VM's name; one is made up if it is left out
-    #[arg(long, value_name = "NAME", value_parser = values::new_name)]
+    #[arg(long, value_name = "NAME", value_parser = values::new_name, add = Offer::New)]
     name: Option<String>,
     #[command(flatten)]
     shape: Shape,
@@ -59,7 +60,7 @@ pub struct Run {
     #[command(flatten)]
     terminal: TerminalChoice,
     /// A git checkout whose files the VM is to have
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     directory: Option<PathBuf>,
     /// The command and its arguments
     #[arg(last = true, value_name = "CMD")]

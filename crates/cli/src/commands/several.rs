@@ -10,7 +10,7 @@ use clap::Args;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
-use super::operation::{Done, follow, follow_unseen, reach, timings, until, wait};
+use super::operation::{Done, follow, follow_unseen, reach, timings, wait};
 use super::suggest;
 use super::values::{self, WaitLevel};
 use crate::app::App;
@@ -180,7 +180,7 @@ pub(super) async fn each_of<R: Fn(&str) -> Request>(
                 let what = format!("interrupted with {} of {count} under way; {}", running.len(), work.on_cancel);
                 return Err(Failure::Interrupted { signal, what });
             }
-            () = until(stages.next_draw()) => stages.draw(),
+            () = stages.live() => {}
         }
     }
     stages.clear();

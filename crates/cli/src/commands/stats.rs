@@ -7,12 +7,11 @@ use banger_api::client::Request;
 use banger_api::stats::VmStats;
 use clap::Args;
 
-use super::operation::until;
 use super::values;
 use crate::app::App;
 use crate::attach::interrupts::Interrupts;
 use crate::failure::Failure;
-use crate::output::{Format, table, write_stdout};
+use crate::output::{Format, write_stdout};
 use crate::size::Size;
 
 /// How long apart two measurements are.
@@ -40,7 +39,7 @@ impl Stats {
         let mut next = Instant::now();
         loop {
             let measured = async {
-                until(Some(next)).await;
+                tokio::time::sleep_until(next.into()).await;
                 self.measure(app).await
             };
             let stats = tokio::select! {
@@ -95,7 +94,7 @@ impl View<'_> {
     fn table(&self, stats: &[VmStats]) -> String {
         let head = ["NAME", "CPU", "HOST-MEM", "GUEST-MEM", "LOAD", "DISK", "READ", "WRITTEN"];
         let row = |now: &VmStats| row(now, self.before.get(&now.id));
-        table::columns(&head, &stats.iter().map(row).collect::<Vec<_>>())
+        self.app.screen.table(&head, &stats.iter().map(row).collect::<Vec<_>>())
     }
 
     fn draw(&mut self, stats: &[VmStats]) -> Result<(), Failure> {

@@ -4,6 +4,7 @@ use clap::Subcommand;
 
 use super::{change, console, cp, create, exec, lifecycle, list, logs, prune, run, stats};
 use crate::app::App;
+use crate::complete::Offer;
 use crate::failure::Failure;
 
 /// A verb on VMs.
@@ -20,18 +21,24 @@ pub enum VmVerb {
     #[command(visible_alias = "inspect")]
     Show(list::Show),
     /// Run a command in a running VM
+    #[command(add = Offer::Running)]
     Exec(exec::Exec),
     /// Open a login shell in a running VM
+    #[command(add = Offer::Running)]
     Shell(exec::Shell),
     /// Copy files into or out of a running VM
     Cp(cp::Copy),
     /// Start stopped VMs
+    #[command(add = Offer::Stopped)]
     Start(lifecycle::Start),
     /// Stop VMs in order; their disks are kept
+    #[command(add = Offer::Running)]
     Stop(lifecycle::Stop),
     /// Stop VMs in order and start them again
+    #[command(add = Offer::Running)]
     Restart(lifecycle::Restart),
     /// Stop VMs at once, without asking them; their disks are kept
+    #[command(add = Offer::Running)]
     Kill(lifecycle::Kill),
     /// Remove VMs and their disks
     #[command(visible_alias = "remove", alias = "delete")]
@@ -44,11 +51,13 @@ pub enum VmVerb {
     /// Change a VM, and say when each change takes effect
     Set(change::Set),
     /// Show the output of a VM's main command, or its console
+    #[command(add = Offer::Running)]
     Logs(logs::Logs),
     /// Read along at a VM's console and type at it; Ctrl-] leaves it
+    #[command(add = Offer::Running)]
     Console(console::Console),
     /// Show how busy VMs are, anew every second
-    #[command(visible_alias = "top")]
+    #[command(visible_alias = "top", add = Offer::Running)]
     Stats(stats::Stats),
 }
 

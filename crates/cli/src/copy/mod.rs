@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 mod content;
-mod frames;
+pub mod frames;
 mod limits;
 mod pack;
 mod transfer;

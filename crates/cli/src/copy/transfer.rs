@@ -16,6 +16,7 @@ use crate::app::App;
 use crate::attach::interrupts::Interrupts;
 use crate::copy::Owners;
 use crate::failure::Failure;
+use crate::output::suspension::Suspension;
 use crate::size::Size;
 
 /// A transfer that is done sooner shows no progress.
@@ -120,6 +121,7 @@ async fn watch(
     let mut thread = tokio::task::spawn_blocking(transfer);
     let mut ticks = tokio::time::interval_at((began + PATIENCE).into(), TICK);
     let live = app.screen.live && !app.screen.quiet && io::stderr().is_terminal();
+    let mut suspension = Suspension::new(live);
     let result = loop {
         tokio::select! {
             result = &mut thread => break result.unwrap_or_else(|error| {
@@ -127,12 +129,20 @@ async fn watch(
             }),
             signal = interrupts.next() => break Err(interrupted(signal)),
             _ = ticks.tick(), if live => draw(meter.bytes(), began.elapsed()),
+            () = suspension.asked() => {
+                clear();
+                suspension.stop();
+            }
         }
     };
     if live && began.elapsed() > PATIENCE {
-        drop(io::stderr().lock().write_all(b"\r\x1b[K"));
+        clear();
     }
     result
+}
+
+fn clear() {
+    drop(io::stderr().lock().write_all(b"\r\x1b[K"));
 }
 
 fn draw(bytes: u64, elapsed: Duration) {

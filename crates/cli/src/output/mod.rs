@@ -1,6 +1,7 @@
 //! What the user sees. Standard output carries what was asked for, standard error everything else.
 
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::BorrowedFd;
 
 use serde::Serialize;
 
@@ -9,6 +10,7 @@ use crate::failure::Failure;
 
 pub mod human;
 pub mod stages;
+pub mod suspension;
 pub mod table;
 
 /// How results are printed.
@@ -66,6 +68,14 @@ impl Screen {
         }
     }
 
+    /// A table that fits the terminal, where standard output is one; elsewhere it is whole.
+    pub fn table(&self, head: &[&str], rows: &[Vec<String>]) -> String {
+        if !self.stdout_is_terminal {
+            return table::columns(head, rows);
+        }
+        table::columns_within(head, rows, width_of(rustix::stdio::stdout()), if self.unicode { "…" } else { "~" })
+    }
+
     /// A result on standard output: as JSON if that was asked for, else as `text` makes it. It ends with a line break.
     ///
     /// # Errors
@@ -98,7 +108,11 @@ pub fn complain(line: &str) {
 
 /// The width of the terminal on standard error; 80 where there is none.
 pub fn width() -> usize {
-    match rustix::termios::tcgetwinsize(rustix::stdio::stderr()) {
+    width_of(rustix::stdio::stderr())
+}
+
+fn width_of(terminal: BorrowedFd<'_>) -> usize {
+    match rustix::termios::tcgetwinsize(terminal) {
         Ok(size) if size.ws_col > 0 => usize::from(size.ws_col),
         _ => 80,
     }

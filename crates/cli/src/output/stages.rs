@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use super::suspension::Suspension;
 use super::{Screen, complain, human, width};
 
 /// A stage that takes less than this is not drawn before it has ended: a line that flashes by tells nothing.
@@ -21,6 +22,7 @@ pub struct Stages {
     unicode: bool,
     current: Option<Current>,
     drawn: bool,
+    suspension: Suspension,
     unseen: Unseen,
 }
 
@@ -60,6 +62,7 @@ impl Stages {
             unicode: screen.unicode,
             current: None,
             drawn: false,
+            suspension: Suspension::new(style == Style::Live),
             unseen: Unseen::default(),
         }
     }
@@ -106,13 +109,27 @@ impl Stages {
         }
     }
 
-    /// When [`Stages::draw`] wants to be called next; never where nothing is drawn.
-    pub fn next_draw(&self) -> Option<Instant> {
-        self.current.as_ref().filter(|_| self.style == Style::Live).map(|current| current.next_draw)
+    /// Draws the running stage when it is time to, and takes it off the screen while the user stops this process. Returns
+    /// after each; never where nothing is drawn.
+    pub async fn live(&mut self) {
+        let next = self.current.as_ref().filter(|_| self.style == Style::Live).map(|current| current.next_draw);
+        let due = async {
+            match next {
+                Some(instant) => tokio::time::sleep_until(instant.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = due => self.draw(),
+            () = self.suspension.asked() => {
+                self.hide();
+                self.suspension.stop();
+            }
+        }
     }
 
     /// Draws the running stage.
-    pub fn draw(&mut self) {
+    fn draw(&mut self) {
         let Some(current) = &mut self.current else { return };
         current.next_draw = Instant::now() + TICK;
         let running = current.began.elapsed();
@@ -132,6 +149,10 @@ impl Stages {
     /// Takes a stage that did not end off the screen.
     pub fn clear(&mut self) {
         self.current = None;
+        self.hide();
+    }
+
+    fn hide(&mut self) {
         if self.drawn {
             self.replace("", false);
             self.drawn = false;
@@ -189,6 +210,13 @@ impl Unseen {
         let stages =
             self.finished.iter().map(|(stage, took)| serde_json::json!({"stage": stage, "micros": micros(*took)}));
         serde_json::json!({"stages": stages.collect::<Vec<_>>(), "micros": micros(total)}).to_string()
+    }
+}
+
+/// However a command ends, what it has drawn does not stay.
+impl Drop for Stages {
+    fn drop(&mut self) {
+        self.hide();
     }
 }
 

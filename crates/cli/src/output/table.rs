@@ -14,6 +14,42 @@ pub fn columns(head: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
+/// The same where lines have so much room: columns go from the right, which is where the least important ones stand, until
+/// the rest fits. Two stay: then the first is cut, with `mark` behind it, and the whole line where that is not enough.
+pub fn columns_within(head: &[&str], rows: &[Vec<String>], room: usize, mark: &str) -> String {
+    let fits = |text: &String| text.lines().all(|line| line.chars().count() <= room);
+    let of = |kept: usize, rows: &[Vec<String>]| {
+        let rows: Vec<Vec<String>> = rows.iter().map(|row| row[..kept].to_vec()).collect();
+        columns(&head[..kept], &rows)
+    };
+    let least = LEAST.min(head.len());
+    if let Some(text) = (least..=head.len()).rev().map(|kept| of(kept, rows)).find(fits) {
+        return text;
+    }
+    let others = rows.iter().flat_map(|row| &row[1..least]).map(|cell| cell.chars().count());
+    let others = others.chain(head[1..least].iter().map(|name| name.chars().count())).max().map_or(0, |wide| wide + 2);
+    let first = room.saturating_sub(others).max(NARROWEST);
+    let mut cropped = rows.to_vec();
+    for cell in cropped.iter_mut().filter_map(|row| row.first_mut()) {
+        *cell = cut(cell, first, mark);
+    }
+    of(least, &cropped).lines().map(|line| cut(line, room, mark) + "\n").collect()
+}
+
+/// The columns that are never left out: what it is, and how it is.
+const LEAST: usize = 2;
+
+/// How much of a name is always left.
+const NARROWEST: usize = 7;
+
+fn cut(line: &str, room: usize, mark: &str) -> String {
+    if line.chars().count() <= room {
+        return line.to_owned();
+    }
+    let kept: String = line.chars().take(room.saturating_sub(mark.chars().count())).collect();
+    format!("{}{mark}", kept.trim_end())
+}
+
 /// `key: value` lines, values under each other. Empty values are left out.
 pub fn fields(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
@@ -38,6 +74,20 @@ mod tests {
     fn columns_line_up_without_trailing_blanks() {
         let rows = [vec!["a".to_owned(), "running".to_owned()], vec!["longer".to_owned(), String::new()]];
         assert_eq!(columns(&["NAME", "STATE"], &rows), "NAME    STATE\na       running\nlonger\n");
+    }
+
+    #[test]
+    fn what_does_not_fit_goes_from_the_right_and_is_cut_last() {
+        let head = ["NAME", "STATE", "IMAGE"];
+        let rows = [vec!["devbox".to_owned(), "running".to_owned(), "debian".to_owned()]];
+        let within = |room| columns_within(&head, &rows, room, "…");
+        assert_eq!(within(23), "NAME    STATE    IMAGE\ndevbox  running  debian\n");
+        assert_eq!(within(22), "NAME    STATE\ndevbox  running\n");
+        assert_eq!(within(15), within(22));
+        assert_eq!(within(12), "NAME    STA…\ndevbox  run…\n");
+        let long = [vec!["a-long-name-of-a-machine".to_owned(), "running".to_owned()]];
+        assert_eq!(columns_within(&head[..2], &long, 20, "…"), "NAME         STATE\na-long-nam…  running\n");
+        assert_eq!(columns_within(&head[..1], &rows, 5, "…"), "NAME\ndevb…\n");
     }
 
     #[test]

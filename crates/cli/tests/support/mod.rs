@@ -20,6 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub mod guest;
+pub mod screen;
 
 /// How long anything here may take; far more than it does.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -201,6 +201,10 @@ fn of_store(error: &StoreError) -> (ErrorCode, Option<String>) {
         }
         StoreError::ImageGone(_) => (ErrorCode::ImageNotFound, Some("`banger image ls` lists all images".to_owned())),
         StoreError::InUse(_) => (ErrorCode::InUse, Some("remove these VMs first".to_owned())),
+        StoreError::NoUid(_) => (
+            ErrorCode::HostUnfit,
+            Some("set `first_uid` below `[vmm]` in the configuration to a lower number".to_owned()),
+        ),
         StoreError::Open { .. }
         | StoreError::Migrate { .. }
         | StoreError::Statement { .. }

@@ -19,6 +19,7 @@ use crate::operation::fault::Injected;
 use crate::operation::{Operation, Step};
 use crate::store::StoreError;
 use crate::vm::definition::word;
+use crate::vm::spec::whole_mib;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -177,7 +178,7 @@ impl Builds {
         check_name(&name)?;
         let size = request.size.unwrap_or_else(|| config.image_size());
         check_size(size)?;
-        let size = size.next_multiple_of(MIB);
+        let size = whole_mib(size);
         let suite = request.suite.clone().unwrap_or_else(host::own_suite);
         let id = word(&random::<10>().map_err(io("get random bytes for an id"))?);
         let image = ImageRecord {

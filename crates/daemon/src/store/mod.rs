@@ -4,7 +4,10 @@
 //! the power fails.
 
 mod images;
+#[cfg(not(fuzzing))]
 mod schema;
+#[cfg(fuzzing)]
+pub mod schema;
 mod vms;
 
 use std::path::{Path, PathBuf};
@@ -67,6 +70,9 @@ pub enum StoreError {
     /// The image is being removed, or is gone.
     #[error("there is no image {0} any more")]
     ImageGone(String),
+    /// No number is left for a VM's user.
+    #[error("every uid from {0} on is taken by a VM")]
+    NoUid(u32),
     /// The thread is gone.
     #[error("the records are closed")]
     Closed,

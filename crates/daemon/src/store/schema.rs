@@ -76,6 +76,21 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// The number of the newest schema; older ones have the numbers from 1 on.
+#[cfg(fuzzing)]
+pub const NEWEST: usize = STEPS.len();
+
+/// Makes a file as a banger of an older schema did, for fuzzing.
+///
+/// # Errors
+/// Those of SQLite.
+#[cfg(fuzzing)]
+pub fn create_old(path: &Path, version: usize) -> Result<Connection, rusqlite_migration::Error> {
+    let mut connection = Connection::open(path)?;
+    MIGRATIONS.to_version(&mut connection, version)?;
+    Ok(connection)
+}
+
 /// The records hold host keys and what users put into `--env`: nobody else may read them. SQLite makes the files beside this
 /// one with its mode, and leaves those that are there alone.
 fn keep_to_owner(path: &Path) -> io::Result<()> {

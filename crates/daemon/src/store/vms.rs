@@ -170,12 +170,14 @@ fn free_uid(records: &Transaction<'_>, first: u32) -> Result<u32, StoreError> {
     const WHAT: &str = "find a free uid";
     let mut query = attempt(WHAT, records.prepare("SELECT uid FROM vms WHERE uid >= ? ORDER BY uid"))?;
     let taken = attempt(WHAT, query.query_map([first], |row| row.get::<_, u32>(0)))?;
-    let mut free = first;
+    // The last number stands for "no change" (chown(2)) and is nobody's.
+    let usable = |uid: Option<u32>| uid.filter(|uid| *uid != u32::MAX).ok_or(StoreError::NoUid(first));
+    let mut free = usable(Some(first))?;
     for uid in taken {
         if attempt(WHAT, uid)? != free {
             break;
         }
-        free += 1;
+        free = usable(free.checked_add(1))?;
     }
     Ok(free)
 }
@@ -241,5 +243,56 @@ fn from_stored(stored: StoredState) -> State {
         StoredState::Running { boot_id, accelerator, since } => State::Running(Run { boot_id, accelerator, since }),
         StoredState::Stopping => State::Stopping,
         StoredState::Removing => State::Removing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use banger_api::vm::{Lifetime, RestartPolicy};
+
+    fn record(name: &str, uid: u32) -> VmRecord {
+        let definition = Definition {
+            id: VmId::from_record(name.into()),
+            name: name.into(),
+            image_id: "i".into(),
+            image: "debian".into(),
+            cpus: 1,
+            memory: 1 << 30,
+            disk: 1 << 30,
+            env: std::collections::BTreeMap::new(),
+            workdir: None,
+            user: None,
+            restart: RestartPolicy::No,
+            lifetime: Lifetime::Kept,
+            uid,
+            machine_id: String::new(),
+            host_key: String::new(),
+            host_key_public: String::new(),
+            created: 0,
+        };
+        VmRecord {
+            definition,
+            state: State::Creating,
+            generation: 1,
+            host_boot: String::new(),
+            main: false,
+            wanted: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn when_all_uids_are_taken_a_vm_is_refused_and_the_records_live_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("r.db")).unwrap();
+        let image = "INSERT INTO images (id, name, state, size, created) VALUES ('i', 'debian', 'ready', 1, 1)";
+        store.run(move |records| attempt("add an image", records.execute_batch(image))).await.unwrap();
+        let last = u32::MAX - 1;
+        assert_eq!(store.insert_vm(record("a", last)).await.unwrap().definition.uid, last);
+        assert!(matches!(store.insert_vm(record("b", last)).await, Err(StoreError::NoUid(first)) if first == last));
+        assert_eq!(store.vms().await.unwrap().len(), 1);
+        let taken = "UPDATE vms SET uid = 4294967295";
+        store.run(move |records| attempt("take the last", records.execute_batch(taken))).await.unwrap();
+        assert!(matches!(store.insert_vm(record("c", u32::MAX)).await, Err(StoreError::NoUid(u32::MAX))));
     }
 }

@@ -73,8 +73,8 @@ pub enum SpecError {
         /// What was asked for.
         wanted: u64,
     },
-    /// A work disk smaller than the image's seed.
-    #[error("a work disk needs at least {} MiB with this image, not {} MiB", least / MIB, wanted / MIB)]
+    /// A work disk smaller than the image's seed, or larger than any.
+    #[error("a work disk can have {} MiB to {} MiB with this image, not {} MiB", least / MIB, MAX_DISK / MIB, wanted / MIB)]
     Disk {
         /// The seed's size.
         least: u64,
@@ -212,9 +212,9 @@ pub fn check_disk(disk: u64) -> Result<u64, SpecError> {
     if disk <= MAX_DISK { Ok(whole_mib(disk)) } else { Err(SpecError::LargeDisk(disk)) }
 }
 
-/// A size, rounded up to a MiB; sizes that no machine has stay what they are.
-fn whole_mib(bytes: u64) -> u64 {
-    bytes.checked_next_multiple_of(MIB).unwrap_or(bytes)
+/// Bytes, rounded up to whole MiB; down only where there is no such number, which is more than anything has.
+pub fn whole_mib(bytes: u64) -> u64 {
+    bytes.checked_next_multiple_of(MIB).unwrap_or(u64::MAX / MIB * MIB)
 }
 
 /// Checks a directory in a guest.
@@ -319,6 +319,15 @@ mod tests {
         assert!(matches!(with("a", |r| r.memory = Some(1)), Err(SpecError::LittleMemory(_))));
         assert!(matches!(with("a", |r| r.memory = Some(5 << 30)), Err(SpecError::MuchMemory { .. })));
         assert!(matches!(with("a", |r| r.disk = Some(1 << 20)), Err(SpecError::Disk { .. })));
+    }
+
+    #[test]
+    fn sizes_beyond_all_bounds_are_refused_and_not_rounded_to_nothing() {
+        for most in [u64::MAX, u64::MAX - MIB, 1 << 63] {
+            assert!(matches!(with("a", |r| r.memory = Some(most)), Err(SpecError::MuchMemory { .. })), "{most}");
+            assert!(matches!(with("a", |r| r.disk = Some(most)), Err(SpecError::LargeDisk(_))), "{most}");
+        }
+        assert_eq!(with("a", |r| r.disk = Some(MAX_DISK)).unwrap().disk, MAX_DISK);
     }
 
     #[test]

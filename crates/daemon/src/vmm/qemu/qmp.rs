@@ -61,7 +61,11 @@ impl Qmp {
         Qmp::greet(socket::connect(path, patience).await?, u64::try_from(first_id).unwrap_or_default()).await
     }
 
-    async fn greet(stream: UnixStream, first_id: u64) -> Result<Qmp, QmpError> {
+    /// The same over a connection that stands; the first command gets `first_id`.
+    ///
+    /// # Errors
+    /// [`QmpError`].
+    pub async fn greet(stream: UnixStream, first_id: u64) -> Result<Qmp, QmpError> {
         let mut qmp = Qmp { stream: BufReader::new(stream), next_id: first_id };
         while qmp.receive().await? != Message::Greeting {}
         qmp.execute("qmp_capabilities", json!({})).await?;
