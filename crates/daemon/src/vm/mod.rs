@@ -14,6 +14,7 @@ pub mod state;
 
 mod comeback;
 mod create;
+mod names;
 mod notice;
 mod recover;
 mod redefine;

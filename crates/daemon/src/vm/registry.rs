@@ -11,13 +11,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::actor::Actor;
 use super::change::Wanted;
-use super::definition::{Definition, VmId, VmRecord, word};
+use super::definition::{Definition, VmId, VmRecord};
 use super::error::VmError;
 use super::request::{Outcome, Request, Verb, View};
 use super::state::State;
-use super::{identity, spec};
+use super::{identity, names, spec};
 use crate::context::{self, Context, blocking, random, unix_seconds};
-use crate::image::names;
+use crate::image::names as files;
 use crate::image::record::ImageState;
 use crate::operation::{Operation, Step};
 use crate::storage;
@@ -71,7 +71,7 @@ impl Registry {
     pub async fn create(self: &Arc<Self>, request: &VmCreate, operation: &Operation) -> Result<Created, VmError> {
         let (name, made_up) = match &request.name {
             Some(name) => (name.clone(), false),
-            None => (made_up_name()?, true),
+            None => (names::made_up(bytes()?), true),
         };
         let spec = operation.stage("spec.resolve", self.resolve(request, name)).await?;
         let began = operation.stage_begins("record.reserve");
@@ -87,7 +87,7 @@ impl Registry {
         context.vmm.ready().await?;
         let wanted = request.image.clone().unwrap_or_else(|| context.config.defaults.image.clone());
         let image = context.store.image(wanted).await?.filter(|image| image.state == ImageState::Ready);
-        let seed_path = image.as_ref().map(|image| context.paths.image(&image.id).join(names::WORK_SEED));
+        let seed_path = image.as_ref().map(|image| context.paths.image(&image.id).join(files::WORK_SEED));
         let seed = blocking(move || seed_path.and_then(|path| storage::size(&path).ok()).unwrap_or(0)).await;
         Ok(spec::resolve(request, name, image, seed, &context::host(), &context.config)?)
     }
@@ -98,7 +98,7 @@ impl Registry {
         for _ in 0..NAME_TRIES {
             let insert = async { Ok(self.context.store.insert_vm(record.clone()).await) };
             match self.reserve_step(insert, &record.definition.id).await? {
-                Err(StoreError::NameTaken(_)) if made_up => record.definition.name = made_up_name()?,
+                Err(StoreError::NameTaken(_)) if made_up => record.definition.name = names::made_up_longer(bytes()?),
                 reserved => return Ok(reserved?),
             }
         }
@@ -363,17 +363,6 @@ impl Handle {
     }
 }
 
-/// Two words: easy to say, to type and to tell apart.
-fn made_up_name() -> Result<String, VmError> {
-    const FIRST: [&str; 16] = [
-        "amber", "brisk", "calm", "dapper", "eager", "fleet", "gentle", "hardy", "keen", "lucid", "merry", "nimble",
-        "plain", "quiet", "sunny", "tidy",
-    ];
-    const SECOND: [&str; 16] = [
-        "badger", "crane", "dormouse", "egret", "finch", "gecko", "heron", "ibex", "jackdaw", "kestrel", "lark",
-        "marten", "newt", "otter", "plover", "wren",
-    ];
-    let bytes = random::<6>().map_err(VmError::io("get random bytes for a name"))?;
-    let pick = |words: &[&'static str; 16], byte: u8| words[usize::from(byte) % 16];
-    Ok(format!("{}-{}-{}", pick(&FIRST, bytes[0]), pick(&SECOND, bytes[1]), word(&bytes[2..5])))
+fn bytes<const N: usize>() -> Result<[u8; N], VmError> {
+    random().map_err(VmError::io("get random bytes for a name"))
 }
