@@ -14,7 +14,7 @@ zsh    := $(share)/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-fun
 # The agent must run in any guest, with whatever C library or none, so it is the one program that is linked statically.
 static := x86_64-unknown-linux-gnu
 
-.PHONY: help quickstart man build check test openapi contract fuzz bench-create bench-channel install uninstall clean
+.PHONY: help quickstart man build check test openapi contract fuzz bench-create bench-channel bench-several install uninstall clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ bench-create: build ## time from create to the first command's output, against b
 
 bench-channel: build ## commands and copies through banger against the bare channel; ARGS="--runs N [--json]" (root)
 	@python3 bench/channel.py $(ARGS)
+
+bench-several: build ## many VMs by one command against one after the other; ARGS="--vms N [--json]" (root)
+	@python3 bench/several.py $(ARGS)
 
 install: build man ## into PREFIX (/usr/local), with manual and completion; honours DESTDIR
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(bin)/banger $(bin)/bangerd
