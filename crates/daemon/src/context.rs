@@ -33,7 +33,7 @@ pub struct Context {
     pub changes: Arc<Changes>,
     /// Held while the base of an initramfs is looked for or made: of many VMs that start at once only one makes it.
     pub bases: Arc<Mutex<()>>,
-    /// Turns to start: so many VMs boot at the same time and no more, or none would be done before its deadline.
+    /// Turns to start: [`at_once`] VMs boot at the same time and no more.
     pub starts: Arc<Semaphore>,
     /// This boot of the host.
     pub host_boot: String,
@@ -77,6 +77,12 @@ pub fn host() -> crate::vm::spec::Host {
 /// How many processors this daemon may run on.
 pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// How many VMs may boot at the same time. Many: guests that are up go on with what their init starts, and whoever begins
+/// after them gets less of the processors than who begins beside them. Not all: each has the host's memory touched.
+pub fn at_once() -> usize {
+    8 * processors()
 }
 
 /// Runs blocking work beside the event loop.

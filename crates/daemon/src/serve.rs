@@ -168,7 +168,7 @@ impl Daemon {
             agent,
             changes: Arc::new(Changes::new(run)),
             bases: Arc::default(),
-            starts: Arc::new(Semaphore::new(2 * context::processors())),
+            starts: Arc::new(Semaphore::new(context::at_once())),
             host_boot,
             installer,
             faults,

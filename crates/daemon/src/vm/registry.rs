@@ -223,8 +223,7 @@ pub struct Created {
 /// What a request comes to, when it has.
 type Answer = oneshot::Receiver<Result<Outcome, VmError>>;
 
-/// Starts those again that went down while no daemon ran, in the order of their creation, as many at a time as the host has
-/// processors. The order costs waiting for who is recovered slowly: a guest that still boots, or that goes down.
+/// Starts those again that went down while no daemon ran, in the order of their creation. The order costs waiting for who is recovered slowly: a guest that still boots, or that goes down.
 async fn bring_back(recovering: Vec<(Handle, Answer)>) {
     let missed = async |(handle, recovered): (Handle, Answer)| match recovered.await {
         Ok(Ok(outcome)) if outcome.view.missed => Some(handle),
@@ -236,7 +235,7 @@ async fn bring_back(recovering: Vec<(Handle, Answer)>) {
         drop(handle.ask(Verb::StartAgain, operation).await);
     };
     let missed = futures::stream::iter(recovering).filter_map(missed);
-    missed.for_each_concurrent(context::processors(), bring_back).await;
+    missed.for_each_concurrent(context::at_once(), bring_back).await;
 }
 
 impl Created {

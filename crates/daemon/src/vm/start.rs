@@ -15,7 +15,7 @@ use super::error::VmError;
 use super::identity;
 use super::state::Run;
 use crate::boot;
-use crate::context::{Context, blocking, random, unix_nanos, unix_seconds};
+use crate::context::{self, Context, blocking, random, unix_nanos, unix_seconds};
 use crate::guest::{self, Guest, GuestError};
 use crate::image::names;
 use crate::operation::{Operation, Step};
@@ -102,7 +102,7 @@ pub(super) async fn first_answer(
     connecting: impl Future<Output = Result<(Guest, watch::Receiver<bool>), GuestError>>,
     ended: &VmmEnd,
 ) -> Result<(Guest, watch::Receiver<bool>), VmError> {
-    let deadline = context.config.timeouts.agent();
+    let deadline = deadline(context);
     let console = context.paths.vm(definition.id.as_str()).console;
     let went_down = async |status: Option<ExitStatus>| VmError::WentDown {
         name: definition.name.clone(),
@@ -125,6 +125,13 @@ pub(super) async fn first_answer(
             said: last_words(console.clone()).await,
         }),
     }
+}
+
+/// By when an agent has to answer: the configured time is that of a guest with a processor to itself.
+fn deadline(context: &Context) -> std::time::Duration {
+    let starting = context::at_once() - context.starts.available_permits();
+    let for_each = u32::try_from(starting.div_ceil(context::processors())).unwrap_or(u32::MAX).max(1);
+    context.config.timeouts.agent() * for_each
 }
 
 /// How long a VMM whose channel broke may take to end.
