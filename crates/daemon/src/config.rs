@@ -8,6 +8,9 @@ use serde::Deserialize;
 
 const MIB: u64 = 1024 * 1024;
 
+/// How many user ids are kept for VMMs.
+pub const VMM_UIDS: u32 = 65_536;
+
 /// What a daemon is told.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
@@ -46,6 +49,21 @@ pub struct Image {
     pub size_mib: u64,
     /// The work seed, in MiB; the smallest work disk.
     pub seed_mib: u64,
+    /// What keeps packages' own scripts from the host.
+    pub namespace: Namespace,
+}
+
+/// What keeps packages' own scripts, which run while an image is built, from the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Namespace {
+    /// A user namespace where that is possible, else nothing.
+    #[default]
+    Auto,
+    /// A user namespace; without one nothing is built.
+    User,
+    /// Nothing: they run as root.
+    None,
 }
 
 /// How long is waited for whom.
@@ -95,7 +113,7 @@ impl Default for Defaults {
 
 impl Default for Image {
     fn default() -> Image {
-        Image { size_mib: 8 * 1024, seed_mib: 1024 }
+        Image { size_mib: 8 * 1024, seed_mib: 1024, namespace: Namespace::Auto }
     }
 }
 
@@ -115,7 +133,7 @@ impl Default for Vmm {
 /// The keys that exist, by table.
 const KEYS: [(&str, &[&str]); 5] = [
     ("defaults", &["image", "cpus", "memory_mib", "disk_mib"]),
-    ("image", &["size_mib", "seed_mib"]),
+    ("image", &["size_mib", "seed_mib", "namespace"]),
     ("timeouts", &["agent_s", "stop_s", "button_s"]),
     ("vmm", &["first_uid"]),
     ("guest", &["user"]),
@@ -197,6 +215,11 @@ impl Config {
     /// Work seed of an image, in bytes.
     pub fn seed_size(&self) -> u64 {
         self.image.seed_mib * MIB
+    }
+
+    /// The first of the user ids that belong to a build's user namespace: they follow those of VMMs.
+    pub fn build_uid(&self) -> u32 {
+        self.vmm.first_uid.saturating_add(VMM_UIDS)
     }
 }
 
@@ -282,7 +305,7 @@ mod tests {
     fn every_key_that_exists_is_known() {
         let text: String = [
             "[defaults]\nimage = 'a'\ncpus = 1\nmemory_mib = 1\ndisk_mib = 1\n",
-            "[image]\nsize_mib = 1\nseed_mib = 1\n[timeouts]\nagent_s = 1\nstop_s = 1\nbutton_s = 1\n",
+            "[image]\nsize_mib = 1\nseed_mib = 1\nnamespace = 'auto'\n[timeouts]\nagent_s = 1\nstop_s = 1\nbutton_s = 1\n",
             "[vmm]\nfirst_uid = 1\n[guest]\nuser = 'none'\n",
         ]
         .concat();
@@ -295,6 +318,23 @@ mod tests {
         assert_eq!(parse("[guest]\nuser = 'none'\n").unwrap().guest.user, GuestUser::None);
         let error = parse("[guest]\nuser = 'me'\n").unwrap_err();
         assert!(error.contains("`caller` or `none`"), "{error}");
+    }
+
+    #[test]
+    fn a_builds_namespace_is_one_of_three_words() {
+        let namespace = |text: &str| parse(text).map(|config| config.image.namespace);
+        assert_eq!(namespace("[image]\n"), Ok(Namespace::Auto));
+        assert_eq!(namespace("[image]\nnamespace = 'user'\n"), Ok(Namespace::User));
+        assert_eq!(namespace("[image]\nnamespace = 'none'\n"), Ok(Namespace::None));
+        assert!(namespace("[image]\nnamespace = 'pid'\n").unwrap_err().contains("`auto`, `user` or `none`"));
+    }
+
+    #[test]
+    fn a_builds_ids_are_no_vmms() {
+        let config = parse("[vmm]\nfirst_uid = 100000\n").unwrap();
+        assert_eq!(config.build_uid(), 165_536);
+        // Where there are none the kernel refuses, and the build says so.
+        assert_eq!(parse("[vmm]\nfirst_uid = 4294967295\n").unwrap().build_uid(), u32::MAX);
     }
 
     #[test]

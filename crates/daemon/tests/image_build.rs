@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use banger_linux::file;
 use banger_linux::process::{Launch, Leash, Program, Stream};
+use bangerd::config::Namespace;
 use bangerd::image::install::Mmdebstrap;
 use bangerd::image::{self, BuildRequest, Progress, names};
 use bangerd::operation::fault::Faults;
 use tokio::sync::Notify;
 
-fn request(dir: &Path) -> BuildRequest {
+fn request(dir: &Path, namespace: Namespace) -> BuildRequest {
     BuildRequest {
         name: "test".into(),
         size: 2 << 30,
@@ -26,6 +27,8 @@ fn request(dir: &Path) -> BuildRequest {
         log: dir.join("log"),
         suite: "bookworm".to_owned(),
         added: Vec::new(),
+        namespace,
+        first_uid: 1_900_000_000,
     }
 }
 
@@ -62,7 +65,7 @@ async fn a_build_that_is_given_up_leaves_nothing_but_its_log() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let request = request(dir.path());
+    let request = request(dir.path(), Namespace::Auto);
     // Given up in the middle: dpkg is at work in the chroot, with /proc, /sys and /dev mounted in it.
     let under_way = Notify::new();
     let seen = Mutex::new(Vec::new());
@@ -102,7 +105,7 @@ async fn a_whole_image() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let request = request(dir.path());
+    let request = request(dir.path(), Namespace::Auto);
     let built = image::build(&request, &Mmdebstrap, &|_| {}, &Faults::default()).await.unwrap();
     assert!(!request.scratch.exists());
     assert_eq!(image::read(&request.dir).unwrap(), built);

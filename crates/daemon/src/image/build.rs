@@ -60,8 +60,17 @@ async fn build_in(
     let mut teller = Teller::new(progress);
     let mut tell = |line| teller.tell(line);
     let (root, scratch, suite, acquire) = (&*root, &*request.scratch, &*request.suite, &*acquire);
-    let installation =
-        Installation { root, scratch, suite, added: &request.added, mirrors: &mirrors, acquire, log: &log };
+    let installation = Installation {
+        root,
+        scratch,
+        suite,
+        added: &request.added,
+        mirrors: &mirrors,
+        acquire,
+        namespace: request.namespace,
+        first_uid: request.first_uid,
+        log: &log,
+    };
     faults.step(Step::InstallPackages, installer.install(installation, &mut tell)).await?;
 
     progress(Progress::Stage("tree.prepare"));

@@ -13,7 +13,7 @@ use std::process::ExitStatus;
 use std::sync::mpsc;
 
 use banger_linux::fd_stream::FdStream;
-use banger_linux::process::{Launch, Leash, ProcessError, Program, Stream};
+use banger_linux::process::{Container, Launch, Leash, ProcessError, Program, Stream};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::io::Interest;
 use tokio::sync::oneshot;
@@ -75,17 +75,23 @@ pub struct Tool {
     args: Vec<String>,
     temporary: Option<PathBuf>,
     contained: bool,
+    container: Option<Container>,
 }
 
 impl Tool {
     /// A tool that starts no other programs.
     pub fn new(program: Program, args: Vec<String>) -> Tool {
-        Tool { program, args, temporary: None, contained: false }
+        Tool { program, args, temporary: None, contained: false, container: None }
     }
 
     /// A tool that starts others and mounts: it gets a pid and a mount namespace, and `temporary` for its temporary files.
     pub fn contained(program: Program, args: Vec<String>, temporary: &Path) -> Tool {
-        Tool { program, args, temporary: Some(temporary.to_owned()), contained: true }
+        Tool { program, args, temporary: Some(temporary.to_owned()), contained: true, container: None }
+    }
+
+    /// Those namespaces within a user namespace, where there is one.
+    pub fn within(self, container: Option<Container>) -> Tool {
+        Tool { container, ..self }
     }
 
     /// Runs it. Its output is appended to `log`.
@@ -127,6 +133,7 @@ impl Tool {
         launch.env.extend(self.temporary.map(|path| ("TMPDIR".into(), path.into())));
         let [stdout, stderr] = output;
         (launch.stdout, launch.stderr) = (Stream::Fd(stdout), Stream::Fd(stderr));
+        launch.container = self.container;
         launch.die_with_parent = true;
         launch
     }

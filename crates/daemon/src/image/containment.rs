@@ -1,0 +1,84 @@
+//! Whether packages' scripts run in a user namespace while an image is built. It is tried, not guessed: kernels, their settings
+//! and file systems forbid it in many ways.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use banger_linux::process::{Container, ContainerError, Program};
+
+use super::apt::Mirrors;
+use super::private;
+use super::tool::{Tool, ToolError};
+use crate::config::Namespace;
+use crate::context::blocking;
+
+/// Where a build's scratch directory is seen in its namespace: every machine has this directory, and those of the host's
+/// users are covered by it.
+pub const AT: &str = "/tmp";
+
+/// What keeps a build from the host.
+#[derive(Debug)]
+pub enum Containment {
+    /// A user namespace.
+    User(Container),
+    /// Nothing, because that was asked for.
+    Unwanted,
+    /// Nothing, because there can be no namespace.
+    Impossible(Obstacle),
+}
+
+/// Why there can be no user namespace.
+#[derive(Debug, thiserror::Error)]
+pub enum Obstacle {
+    /// The kernel or the file system does not allow it.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// It does, but programs cannot do in there what they have to.
+    #[error("cannot mount in a user namespace")]
+    Useless(#[from] ToolError),
+    /// Packages come from a directory that only some of the host's users may read.
+    #[error("not everybody may read the packages in {}", path.display())]
+    Packages {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+impl Containment {
+    /// What there is for a build in `scratch`, in a namespace whose ids begin with `first` on the host.
+    pub async fn of(wanted: Namespace, first: u32, scratch: &Path, mirrors: &Mirrors, log: &File) -> Containment {
+        let attempt = async {
+            private::packages(mirrors)?;
+            // One to be tried, one for the build: a container is entered once.
+            attempt(first, scratch, log).await?;
+            container(first, scratch).await
+        };
+        match wanted {
+            Namespace::None => Containment::Unwanted,
+            Namespace::Auto | Namespace::User => {
+                attempt.await.map_or_else(Containment::Impossible, Containment::User)
+            }
+        }
+    }
+}
+
+/// Whether a build in `scratch` can be contained. What the attempt says goes into `log`.
+///
+/// # Errors
+/// [`Obstacle`].
+pub async fn attempt(first: u32, scratch: &Path, log: &File) -> Result<(), Obstacle> {
+    // /proc is mounted on the way, then a part of the host's tree: what an installation does in its chroot.
+    let mount = ["--rbind", "/sys", AT].map(str::to_owned).into();
+    let tool = Tool::contained(Program::Mount, mount, Path::new(AT)).within(Some(container(first, scratch).await?));
+    Ok(tool.run(log, |_| {}).await?)
+}
+
+/// A path below the scratch directory as the namespace sees it.
+pub fn inside(path: &Path, scratch: &Path) -> PathBuf {
+    path.strip_prefix(scratch).map_or_else(|_| path.to_owned(), |rest| Path::new(AT).join(rest))
+}
+
+async fn container(first: u32, scratch: &Path) -> Result<Container, Obstacle> {
+    let scratch = scratch.to_owned();
+    Ok(blocking(move || Container::new(first, &scratch, Path::new(AT))).await?)
+}
