@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(namespace("[image]\n"), Ok(Namespace::Auto));
         assert_eq!(namespace("[image]\nnamespace = 'user'\n"), Ok(Namespace::User));
         assert_eq!(namespace("[image]\nnamespace = 'none'\n"), Ok(Namespace::None));
-        assert!(namespace("[image]\nnamespace = 'pid'\n").unwrap_err().contains("`auto`, `user` or `none`"));
+        assert!(namespace("[image]\nnamespace = 'pid'\n").unwrap_err().contains("`auto`, `user`, `none`"));
     }
 
     #[test]

@@ -80,6 +80,7 @@ async fn build_in(
         // Read before the tree is set up: that takes the kernel out of it.
         let unpacked = read_kernel(&tree)?;
         debian::prepare(&tree, &mirrors, &for_suite)?;
+        debian::make_devices(&tree)?;
         let described = describe(&tree, &to)?;
         Ok::<_, ImageError>((unpacked, described))
     });

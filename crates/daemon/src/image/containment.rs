@@ -2,6 +2,7 @@
 //! and file systems forbid it in many ways.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use banger_linux::process::{Container, ContainerError, Program};
@@ -36,6 +37,9 @@ pub enum Obstacle {
     /// It does, but programs cannot do in there what they have to.
     #[error("cannot mount in a user namespace")]
     Useless(#[from] ToolError),
+    /// The attempt could not be made.
+    #[error("cannot try out a user namespace")]
+    Untried(#[source] io::Error),
     /// Packages come from a directory that only some of the host's users may read.
     #[error("not everybody may read the packages in {}", path.display())]
     Packages {
@@ -46,31 +50,30 @@ pub enum Obstacle {
 
 impl Containment {
     /// What there is for a build in `scratch`, in a namespace whose ids begin with `first` on the host.
-    pub async fn of(wanted: Namespace, first: u32, scratch: &Path, mirrors: &Mirrors, log: &File) -> Containment {
+    pub(super) async fn of(wanted: Namespace, first: u32, scratch: &Path, mirrors: &Mirrors) -> Containment {
         let attempt = async {
             private::packages(mirrors)?;
             // One to be tried, one for the build: a container is entered once.
-            attempt(first, scratch, log).await?;
+            attempt(first, scratch).await?;
             container(first, scratch).await
         };
         match wanted {
             Namespace::None => Containment::Unwanted,
-            Namespace::Auto | Namespace::User => {
-                attempt.await.map_or_else(Containment::Impossible, Containment::User)
-            }
+            Namespace::Auto | Namespace::User => attempt.await.map_or_else(Containment::Impossible, Containment::User),
         }
     }
 }
 
-/// Whether a build in `scratch` can be contained. What the attempt says goes into `log`.
+/// Whether a build in `scratch` can be contained.
 ///
 /// # Errors
 /// [`Obstacle`].
-pub async fn attempt(first: u32, scratch: &Path, log: &File) -> Result<(), Obstacle> {
+pub async fn attempt(first: u32, scratch: &Path) -> Result<(), Obstacle> {
     // /proc is mounted on the way, then a part of the host's tree: what an installation does in its chroot.
     let mount = ["--rbind", "/sys", AT].map(str::to_owned).into();
     let tool = Tool::contained(Program::Mount, mount, Path::new(AT)).within(Some(container(first, scratch).await?));
-    Ok(tool.run(log, |_| {}).await?)
+    // What it says is in the error.
+    Ok(tool.run(&File::create("/dev/null").map_err(Obstacle::Untried)?, |_| {}).await?)
 }
 
 /// A path below the scratch directory as the namespace sees it.

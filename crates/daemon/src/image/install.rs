@@ -62,7 +62,7 @@ impl Installer for Mmdebstrap {
         tell: &mut (dyn FnMut(String) + Send),
     ) -> Result<(), ImageError> {
         let Installation { root, scratch, suite, added, mirrors, acquire, namespace, first_uid, log } = installation;
-        let tool = match Containment::of(namespace, first_uid, scratch, mirrors, log).await {
+        let tool = match Containment::of(namespace, first_uid, scratch, mirrors).await {
             Containment::User(container) => {
                 let (mirrors, acquire) = private::copies(mirrors, acquire, scratch)?;
                 let root = containment::inside(root, scratch);

@@ -16,11 +16,7 @@ const DIRECTORY: &str = "apt";
 ///
 /// # Errors
 /// [`ImageError::Private`].
-pub fn copies(
-    mirrors: &Mirrors,
-    acquire: &[String],
-    scratch: &Path,
-) -> Result<(Mirrors, Vec<String>), ImageError> {
+pub fn copies(mirrors: &Mirrors, acquire: &[String], scratch: &Path) -> Result<(Mirrors, Vec<String>), ImageError> {
     let mut copies = Copies { scratch, count: 0 };
     let mut mirrors = mirrors.clone();
     for mirror in [Some(&mut mirrors.archive), mirrors.security.as_mut()].into_iter().flatten() {
@@ -149,6 +145,7 @@ mod tests {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let file = dir.path().join("file");
         write(&file, 0o644);
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
         assert!(!is_public(&file), "its directory is private");
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
         assert!(is_public(&file));

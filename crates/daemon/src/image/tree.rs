@@ -4,10 +4,11 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use banger_linux::file;
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 /// Such a directory. Its user is root, and all that is made in it belongs to root.
@@ -105,6 +106,28 @@ impl Tree {
             .map_err(failed("link", path))
     }
 
+    /// Makes a character device that everybody may use in place of what is there.
+    ///
+    /// # Errors
+    /// [`TreeError`].
+    pub fn device(&self, path: &str, (major, minor): (u32, u32)) -> Result<(), TreeError> {
+        let made = self.replace(path, |parent, name| {
+            let (kind, number) = (FileType::CharacterDevice, rustix::fs::makedev(major, minor));
+            rustix::fs::mknodat(parent, name, kind, Mode::empty(), number)?;
+            std::fs::set_permissions(in_directory(parent, name), std::fs::Permissions::from_mode(0o666))
+        });
+        made.map_err(failed("make the device", path))
+    }
+
+    /// Makes an empty directory in place of what is there.
+    ///
+    /// # Errors
+    /// [`TreeError`].
+    pub fn directory(&self, path: &str) -> Result<(), TreeError> {
+        self.remove(path)?;
+        self.make_directories(path).map(drop).map_err(failed("make", path))
+    }
+
     /// Removes a file, a link, or a directory with all that is in it. What is not there is no error.
     ///
     /// # Errors
@@ -163,7 +186,7 @@ fn failed(attempted: &'static str, path: &str) -> impl FnOnce(io::Error) -> Tree
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
