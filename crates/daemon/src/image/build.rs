@@ -50,7 +50,10 @@ async fn build_in(
     progress: &(dyn Fn(Progress) + Send + Sync),
     faults: &Faults,
 ) -> Result<Built, ImageError> {
-    let (root, out) = (request.scratch.join("root"), request.scratch.join("image"));
+    // The image is made beside what the installer can write to.
+    let (workshop, out) = (request.scratch.join("build"), request.scratch.join("image"));
+    let root = workshop.join("root");
+    make_directory(&workshop)?;
     make_directory(&out)?;
     let log = open_log(&request.log)?;
 
@@ -59,10 +62,11 @@ async fn build_in(
     let acquire = host::acquire_options(Path::new(ETC_APT))?;
     let mut teller = Teller::new(progress);
     let mut tell = |line| teller.tell(line);
-    let (root, scratch, suite, acquire) = (&*root, &*request.scratch, &*request.suite, &*acquire);
+    let (root, suite, acquire) = (&*root, &*request.suite, &*acquire);
     let installation = Installation {
         root,
-        scratch,
+        scratch: &workshop,
+        enclosure: &request.scratch,
         suite,
         added: &request.added,
         mirrors: &mirrors,
@@ -99,6 +103,7 @@ async fn build_in(
 
     progress(Progress::Stage("seed.make"));
     let home = root.join("root");
+    only_directory(&home)?;
     let seed = FileSystem {
         content: &home,
         file: &out.join(names::WORK_SEED),
@@ -115,6 +120,15 @@ async fn build_in(
     progress(Progress::Stage("image.sync"));
     faults.step(Step::PublishImage, publish(root, &out, &request.dir)).await?;
     Ok(built)
+}
+
+/// mke2fs follows a link that it is given, and one that a package has put there could lead to the host's files.
+fn only_directory(path: &Path) -> Result<(), ImageError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(file_error("use as a directory", path)(std::io::ErrorKind::NotADirectory.into())),
+        Err(error) => Err(file_error("look at", path)(error)),
+    }
 }
 
 /// The kernel's release and its file, as the package brought it.

@@ -85,3 +85,27 @@ async fn container(first: u32, scratch: &Path) -> Result<Container, Obstacle> {
     let scratch = scratch.to_owned();
     Ok(blocking(move || Container::new(first, &scratch, Path::new(AT))).await?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::apt;
+
+    #[tokio::test]
+    async fn what_cannot_be_is_said_and_what_is_not_wanted_is_not_tried() {
+        let mirrors = |uri: &str| apt::mirrors(&apt::parse_list(&format!("deb {uri} bookworm main"))).unwrap();
+        let (proc, near) = (Path::new("/proc"), mirrors("http://mirror.example.org/debian"));
+        // /proc cannot be mounted with other ids; who is not root cannot even give ids.
+        let found = Containment::of(Namespace::Auto, 1_900_000_000, proc, &near).await;
+        assert!(matches!(found, Containment::Impossible(Obstacle::Container(_))), "{found:?}");
+        let found = Containment::of(Namespace::User, 1_900_000_000, proc, &mirrors("file:/root/no/debian")).await;
+        assert!(matches!(found, Containment::Impossible(Obstacle::Packages { .. })), "{found:?}");
+        assert!(matches!(Containment::of(Namespace::None, 1, proc, &near).await, Containment::Unwanted));
+    }
+
+    #[test]
+    fn paths_inside() {
+        assert_eq!(inside(Path::new("/a/b/root/etc"), Path::new("/a/b")), Path::new("/tmp/root/etc"));
+        assert_eq!(inside(Path::new("/usr/share"), Path::new("/a/b")), Path::new("/usr/share"));
+    }
+}

@@ -18,8 +18,10 @@ use crate::config::Namespace;
 pub struct Installation<'a> {
     /// The tree, which is not there yet.
     pub root: &'a Path,
-    /// A directory on the same file system for whatever else it takes.
+    /// The directory around it, for whatever else it takes.
     pub scratch: &'a Path,
+    /// The directory around that, which is the build's, too, but nothing to be installed into.
+    pub enclosure: &'a Path,
     /// Debian's name of the release.
     pub suite: &'a str,
     /// Packages beside our own choice.
@@ -61,9 +63,12 @@ impl Installer for Mmdebstrap {
         installation: Installation<'_>,
         tell: &mut (dyn FnMut(String) + Send),
     ) -> Result<(), ImageError> {
-        let Installation { root, scratch, suite, added, mirrors, acquire, namespace, first_uid, log } = installation;
+        let Installation { root, scratch, enclosure, suite, added, mirrors, acquire, namespace, first_uid, log } =
+            installation;
         let tool = match Containment::of(namespace, first_uid, scratch, mirrors).await {
             Containment::User(container) => {
+                // A script can make programs there that are root's and set-user-id: no user of the host gets to them.
+                private::close(enclosure)?;
                 let (mirrors, acquire) = private::copies(mirrors, acquire, scratch)?;
                 let root = containment::inside(root, scratch);
                 let arguments = debian::install_arguments((suite, added), &root, &mirrors, &acquire);

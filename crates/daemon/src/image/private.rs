@@ -1,8 +1,9 @@
 //! What apt needs of the host's and not everybody may read: keys, and certificates of private mirrors. A build that is not root
 //! on the host gets copies, with their owners, for as long as it takes.
 
+use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use super::ImageError;
@@ -29,6 +30,18 @@ pub fn copies(mirrors: &Mirrors, acquire: &[String], scratch: &Path) -> Result<(
     }
     let acquire: Result<Vec<String>, ImageError> = acquire.iter().map(|option| copies.option(option)).collect();
     Ok((mirrors, acquire?))
+}
+
+/// Shuts a directory to all but root.
+///
+/// # Errors
+/// [`ImageError::File`].
+pub fn close(path: &Path) -> Result<(), ImageError> {
+    std::fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(|source| ImageError::File {
+        attempted: "close",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Whether the packages themselves can be read, where they are on this host.
@@ -94,25 +107,23 @@ fn copy_private(from: &Path, to: &Path) -> io::Result<()> {
     io::copy(&mut original, &mut copy)?;
     let found = original.metadata()?;
     fchown(&copy, Some(found.uid()), Some(found.gid()))?;
-    copy.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(found.mode() & 0o440))
+    copy.set_permissions(Permissions::from_mode(found.mode() & 0o440))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
     use crate::image::apt;
 
     fn write(path: &Path, mode: u32) {
         std::fs::write(path, "key").unwrap();
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     }
 
     #[test]
     fn only_what_is_private_is_copied_and_stays_so() {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         let (scratch, public, private) =
             (dir.path().join("scratch"), dir.path().join("public.gpg"), dir.path().join("private.asc"));
         std::fs::create_dir(&scratch).unwrap();
@@ -145,9 +156,9 @@ mod tests {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let file = dir.path().join("file");
         write(&file, 0o644);
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
         assert!(!is_public(&file), "its directory is private");
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o711)).unwrap();
         assert!(is_public(&file));
         write(&file, 0o640);
         assert!(!is_public(&file));

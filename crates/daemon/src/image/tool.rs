@@ -133,6 +133,8 @@ impl Tool {
         launch.env.extend(self.temporary.map(|path| ("TMPDIR".into(), path.into())));
         let [stdout, stderr] = output;
         (launch.stdout, launch.stderr) = (Stream::Fd(stdout), Stream::Fd(stderr));
+        // No terminal either, into which it could type.
+        launch.session = self.container.is_some();
         launch.container = self.container;
         launch.die_with_parent = true;
         launch

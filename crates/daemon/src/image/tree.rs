@@ -36,8 +36,13 @@ impl Tree {
     /// # Errors
     /// [`TreeError`].
     pub fn open(path: &Path) -> Result<Tree, TreeError> {
-        let root = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|source| TreeError { attempted: "open", path: "/".into(), source: source.into() })?;
+        // Who filled the tree may have put a link in its place.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|source| TreeError {
+            attempted: "open",
+            path: "/".into(),
+            source: source.into(),
+        })?;
         Ok(Tree { root })
     }
 
@@ -47,7 +52,8 @@ impl Tree {
     /// [`TreeError`].
     pub fn read(&self, path: &str) -> Result<Vec<u8>, TreeError> {
         let mut content = Vec::new();
-        self.open_in(path, OFlags::RDONLY)
+        // A pipe in a file's place has no end to wait for.
+        self.open_in(path, OFlags::RDONLY | OFlags::NONBLOCK)
             .and_then(|fd| File::from(fd).read_to_end(&mut content))
             .map_err(failed("read", path))?;
         Ok(content)
@@ -228,6 +234,10 @@ mod tests {
         assert!(tree.read("/absolute/file").is_err());
         assert!(tree.read("/relative/file").is_err());
         assert!(tree.read("/direct").is_err());
+        symlink(&outside, dir.path().join("link")).unwrap();
+        assert!(Tree::open(&dir.path().join("link")).is_err());
+        rustix::fs::mknodat(rustix::fs::CWD, root.join("pipe"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        assert_eq!(tree.read("/pipe").unwrap(), b"");
         assert!(tree.write("/absolute/file", b"spoilt", 0o644).is_err());
         assert!(tree.write("/relative/file", b"spoilt", 0o644).is_err());
         tree.write("/direct", b"a file of the tree's own", 0o644).unwrap();
