@@ -303,3 +303,19 @@ impl<'a> Teller<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_no_home() {
+        let dir = tempfile::tempdir().unwrap();
+        let (home, link) = (dir.path().join("home"), dir.path().join("link"));
+        std::fs::create_dir(&home).unwrap();
+        std::os::unix::fs::symlink(&home, &link).unwrap();
+        assert!(only_directory(&home).is_ok());
+        assert!(matches!(only_directory(&link), Err(ImageError::File { .. })));
+        assert!(matches!(only_directory(&dir.path().join("none")), Err(ImageError::File { .. })));
+    }
+}
