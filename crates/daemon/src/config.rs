@@ -12,6 +12,9 @@ pub use keys::{KEYS, Key, sample};
 
 const MIB: u64 = 1024 * 1024;
 
+/// How many user ids are kept for VMMs.
+pub const VMM_UIDS: u32 = 65_536;
+
 /// What a daemon is told.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -50,6 +53,21 @@ pub struct Image {
     pub size_mib: u64,
     /// The work seed, in MiB; the smallest work disk.
     pub seed_mib: u64,
+    /// What keeps packages' own scripts from the host.
+    pub namespace: Namespace,
+}
+
+/// What keeps packages' own scripts, which run while an image is built, from the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Namespace {
+    /// A user namespace where that is possible, else nothing.
+    #[default]
+    Auto,
+    /// A user namespace; without one nothing is built.
+    User,
+    /// Nothing: they run as root.
+    None,
 }
 
 /// How long is waited for whom.
@@ -99,7 +117,7 @@ impl Default for Defaults {
 
 impl Default for Image {
     fn default() -> Image {
-        Image { size_mib: 8 * 1024, seed_mib: 1024 }
+        Image { size_mib: 8 * 1024, seed_mib: 1024, namespace: Namespace::Auto }
     }
 }
 
@@ -216,6 +234,11 @@ impl Config {
     /// Work seed of an image, in bytes.
     pub fn seed_size(&self) -> u64 {
         self.image.seed_mib * MIB
+    }
+
+    /// The first of the user ids that belong to a build's user namespace: they follow those of VMMs.
+    pub fn build_uid(&self) -> u32 {
+        self.vmm.first_uid.saturating_add(VMM_UIDS)
     }
 }
 
@@ -340,6 +363,23 @@ mod tests {
         assert_eq!(parse("[guest]\nuser = 'none'\n").unwrap().guest.user, GuestUser::None);
         let error = parse("[guest]\nuser = 'me'\n").unwrap_err();
         assert!(error.contains("`caller` or `none`"), "{error}");
+    }
+
+    #[test]
+    fn a_builds_namespace_is_one_of_three_words() {
+        let namespace = |text: &str| parse(text).map(|config| config.image.namespace);
+        assert_eq!(namespace("[image]\n"), Ok(Namespace::Auto));
+        assert_eq!(namespace("[image]\nnamespace = 'user'\n"), Ok(Namespace::User));
+        assert_eq!(namespace("[image]\nnamespace = 'none'\n"), Ok(Namespace::None));
+        assert!(namespace("[image]\nnamespace = 'pid'\n").unwrap_err().contains("`auto`, `user`, `none`"));
+    }
+
+    #[test]
+    fn a_builds_ids_are_no_vmms() {
+        let config = parse("[vmm]\nfirst_uid = 100000\n").unwrap();
+        assert_eq!(config.build_uid(), 165_536);
+        let last = parse(&format!("[vmm]\nfirst_uid = {}\n", u32::MAX - 2 * VMM_UIDS)).unwrap();
+        assert!(last.build_uid().checked_add(VMM_UIDS).is_some(), "the namespace's last id is one");
     }
 
     #[test]

@@ -11,12 +11,16 @@ use std::time::{Duration, Instant};
 
 use banger_linux::file;
 use banger_linux::process::{Launch, Leash, Program, Stream};
+use bangerd::config::Namespace;
 use bangerd::image::install::Mmdebstrap;
-use bangerd::image::{self, BuildRequest, Progress, names};
+use bangerd::image::{self, BuildRequest, Built, Progress, containment, names};
 use bangerd::operation::fault::Faults;
 use tokio::sync::Notify;
 
-fn request(dir: &Path) -> BuildRequest {
+/// User ids that nobody has.
+const FIRST_UID: u32 = 1_900_000_000;
+
+fn request(dir: &Path, namespace: Namespace) -> BuildRequest {
     BuildRequest {
         name: "test".into(),
         size: 2 << 30,
@@ -26,6 +30,8 @@ fn request(dir: &Path) -> BuildRequest {
         log: dir.join("log"),
         suite: "bookworm".to_owned(),
         added: Vec::new(),
+        namespace,
+        first_uid: FIRST_UID,
     }
 }
 
@@ -43,13 +49,25 @@ fn obstacle() -> Option<&'static str> {
     }
 }
 
-/// The processes whose command line, root or working directory is in `dir`.
+/// Whether images can be built in a user namespace here.
+async fn containable(dir: &Path) -> bool {
+    match containment::attempt(FIRST_UID, dir).await {
+        Ok(()) => true,
+        Err(obstacle) => {
+            println!("SKIPPED: {obstacle}");
+            false
+        }
+    }
+}
+
+/// The processes whose command line, root, working directory or mounts are in `dir`. A namespace sees it at another place.
 fn processes_in(dir: &Path) -> Vec<PathBuf> {
     let text = dir.to_str().unwrap();
     let of_interest = |process: &PathBuf| {
         let command = std::fs::read(process.join("cmdline")).unwrap_or_default();
         let link = |name| std::fs::read_link(process.join(name)).is_ok_and(|target| target.starts_with(dir));
-        String::from_utf8_lossy(&command).contains(text) || link("root") || link("cwd")
+        let mounts = std::fs::read_to_string(process.join("mountinfo")).unwrap_or_default();
+        String::from_utf8_lossy(&command).contains(text) || link("root") || link("cwd") || mounts.contains(text)
     };
     let all = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
     all.filter(|path| path.file_name().unwrap().to_str().unwrap().parse::<u32>().is_ok()).filter(of_interest).collect()
@@ -61,8 +79,15 @@ async fn a_build_that_is_given_up_leaves_nothing_but_its_log() {
         println!("SKIPPED: {obstacle}");
         return;
     }
+    given_up(Namespace::None).await;
+    if containable(tempfile::tempdir().unwrap().path()).await {
+        given_up(Namespace::User).await;
+    }
+}
+
+async fn given_up(namespace: Namespace) {
     let dir = tempfile::tempdir().unwrap();
-    let request = request(dir.path());
+    let request = request(dir.path(), namespace);
     // Given up in the middle: dpkg is at work in the chroot, with /proc, /sys and /dev mounted in it.
     let under_way = Notify::new();
     let seen = Mutex::new(Vec::new());
@@ -101,8 +126,18 @@ async fn a_whole_image() {
         println!("SKIPPED: {obstacle}");
         return;
     }
+    let as_root = whole(Namespace::None).await;
+    if containable(tempfile::tempdir().unwrap().path()).await {
+        let contained = whole(Namespace::User).await;
+        // The same packages and, but for what is made anew each time, the same files.
+        assert_eq!(contained, as_root);
+    }
+}
+
+/// Builds an image: what it says of itself, and what its disk says of files that a namespace could have spoilt.
+async fn whole(namespace: Namespace) -> (Built, Vec<String>) {
     let dir = tempfile::tempdir().unwrap();
-    let request = request(dir.path());
+    let request = request(dir.path(), namespace);
     let built = image::build(&request, &Mmdebstrap, &|_| {}, &Faults::default()).await.unwrap();
     assert!(!request.scratch.exists());
     assert_eq!(image::read(&request.dir).unwrap(), built);
@@ -126,6 +161,30 @@ async fn a_whole_image() {
     let everything = debugfs(&root, "ls -l /etc/systemd/system", dir.path()).await;
     assert!(!everything.contains("banger"), "{everything}");
     assert!(debugfs(&request.dir.join(names::WORK_SEED), "ls -l /", dir.path()).await.contains(".bashrc"));
+
+    let mut told = Vec::new();
+    for path in ["/usr/bin/sudo", "/usr/bin/chage", "/usr/bin/ping", "/etc/shadow", "/var/cache/apt/archives/partial"] {
+        let said = debugfs(&root, &format!("stat {path}"), dir.path()).await;
+        // `Inode: 12 Type: regular Mode: 04755 Flags: 0x80000`, `User: 0 Group: 42 ...`
+        let line = |begin: &str| said.lines().find(|line| line.starts_with(begin)).unwrap().to_owned();
+        let of_mode = line("Inode:").split_once("Mode:").unwrap().1.split_whitespace().next().unwrap().to_owned();
+        let of_owner: Vec<String> = line("User:").split_whitespace().take(4).map(str::to_owned).collect();
+        told.push(format!("{path} {of_mode} {}", of_owner.join(" ")));
+    }
+    assert_eq!(told[0], "/usr/bin/sudo 04755 User: 0 Group: 0");
+    // The capability to send raw packets, without a word of whose namespace it is for (version 2 of capabilities(7)).
+    let capability = debugfs(&root, "ea_get -x /usr/bin/ping security.capability", dir.path()).await;
+    assert!(capability.contains("01 00 00 02"), "{capability}");
+    told.push(capability);
+    told.push(debugfs(&root, "ls -l /dev", dir.path()).await.lines().filter_map(without_time).collect());
+    (built, told)
+}
+
+/// A line of debugfs' `ls -l`, `12 20666 (3) 0 0 ... 1-Jan-2000 12:00 name`, without the inode and its time.
+fn without_time(line: &str) -> Option<String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [_, mode, _, user, group, .., name] = words[..] else { return None };
+    Some(format!("{mode} {user} {group} {name}\n"))
 }
 
 async fn debugfs(disk: &Path, command: &str, dir: &Path) -> String {

@@ -3,6 +3,7 @@
 //! A process is held by pidfd and known by pid and start time, so that a number that was reused is never taken for it.
 
 mod child;
+mod container;
 mod leash;
 
 use std::ffi::OsString;
@@ -17,6 +18,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tokio::io::Interest;
 
 use self::child::{Child, read_start_time};
+pub use self::container::{Container, ContainerError, IDS as CONTAINER_IDS};
 pub use self::leash::Leash;
 use crate::fd_stream::FdStream;
 
@@ -27,6 +29,8 @@ pub enum Program {
     Qemu,
     /// `/usr/bin/unshare`, to run a tool in namespaces that die with it.
     Unshare,
+    /// `/bin/mount`, to try whether a container can be mounted in.
+    Mount,
     /// `/usr/bin/mmdebstrap`.
     Mmdebstrap,
     /// `/sbin/mke2fs`.
@@ -51,6 +55,7 @@ impl Program {
         match self {
             Program::Qemu => Path::new("/usr/bin/qemu-system-x86_64"),
             Program::Unshare => Path::new("/usr/bin/unshare"),
+            Program::Mount => Path::new("/bin/mount"),
             Program::Mmdebstrap => Path::new("/usr/bin/mmdebstrap"),
             Program::Mke2fs => Path::new("/sbin/mke2fs"),
             Program::Debugfs => Path::new("/sbin/debugfs"),
@@ -81,6 +86,8 @@ pub struct Launch {
     pub stderr: Stream,
     /// Descriptors that it gets under the numbers that they have here.
     pub inherit: Vec<OwnedFd>,
+    /// A user namespace that it runs in, as its root.
+    pub container: Option<Container>,
     /// Who it runs as; as the caller if absent. A VMM's or a guest user's program gets no capabilities by this.
     pub credentials: Option<Credentials>,
     /// Whether nothing that it executes may gain rights, set-user-id programs included (`PR_SET_NO_NEW_PRIVS`).
@@ -109,6 +116,7 @@ impl Launch {
             stdout: Stream::Null,
             stderr: Stream::Null,
             inherit: Vec::new(),
+            container: None,
             credentials: None,
             no_new_privileges: false,
             session: false,

@@ -32,10 +32,21 @@ pub const KEYS: &[Key] = &[
     key("defaults", "disk_mib", MOST_MIB, "its work disk, which is /root, in MiB"),
     key("image", "size_mib", MOST_MIB, "of `image build`: the root disk, in MiB"),
     key("image", "seed_mib", MOST_MIB, "the smallest work disk, in MiB"),
+    key(
+        "image",
+        "namespace",
+        0,
+        "packages' scripts run in a user namespace: where it can be made, \"user\": or not at all, \"none\": as root",
+    ),
     key("timeouts", "agent_s", MOST_SECONDS, "seconds until a booting guest answers"),
     key("timeouts", "stop_s", MOST_SECONDS, "seconds for a guest to power off"),
     key("timeouts", "button_s", MOST_SECONDS, "seconds more, after its power button was pressed, too"),
-    key("vmm", "first_uid", u32::MAX as i64 - 4096, "QEMU runs as this user, or one above it: one for each machine"),
+    key(
+        "vmm",
+        "first_uid",
+        u32::MAX as i64 - 131_072,
+        "QEMU runs as this user or one above it; a build's user namespace has 65536 from 65536 above it on",
+    ),
     key("guest", "user", 0, "a new guest has its creator as a user beside root; or \"none\""),
 ];
 

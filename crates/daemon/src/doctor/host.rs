@@ -4,12 +4,14 @@ use std::path::Path;
 
 use banger_api::daemon::Finding;
 use banger_linux::kvm::Probe;
+use banger_linux::process::CONTAINER_IDS;
 
 use super::{fail, pass, warn};
+use crate::config::VMM_UIDS;
 use crate::vmm::select::{Access, Decision, decide};
 
-/// How many user ids from the first on belong to VMMs, for this check.
-const UIDS: u32 = 4096;
+/// How many user ids from the first on belong to VMMs, and after them to builds of images.
+const UIDS: u32 = VMM_UIDS + CONTAINER_IDS;
 
 /// How much memory is to be left when a VM of the usual size runs, in MiB.
 const RESERVE: u64 = 256;
@@ -56,11 +58,11 @@ pub(super) fn memory(meminfo: &Path, vm_mib: u64) -> Finding {
     pass(CHECK, found)
 }
 
-/// Whether the user ids that VMMs run as are nobody else's.
+/// Whether the user ids that VMMs and builds of images run as are nobody else's.
 pub(super) fn uids(passwd: &Path, subuid: &Path, first: u32) -> Finding {
     const CHECK: &str = "uids";
     let last = first.saturating_add(UIDS - 1);
-    let fix = "set `first_uid` below `[vmm]` in the configuration to the first of 4096 free ids";
+    let fix = "set `first_uid` below `[vmm]` in the configuration to the first of 131072 free ids";
     if first < 1000 {
         return fail(CHECK, format!("VMMs would run as system users, from id {first} on"), fix);
     }
@@ -80,8 +82,10 @@ pub(super) fn uids(passwd: &Path, subuid: &Path, first: u32) -> Finding {
         Some((format!("{name}'s containers"), start, start.saturating_add(count.saturating_sub(1))))
     });
     match users.chain(ranges).find(|(_, from, to)| *from <= last && *to >= first) {
-        Some((owner, ..)) => warn(CHECK, format!("ids of VMMs, {first} to {last}, are also those of {owner}"), fix),
-        None => pass(CHECK, format!("VMMs run as ids from {first} on, which nobody else has")),
+        Some((owner, ..)) => {
+            warn(CHECK, format!("ids of VMMs and builds, {first} to {last}, are also those of {owner}"), fix)
+        }
+        None => pass(CHECK, format!("VMMs and builds run as ids from {first} on, which nobody else has")),
     }
 }
 

@@ -4,6 +4,7 @@
 //! a line in [`examine`], and a test that makes it fail.
 
 mod host;
+mod images;
 mod leftovers;
 mod places;
 mod programs;
@@ -16,6 +17,7 @@ use banger_linux::kvm;
 use banger_linux::process::Program;
 
 use crate::context::{Context, blocking};
+use crate::image::containment;
 use crate::vmm::qemu::Qemu;
 use crate::vmm::select::{Access, KVM};
 
@@ -46,6 +48,9 @@ pub async fn examine(context: &Context) -> Vec<Finding> {
     });
     let (rest, names) = rest.await;
     findings.extend(rest);
+    let (config, scratch) = (&context.config, context.paths.scratch());
+    let attempted = containment::attempt(config.build_uid(), &scratch).await;
+    findings.push(images::containment(config.image.namespace, attempted));
     // A store that cannot be read is no host's fault, and without it nobody can tell what is left over.
     if let Ok(vms) = context.store.vms().await {
         let known: HashSet<String> = vms.iter().map(|vm| vm.definition.id.as_str().to_owned()).collect();

@@ -50,7 +50,10 @@ async fn build_in(
     progress: &(dyn Fn(Progress) + Send + Sync),
     faults: &Faults,
 ) -> Result<Built, ImageError> {
-    let (root, out) = (request.scratch.join("root"), request.scratch.join("image"));
+    // The image is made beside what the installer can write to.
+    let (workshop, out) = (request.scratch.join("build"), request.scratch.join("image"));
+    let root = workshop.join("root");
+    make_directory(&workshop)?;
     make_directory(&out)?;
     let log = open_log(&request.log)?;
 
@@ -59,9 +62,19 @@ async fn build_in(
     let acquire = host::acquire_options(Path::new(ETC_APT))?;
     let mut teller = Teller::new(progress);
     let mut tell = |line| teller.tell(line);
-    let (root, scratch, suite, acquire) = (&*root, &*request.scratch, &*request.suite, &*acquire);
-    let installation =
-        Installation { root, scratch, suite, added: &request.added, mirrors: &mirrors, acquire, log: &log };
+    let (root, suite, acquire) = (&*root, &*request.suite, &*acquire);
+    let installation = Installation {
+        root,
+        scratch: &workshop,
+        enclosure: &request.scratch,
+        suite,
+        added: &request.added,
+        mirrors: &mirrors,
+        acquire,
+        namespace: request.namespace,
+        first_uid: request.first_uid,
+        log: &log,
+    };
     faults.step(Step::InstallPackages, installer.install(installation, &mut tell)).await?;
 
     progress(Progress::Stage("tree.prepare"));
@@ -71,6 +84,7 @@ async fn build_in(
         // Read before the tree is set up: that takes the kernel out of it.
         let unpacked = read_kernel(&tree)?;
         debian::prepare(&tree, &mirrors, &for_suite)?;
+        debian::make_devices(&tree)?;
         let described = describe(&tree, &to)?;
         Ok::<_, ImageError>((unpacked, described))
     });
@@ -89,6 +103,7 @@ async fn build_in(
 
     progress(Progress::Stage("seed.make"));
     let home = root.join("root");
+    only_directory(&home)?;
     let seed = FileSystem {
         content: &home,
         file: &out.join(names::WORK_SEED),
@@ -105,6 +120,15 @@ async fn build_in(
     progress(Progress::Stage("image.sync"));
     faults.step(Step::PublishImage, publish(root, &out, &request.dir)).await?;
     Ok(built)
+}
+
+/// mke2fs follows a link that it is given, and one that a package has put there could lead to the host's files.
+fn only_directory(path: &Path) -> Result<(), ImageError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(file_error("use as a directory", path)(std::io::ErrorKind::NotADirectory.into())),
+        Err(error) => Err(file_error("look at", path)(error)),
+    }
 }
 
 /// The kernel's release and its file, as the package brought it.
@@ -277,5 +301,21 @@ impl<'a> Teller<'a> {
             self.told = Some(Instant::now());
             (self.progress)(Progress::Line(line));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_no_home() {
+        let dir = tempfile::tempdir().unwrap();
+        let (home, link) = (dir.path().join("home"), dir.path().join("link"));
+        std::fs::create_dir(&home).unwrap();
+        std::os::unix::fs::symlink(&home, &link).unwrap();
+        assert!(only_directory(&home).is_ok());
+        assert!(matches!(only_directory(&link), Err(ImageError::File { .. })));
+        assert!(matches!(only_directory(&dir.path().join("none")), Err(ImageError::File { .. })));
     }
 }

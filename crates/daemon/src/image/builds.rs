@@ -216,6 +216,8 @@ impl Builds {
             log: paths.build_log(&image.name),
             suite: image.suite.clone(),
             added: image.added.clone(),
+            namespace: self.context.config.image.namespace,
+            first_uid: self.context.config.build_uid(),
         };
         let stage = Mutex::new(None);
         let tell = |progress: Progress| {

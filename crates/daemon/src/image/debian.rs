@@ -113,6 +113,27 @@ const MASKED: [&str; 11] = [
 const REMOVED: [&str; 5] =
     ["/etc/hostname", "/etc/resolv.conf", "/vmlinuz", "/vmlinuz.old", "/var/cache/debconf/templates.dat-old"];
 
+/// What is in `/dev` of a disk, for whoever looks at it without mounting anything there: the kernel's own numbers
+/// (admin-guide/devices.txt). An installer in a user namespace can make none of them.
+const DEVICES: [(&str, (u32, u32)); 8] = [
+    ("console", (5, 1)),
+    ("full", (1, 7)),
+    ("null", (1, 3)),
+    ("ptmx", (5, 2)),
+    ("random", (1, 8)),
+    ("tty", (5, 0)),
+    ("urandom", (1, 9)),
+    ("zero", (1, 5)),
+];
+
+/// Links in `/dev`.
+const DEVICE_LINKS: [(&str, &str); 4] = [
+    ("fd", "/proc/self/fd"),
+    ("stderr", "/proc/self/fd/2"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+];
+
 /// Whether a word can be a release's name; `sid` and `stable` are.
 pub fn is_suite(word: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -206,6 +227,20 @@ pub fn prepare(tree: &Tree, mirrors: &Mirrors, suite: &str) -> Result<(), TreeEr
     tree.write("/etc/apt/sources.list.d/debian.sources", mirrors.deb822(suite).as_bytes(), 0o644)
 }
 
+/// Fills `/dev`. Needs root.
+///
+/// # Errors
+/// [`TreeError`].
+pub fn make_devices(tree: &Tree) -> Result<(), TreeError> {
+    for (name, number) in DEVICES {
+        tree.device(&format!("/dev/{name}"), number)?;
+    }
+    for (name, target) in DEVICE_LINKS {
+        tree.link(&format!("/dev/{name}"), target)?;
+    }
+    ["/dev/pts", "/dev/shm"].iter().try_for_each(|path| tree.directory(path))
+}
+
 /// A mirror may be signed by a key that only this host knows; the image's apt finds it in the same place.
 fn copy_keyring(tree: &Tree, path: &str) -> Result<(), TreeError> {
     if tree.read(path).is_ok() {
@@ -245,6 +280,8 @@ pub fn progress(line: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
     use crate::image::apt;
 
@@ -286,6 +323,25 @@ mod tests {
         let arguments = install_arguments(("trixie", &added), Path::new("/tree"), &mirrors, &[]);
         assert!(arguments.iter().any(|word| word.starts_with("--include=systemd,") && word.ends_with(",zstd,golang")));
         assert!(arguments.contains(&"deb http://mirror.example.org/debian trixie main".to_owned()));
+    }
+
+    #[test]
+    fn devices_are_those_of_every_linux() {
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIPPED: not root, so no device can be made");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open(dir.path()).unwrap();
+        tree.write("/dev/null", b"what somebody wrote before there was a device", 0o600).unwrap();
+        make_devices(&tree).unwrap();
+        let found = |name: &str| std::fs::metadata(dir.path().join("dev").join(name)).unwrap();
+        for name in ["null", "zero", "tty"] {
+            let host = std::fs::metadata(Path::new("/dev").join(name)).unwrap();
+            assert_eq!((found(name).rdev(), found(name).mode() & 0o7777), (host.rdev(), 0o666), "{name}");
+        }
+        assert!(found("shm").is_dir() && found("pts").mode() & 0o7777 == 0o755);
+        assert_eq!(std::fs::read_link(dir.path().join("dev/fd")).unwrap(), Path::new("/proc/self/fd"));
     }
 
     #[test]

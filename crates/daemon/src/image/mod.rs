@@ -7,6 +7,7 @@
 mod apt;
 mod build;
 pub mod builds;
+pub mod containment;
 mod debian;
 mod file_system;
 mod host;
@@ -14,6 +15,7 @@ pub mod install;
 mod kernel;
 mod manifest;
 mod modules;
+mod private;
 pub mod record;
 pub mod request;
 mod tool;
@@ -24,9 +26,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Namespace;
 use crate::operation::fault::Injected;
 
 pub use build::build;
+pub use containment::Obstacle;
 pub use file_system::FileSystemError;
 pub use host::HostError;
 pub use kernel::KernelError;
@@ -72,6 +76,10 @@ pub struct BuildRequest {
     pub suite: String,
     /// Packages beside our own choice.
     pub added: Vec<String>,
+    /// What keeps packages' scripts from the host.
+    pub namespace: Namespace,
+    /// The first of the host's user ids that a namespace takes.
+    pub first_uid: u32,
 }
 
 /// How far a build is.
@@ -109,6 +117,18 @@ pub enum ImageError {
     /// What the host says could not be used.
     #[error("cannot find out where this machine gets Debian from")]
     Host(#[from] HostError),
+    /// There can be no user namespace, and nothing else was asked for.
+    #[error("cannot build in a user namespace, without which the configuration allows no build")]
+    Uncontained(#[source] Obstacle),
+    /// A file that apt needs could not be copied to where a user namespace can read it.
+    #[error("cannot copy {}, which apt needs", path.display())]
+    Private {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A tool failed while installing packages.
     #[error("cannot install the packages")]
     Install(#[source] ToolError),

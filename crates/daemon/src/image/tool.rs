@@ -13,7 +13,7 @@ use std::process::ExitStatus;
 use std::sync::mpsc;
 
 use banger_linux::fd_stream::FdStream;
-use banger_linux::process::{Launch, Leash, ProcessError, Program, Stream};
+use banger_linux::process::{Container, Launch, Leash, ProcessError, Program, Stream};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::io::Interest;
 use tokio::sync::oneshot;
@@ -75,17 +75,23 @@ pub struct Tool {
     args: Vec<String>,
     temporary: Option<PathBuf>,
     contained: bool,
+    container: Option<Container>,
 }
 
 impl Tool {
     /// A tool that starts no other programs.
     pub fn new(program: Program, args: Vec<String>) -> Tool {
-        Tool { program, args, temporary: None, contained: false }
+        Tool { program, args, temporary: None, contained: false, container: None }
     }
 
     /// A tool that starts others and mounts: it gets a pid and a mount namespace, and `temporary` for its temporary files.
     pub fn contained(program: Program, args: Vec<String>, temporary: &Path) -> Tool {
-        Tool { program, args, temporary: Some(temporary.to_owned()), contained: true }
+        Tool { program, args, temporary: Some(temporary.to_owned()), contained: true, container: None }
+    }
+
+    /// Those namespaces within a user namespace, where there is one.
+    pub fn within(self, container: Option<Container>) -> Tool {
+        Tool { container, ..self }
     }
 
     /// Runs it. Its output is appended to `log`.
@@ -127,6 +133,9 @@ impl Tool {
         launch.env.extend(self.temporary.map(|path| ("TMPDIR".into(), path.into())));
         let [stdout, stderr] = output;
         (launch.stdout, launch.stderr) = (Stream::Fd(stdout), Stream::Fd(stderr));
+        // No terminal either, into which it could type.
+        launch.session = self.container.is_some();
+        launch.container = self.container;
         launch.die_with_parent = true;
         launch
     }
@@ -317,21 +326,35 @@ mod tests {
             return;
         }
         let dir = tempfile::tempdir().unwrap();
+        dies_with_all_in_it(dir.path(), dir.path(), None).await;
+        match Container::new(1_900_000_000, dir.path(), Path::new("/tmp")) {
+            Ok(container) => dies_with_all_in_it(dir.path(), Path::new("/tmp"), Some(container)).await,
+            Err(error) => println!("SKIPPED: {error}"),
+        }
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(dir.path().to_str().unwrap()), "{mounts}");
+    }
+
+    /// With `dir` seen as `inside`.
+    async fn dies_with_all_in_it(dir: &Path, inside: &Path, container: Option<Container>) {
         let log = tempfile::tempfile().unwrap();
-        let mark = dir.path().join("mark");
+        let mark = dir.join("mark");
         // A process that has left its parent's session and shares nothing with it but the namespace and the output.
-        let script = format!("setsid sh -c 'echo up; while :; do echo x >> {}; done' & wait", mark.display());
-        let tool = Tool::contained(Program::Command("/bin/sh".into()), vec!["-c".into(), script], dir.path());
+        let script = format!(
+            "mount -t tmpfs none /mnt && echo x > {0} && setsid sh -c 'echo up; while :; do echo x >> {0}; done' & wait",
+            inside.join("mark").display()
+        );
+        let tool = Tool::contained(Program::Command("/bin/sh".into()), vec!["-c".into(), script], inside);
         let (up, is_up) = oneshot::channel();
         let mut up = Some(up);
         let began = Instant::now();
         tokio::select! {
-            ended = tool.run(&log, |_| tell(&mut up)) => panic!("{ended:?}"),
+            ended = tool.within(container).run(&log, |_| tell(&mut up)) => panic!("{ended:?}"),
             _ = is_up => {}
         }
-        let size = std::fs::metadata(&mark).map(|found| found.len()).unwrap_or_default();
+        let size = std::fs::metadata(&mark).unwrap().len();
         std::thread::sleep(Duration::from_millis(50));
-        assert_eq!(std::fs::metadata(&mark).map(|found| found.len()).unwrap_or_default(), size);
+        assert_eq!(std::fs::metadata(&mark).unwrap().len(), size);
         assert!(began.elapsed() < Duration::from_secs(3), "the drop waited for its deadline");
     }
 }

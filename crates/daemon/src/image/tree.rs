@@ -4,10 +4,11 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use banger_linux::file;
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 /// Such a directory. Its user is root, and all that is made in it belongs to root.
@@ -35,8 +36,13 @@ impl Tree {
     /// # Errors
     /// [`TreeError`].
     pub fn open(path: &Path) -> Result<Tree, TreeError> {
-        let root = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|source| TreeError { attempted: "open", path: "/".into(), source: source.into() })?;
+        // Who filled the tree may have put a link in its place.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|source| TreeError {
+            attempted: "open",
+            path: "/".into(),
+            source: source.into(),
+        })?;
         Ok(Tree { root })
     }
 
@@ -46,7 +52,8 @@ impl Tree {
     /// [`TreeError`].
     pub fn read(&self, path: &str) -> Result<Vec<u8>, TreeError> {
         let mut content = Vec::new();
-        self.open_in(path, OFlags::RDONLY)
+        // A pipe in a file's place has no end to wait for.
+        self.open_in(path, OFlags::RDONLY | OFlags::NONBLOCK)
             .and_then(|fd| File::from(fd).read_to_end(&mut content))
             .map_err(failed("read", path))?;
         Ok(content)
@@ -103,6 +110,28 @@ impl Tree {
     pub fn link(&self, path: &str, target: &str) -> Result<(), TreeError> {
         self.replace(path, |parent, name| Ok(rustix::fs::symlinkat(target, parent, name)?))
             .map_err(failed("link", path))
+    }
+
+    /// Makes a character device that everybody may use in place of what is there.
+    ///
+    /// # Errors
+    /// [`TreeError`].
+    pub fn device(&self, path: &str, (major, minor): (u32, u32)) -> Result<(), TreeError> {
+        let made = self.replace(path, |parent, name| {
+            let (kind, number) = (FileType::CharacterDevice, rustix::fs::makedev(major, minor));
+            rustix::fs::mknodat(parent, name, kind, Mode::empty(), number)?;
+            std::fs::set_permissions(in_directory(parent, name), std::fs::Permissions::from_mode(0o666))
+        });
+        made.map_err(failed("make the device", path))
+    }
+
+    /// Makes an empty directory in place of what is there.
+    ///
+    /// # Errors
+    /// [`TreeError`].
+    pub fn directory(&self, path: &str) -> Result<(), TreeError> {
+        self.remove(path)?;
+        self.make_directories(path).map(drop).map_err(failed("make", path))
     }
 
     /// Removes a file, a link, or a directory with all that is in it. What is not there is no error.
@@ -163,7 +192,7 @@ fn failed(attempted: &'static str, path: &str) -> impl FnOnce(io::Error) -> Tree
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
@@ -205,6 +234,10 @@ mod tests {
         assert!(tree.read("/absolute/file").is_err());
         assert!(tree.read("/relative/file").is_err());
         assert!(tree.read("/direct").is_err());
+        symlink(&outside, dir.path().join("link")).unwrap();
+        assert!(Tree::open(&dir.path().join("link")).is_err());
+        rustix::fs::mknodat(rustix::fs::CWD, root.join("pipe"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        assert_eq!(tree.read("/pipe").unwrap(), b"");
         assert!(tree.write("/absolute/file", b"spoilt", 0o644).is_err());
         assert!(tree.write("/relative/file", b"spoilt", 0o644).is_err());
         tree.write("/direct", b"a file of the tree's own", 0o644).unwrap();

@@ -16,7 +16,7 @@ use std::ptr;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal};
 
-use super::{Credentials, Launch, Stream};
+use super::{Container, Credentials, Launch, Stream};
 
 /// What the child has for a stack. It calls a few functions deep and keeps a kilobyte there.
 const STACK: usize = 64 * 1024;
@@ -38,6 +38,7 @@ pub(super) struct Child {
     /// For the standard streams; none where the child is to have its parent's.
     streams: [Option<OwnedFd>; 3],
     inherit: Vec<OwnedFd>,
+    container: Option<Container>,
     credentials: Option<Credentials>,
     no_new_privileges: bool,
     session: bool,
@@ -67,6 +68,7 @@ impl Child {
             workdir: word(launch.workdir.as_deref().unwrap_or(Path::new("/")).as_os_str())?,
             streams: [stream(launch.stdin)?, stream(launch.stdout)?, stream(launch.stderr)?],
             inherit: launch.inherit,
+            container: launch.container,
             credentials: launch.credentials,
             no_new_privileges: launch.no_new_privileges,
             session: launch.session,
@@ -168,6 +170,9 @@ impl Child {
                 }
             }
         }
+        if let Some(container) = &self.container {
+            container.enter()?;
+        }
         rustix::process::chdir(&self.workdir)?;
         if self.session {
             rustix::process::setsid()?;
@@ -236,7 +241,7 @@ fn stream(stream: Stream) -> io::Result<Option<OwnedFd>> {
 }
 
 /// Blocks all signals for this thread; returns which were before.
-fn block_signals() -> io::Result<libc::sigset_t> {
+pub(super) fn block_signals() -> io::Result<libc::sigset_t> {
     let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
     // SAFETY: the first call fills the set, the second reads it and fills the other.
     unsafe {
@@ -258,7 +263,7 @@ fn unblock_signals() -> io::Result<()> {
     set_signals(&none)
 }
 
-fn set_signals(set: &libc::sigset_t) -> io::Result<()> {
+pub(super) fn set_signals(set: &libc::sigset_t) -> io::Result<()> {
     // SAFETY: reads a live set.
     match unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, set, ptr::null_mut()) } {
         0 => Ok(()),
@@ -298,7 +303,7 @@ fn reset_signals(reset: Reset) {
 /// Raw system calls: the C library's wrappers want to change the threads that this child does not have. The kernel lets no
 /// process of another user look into a memory whose ids have changed, and this memory is the parent's too: it dumps no core
 /// from then on.
-fn assume(credentials: &Credentials) -> io::Result<()> {
+pub(super) fn assume(credentials: &Credentials) -> io::Result<()> {
     let groups = (credentials.groups.len(), credentials.groups.as_ptr());
     // SAFETY: the pointer and length are those of a live vector of `gid_t`; the other calls take integers.
     let results = unsafe {

@@ -22,6 +22,11 @@ impl Leash {
         Ok(Leash { process: Some(Process::start(launch)?) })
     }
 
+    /// A leash on a child.
+    pub(super) fn of(process: Process) -> Leash {
+        Leash { process: Some(process) }
+    }
+
     /// Waits until it has ended.
     ///
     /// # Errors
