@@ -37,6 +37,9 @@ def main():
                     print(f"{verb} {way}: {took:.2f} s", file=sys.stderr, flush=True)
                     if verb == "start":
                         accelerator = banger_json("show", names[0])["accelerator"]
+                        # What the guests' init still starts would be in the way of what comes next, more of it in one turn
+                        # than in the other.
+                        banger("start", "--wait", "system", *names)
     finally:
         left = set(banger("ls", "-q").split()) & set(names)
         if left:
