@@ -168,7 +168,7 @@ class Events(FakeCase):
 class OldAgent(FakeCase):
     """An agent of the protocol before this one is served: guests outlive the banger that started them."""
 
-    agent = "--protocol 1"
+    agent = "--protocol 2"
 
     def test_commands_files_and_stop(self):
         self.place.banger("create", "old")
@@ -181,6 +181,27 @@ class OldAgent(FakeCase):
         self.place.banger("stop", "old")
         self.place.banger("start", "old")
         self.assertEqual(self.place.shell("old", "cat note"), "words")
+
+    def test_what_it_does_not_know_is_said_and_holds_later(self):
+        self.place.banger("create", "elder")
+        disk = str(self.place.vms()["elder"]["disk"] + (1 << 20))
+        for [change] in (
+            self.place.json("set", "elder", "--disk", disk)["changes"],
+            self.place.json("rename", "elder", "eldest")["changes"],
+        ):
+            self.assertEqual(change["effect"], "next_start", change)
+            self.assertIn(f"protocol {self.agent[-1]}", change["reason"])
+        [stats] = [found for found in self.place.json("stats", "--no-stream") if found["name"] == "eldest"]
+        self.assertIn(f"protocol {self.agent[-1]}", stats["guest_error"])
+        result = self.place.run("cp", "eldest:/etc/host*", self.place.runtime_root)
+        self.assertRegex(result.stderr, r"(?m)^error: .*protocol")
+        self.place.banger("restart", "eldest")
+
+
+class OldestAgent(OldAgent):
+    """So is the oldest one that is promised to be."""
+
+    agent = "--protocol 1"
 
 
 class AncientAgent(FakeCase):
