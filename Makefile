@@ -35,7 +35,9 @@ build: ## the three programs, in release mode
 
 check: ## format, lints, style, licences; nothing is started
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTFLAGS='--cfg fuzzing' cargo check --quiet --locked --bins --manifest-path fuzz/Cargo.toml --target-dir $(target)/fuzz-check
 	python3 -m unittest discover --quiet --start-directory tests/style
 	scripts/check-licences
 

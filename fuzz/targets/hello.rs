@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use banger_protocol::hello::{self, HelloError, Hello, MAGIC, Welcome};
+use banger_protocol::hello::{self, Hello, HelloError, MAGIC, Welcome};
 use banger_protocol::{OLDEST, VERSION};
 use futures::executor::block_on;
 use libfuzzer_sys::fuzz_target;

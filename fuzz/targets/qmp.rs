@@ -35,7 +35,7 @@ async fn talk(errand: u8, said: &[u8]) -> Result<(), QmpError> {
         1 => drop(qmp.chardevs().await?),
         2 => drop(qmp.chardev_is_open("channel").await?),
         3 => qmp.device_del("port").await?,
-        4 => qmp.port_closed("port").await?,
+        4 => drop(qmp.event().await?),
         _ => qmp.chardev_close("channel").await?,
     }
     Ok(())

@@ -15,7 +15,7 @@ use banger_protocol::call::{Call, Level};
 use banger_protocol::frame;
 use banger_protocol::hello::{Hello, MAGIC, Welcome};
 use bangerd::guest::{self, Guest};
-use bangerd::vmm::{Channel, Instance, VmmError};
+use bangerd::vmm::{Channel, Console, Farewell, Instance, VmmError};
 use futures::future::BoxFuture;
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -46,7 +46,7 @@ async fn meet(input: &[u8]) {
 
 async fn calls(guest: &Guest) {
     let raw = async {
-        if let Ok((_, mut stream)) = guest.call_raw(&Call::Get { path: "/".into() }).await {
+        if let Ok((_, mut stream)) = guest.call_raw(&Call::Get { path: "/".into(), pattern: false }).await {
             while let Ok(frame) = frame::read(&mut stream).await {
                 assert!(frame.payload.len() <= frame::MAX_PAYLOAD);
             }
@@ -54,7 +54,14 @@ async fn calls(guest: &Guest) {
     };
     let hour = std::time::Duration::from_secs(3600);
     let patient = async {
-        futures::join!(guest.call(&Call::Facts), guest.reached(Level::System), guest.ended("main"), guest.power_off(), raw)
+        futures::join!(
+            guest.call(&Call::Facts),
+            guest.call(&Call::Load),
+            guest.reached(Level::System),
+            guest.ended("main"),
+            guest.power_off(),
+            raw
+        )
     };
     drop(tokio::time::timeout(hour, patient).await);
 }
@@ -140,6 +147,18 @@ impl Instance for InMemory {
 
     fn abandoned(&self) -> BoxFuture<'static, ()> {
         Box::pin(std::future::pending())
+    }
+
+    fn farewell(&self) -> BoxFuture<'static, Option<Farewell>> {
+        Box::pin(std::future::ready(None))
+    }
+
+    fn console(&self) -> Option<Console> {
+        None
+    }
+
+    async fn grow_disk(&self, _: usize, _: u64) -> Result<(), VmmError> {
+        Err(VmmError::Gone)
     }
 
     async fn press_power_button(&self) -> Result<(), VmmError> {

@@ -11,7 +11,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use banger_cli::fuzzing::{Destination, Owners, unpack};
+use banger_cli::fuzzing::{Destination, Owners, Root, unpack};
 use libfuzzer_sys::fuzz_target;
 
 const BLOCK: usize = 512;
@@ -45,7 +45,11 @@ impl Place {
         std::os::unix::fs::symlink("../outside/file", inside.join("file")).expect("a link");
         let destination = Destination {
             directory: inside.clone(),
-            name: (flags & 1 == 0).then(|| OsString::from("a")),
+            root: match flags & 17 {
+                0 => Root::Named(OsString::from("a")),
+                1 => Root::Destination,
+                _ => Root::Matching(b"[a-m]*".to_vec()),
+            },
             only_directory: flags & 2 != 0,
         };
         let owners = if flags & 4 == 0 { Owners::Root } else { Owners::Kept };

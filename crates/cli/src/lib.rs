@@ -35,7 +35,7 @@ mod usage;
 #[cfg(fuzzing)]
 pub mod fuzzing {
     pub use crate::copy::frames::{FrameSource, Meter};
-    pub use crate::copy::{CopyError, Destination, Owners, unpack};
+    pub use crate::copy::{CopyError, Destination, Owners, Root, unpack};
 }
 
 /// What the process was given.
