@@ -83,15 +83,15 @@ def run(case, document, environment, directory, seconds, place=None):
             fails |= code == 28 and " -m " in command
             case.assertTrue(code == 0 or fails, f"`{command}` ended with {code}:\n{answer}")
             if expected:
-                case.assertRegex(answer, pattern(expected), f"after {command}")
+                case.assertRegex(answer + "\n", pattern(expected), f"after {command}")
 
 
 def pattern(lines):
-    """What lines that are shown match."""
+    """What these lines match: as many whole lines."""
     text = ""
     for line in lines:
         if line == "...":
             text += r"(?:.*\n)*"
         else:
             text += ".*".join(re.escape(part) for part in line.split("...")) + "\n"
-    return re.compile(rf"\A{text.removesuffix(chr(10))}\Z")
+    return re.compile(rf"\A{text}\Z")
