@@ -31,7 +31,9 @@ pub fn pages() -> Vec<Page> {
 }
 
 fn page(name: &str, title: &str, text: &str) -> Page {
-    Page { file: format!("{DIRECTORY}/{name}.md"), text: format!("# {title}\n\n{}\n", text.trim_end()).into_bytes() }
+    // Parts bring their own distance, before and behind them.
+    let text = format!("# {title}\n\n{}\n", text.trim_end()).replace("\n\n\n", "\n\n");
+    Page { file: format!("{DIRECTORY}/{name}.md"), text: text.into_bytes() }
 }
 
 /// A line for each page, those of verbs below `banger`; the API's hand-written pages beside its operations.
