@@ -14,7 +14,7 @@ zsh    := $(share)/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-fun
 # The agent must run in any guest, with whatever C library or none, so it is the one program that is linked statically.
 static := x86_64-unknown-linux-gnu
 
-.PHONY: help quickstart man build check test openapi contract fuzz bench-create bench-channel bench-several install uninstall clean
+.PHONY: help quickstart man book build check test openapi contract fuzz bench-create bench-channel bench-several install uninstall clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,12 @@ quickstart: ## from nothing to a command's output from inside a virtual machine 
 man: ## the manual's pages, in target/banger/man
 	@cargo build --release --locked --quiet -p banger -p bangerd -p banger-manual
 	@rm -rf $(man) && install -d $(man)
-	@$(target)/release/banger-manual $(man)
+	@$(target)/release/banger-manual man $(man)
+
+# Its reference is made anew each time and not checked in: so it cannot be out of date, and a change of a help text is one diff.
+book: ## the book, in target/book
+	@cargo build --release --locked --quiet -p banger -p bangerd -p banger-manual
+	@scripts/book
 
 build: ## the three programs, in release mode
 	@cargo build --release --locked --quiet -p banger -p bangerd

@@ -149,7 +149,9 @@ class Repository(unittest.TestCase):
     def test_every_path_that_a_document_names_exists(self):
         for path in tracked("*.md", "docs/*.md"):
             for name in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
-                self.assertTrue((path.parent / name).exists(), f"{path} links to {name}")
+                # The book's reference is generated: tests/docs follows those links in the book as it is built.
+                generated = path.is_relative_to(ROOT / "docs/book") and name.startswith("reference/")
+                self.assertTrue(generated or (path.parent / name).exists(), f"{path} links to {name}")
 
     def test_scripts_can_be_started(self):
         for path in tracked("scripts/*", ".ci/run"):

@@ -1,5 +1,5 @@
 //! The manual's pages, made from what the programs themselves know: their arguments with the help texts, and the table of
-//! the configuration's keys. What is written here is only what stands in neither.
+//! the configuration's keys. What is written here is only what stands in neither. `book` makes the same into Markdown.
 
 use bangerd::arguments::Arguments;
 use bangerd::config::{KEYS, sample};
@@ -8,15 +8,37 @@ use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
 
+mod api;
+pub mod book;
+
 /// When work on this version began: pages are the same whenever they are made.
 const DATE: &str = "2026-11-01";
+
+/// What a command's exit code means.
+const EXIT_CODES: &[(&str, &str)] = &[
+    ("0", "It worked."),
+    ("1", "It failed; the error says what to do."),
+    ("2", "What was typed makes no sense."),
+    ("3", "No daemon runs (banger daemon status)."),
+    ("125, 126, 127", "banger failed, the command cannot be executed, it does not exist (run, exec, shell)."),
+    ("128 and more", "A signal of that number less 128 ended it."),
+];
+
+/// Variables that the command line reads.
+const OF_CLIENTS: &[(&str, &str)] = &[
+    ("BANGER_HOST", "The daemon's socket, as --host names it."),
+    ("NO_COLOR", "If it is set and not empty, nothing is coloured."),
+];
+
+/// Variables that only the daemon reads.
+const OF_THE_DAEMON: &[(&str, &str)] = &[("BANGER_LOG", "What is logged: warn, info without it, debug, trace.")];
 
 /// One page.
 #[derive(Debug)]
 pub struct Page {
-    /// Its file's name: `banger-run.1`.
+    /// Its file's name: `banger-run.1`, `reference/banger-run.md`.
     pub file: String,
-    /// Its text, for man(1).
+    /// Its text, for man(1) or in Markdown.
     pub text: Vec<u8>,
 }
 
@@ -30,7 +52,7 @@ pub fn pages() -> Vec<Page> {
     }
     let daemon = Arguments::command();
     let mut further = Roff::new();
-    variables(&mut further, &[("BANGER_LOG", "What is logged: warn, info without it, debug, trace.")]);
+    variables(&mut further, OF_THE_DAEMON);
     further.extend([see_also(&["banger(1)", "banger-config(5)"])]);
     pages.push(page(&daemon, "8", &further));
     pages.push(configuration());
@@ -78,22 +100,10 @@ fn source() -> String {
 fn surroundings() -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["EXIT STATUS"]);
-    let codes = [
-        ("0", "It worked."),
-        ("1", "It failed; the error says what to do."),
-        ("2", "What was typed makes no sense."),
-        ("3", "No daemon runs (banger daemon status)."),
-        ("125, 126, 127", "banger failed, the command cannot be executed, it does not exist (run, exec, shell)."),
-        ("128 and more", "A signal of that number less 128 ended it."),
-    ];
-    for (code, meaning) in codes {
+    for (code, meaning) in EXIT_CODES {
         item(&mut roff, code, meaning);
     }
-    let of_clients = [
-        ("BANGER_HOST", "The daemon's socket, as --host names it."),
-        ("NO_COLOR", "If it is set and not empty, nothing is coloured."),
-    ];
-    variables(&mut roff, &of_clients);
+    variables(&mut roff, OF_CLIENTS);
     let also = see_also(&["banger-run(1)", "banger-create(1)", "banger-exec(1)", "banger-config(5)", "bangerd(8)"]);
     roff.extend([also]);
     roff
@@ -101,19 +111,24 @@ fn surroundings() -> Roff {
 
 /// These, and those that say where a daemon's places are.
 fn variables(roff: &mut Roff, further: &[(&str, &str)]) {
-    let usual = Paths::default();
     roff.control("SH", ["ENVIRONMENT"]);
-    let places = [
-        ("BANGER_STATE_DIR", "Records, images, disks and the daemon's log", usual.state),
-        ("BANGER_RUNTIME_DIR", "Sockets", usual.runtime),
-        ("BANGER_CONFIG", "The configuration", usual.config),
-    ];
-    for (name, what, usual) in places {
-        item(roff, name, &format!("{what}; {} without it.", usual.display()));
+    for (name, meaning) in places() {
+        item(roff, name, &meaning);
     }
     for (name, meaning) in further {
         item(roff, name, meaning);
     }
+}
+
+/// The variables that say where a daemon's places are.
+fn places() -> [(&'static str, String); 3] {
+    let usual = Paths::default();
+    [
+        ("BANGER_STATE_DIR", "Records, images, disks and the daemon's log", usual.state),
+        ("BANGER_RUNTIME_DIR", "Sockets", usual.runtime),
+        ("BANGER_CONFIG", "The configuration", usual.config),
+    ]
+    .map(|(name, what, usual)| (name, format!("{what}; {} without it.", usual.display())))
 }
 
 fn configuration() -> Page {

@@ -1,19 +1,32 @@
-//! `banger-manual DIR`: writes the manual's pages into an existing directory. `make man` calls it; it is not installed.
+//! `banger-manual man|book DIR`: writes the manual's pages, or the book's generated ones, into a directory. `make man` and
+//! scripts/book call it; it is not installed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use banger_manual::Page;
+
 fn main() -> ExitCode {
-    let Some(directory) = std::env::args_os().nth(1).map(PathBuf::from) else {
-        eprintln!("error: no directory is named\nhelp: usage: banger-manual DIR");
-        return ExitCode::from(2);
+    let mut words = std::env::args_os().skip(1);
+    let what = words.next();
+    let pages: fn() -> Vec<Page> = match what.as_ref().and_then(|what| what.to_str()) {
+        Some("man") => banger_manual::pages,
+        Some("book") => banger_manual::book::pages,
+        _ => return usage(),
     };
-    for page in banger_manual::pages() {
+    let Some(directory) = words.next().map(PathBuf::from) else { return usage() };
+    for page in pages() {
         let path = directory.join(&page.file);
-        if let Err(error) = std::fs::write(&path, page.text) {
-            eprintln!("error: cannot write {}: {error}\nhelp: name a directory that exists", path.display());
+        let place = path.parent().unwrap_or(Path::new("."));
+        if let Err(error) = std::fs::create_dir_all(place).and_then(|()| std::fs::write(&path, page.text)) {
+            eprintln!("error: cannot write {}: {error}\nhelp: name a directory that can be written to", path.display());
             return ExitCode::FAILURE;
         }
     }
     ExitCode::SUCCESS
+}
+
+fn usage() -> ExitCode {
+    eprintln!("error: what to write, or where to, is not named\nhelp: usage: banger-manual man|book DIR");
+    ExitCode::from(2)
 }
