@@ -41,7 +41,12 @@ pub(super) async fn create(
     spec::check(&request).map_err(VmError::Spec)?;
     let name = request.name.clone();
     Ok(operations::answer(daemon.changes(), ("create", name.as_deref()), HangUp::Cancels, async move |operation| {
-        let created = daemon.registry.create(&request, &operation).await.map_err(|error| of_vm(&error))?;
+        let created = daemon.registry.create(&request, &operation).await;
+        if created.is_err() {
+            // There is no owner yet who would log it.
+            operation.ended(&created);
+        }
+        let created = created.map_err(|error| of_vm(&error))?;
         let handle = created.handle.clone();
         let view = created.done().await.map_err(|error| of_vm(&error))?;
         let lease = (request.lifetime != Lifetime::Kept).then_some(handle);
