@@ -141,6 +141,7 @@ fn a_stage_leaves_the_screen_to_the_shell_while_the_command_is_stopped() {
     screen.read_until("error: interrupted during agent.ready");
     screen.read_until("ready> ");
     screen.master.write_all(b"exit 0\r").unwrap();
+    assert_eq!(screen.code(), Some(0));
 }
 
 #[test]
@@ -155,5 +156,6 @@ fn where_nothing_is_drawn_any_more_a_command_is_stopped_as_ever() {
     screen.master.write_all(b"\x1a").unwrap();
     screen.read_until("Stopped");
     screen.read_until("ready> ");
-    screen.master.write_all(b"kill -KILL %1; exit 0\r").unwrap();
+    screen.master.write_all(b"kill -KILL %1; wait -f %1; exit 0\r").unwrap();
+    assert_eq!(screen.code(), Some(0));
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use banger_linux::process::{Launch, Process, Program, Stream};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
 use super::Fake;
@@ -31,12 +32,12 @@ impl Screen {
         variables: &[(&str, &str)],
         (rows, columns): (u16, u16),
     ) -> Screen {
-        let master = rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY).unwrap();
+        // A program that inherited its own terminal's other end would never be hung up.
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = rustix::pty::openpt(flags).unwrap();
         rustix::pty::grantpt(&master).unwrap();
         rustix::pty::unlockpt(&master).unwrap();
-        let slave =
-            rustix::pty::ioctl_tiocgptpeer(&master, rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY)
-                .unwrap();
+        let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).unwrap();
         let screen = |fd: &OwnedFd| Stream::Fd(fd.try_clone().unwrap());
         let mut launch = Launch::new(Program::StandIn(program.into()), args);
         launch.env = vec![
