@@ -3,8 +3,6 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::Semaphore;
-
 use crate::config::Config;
 use crate::events::Changes;
 use crate::image::install::Installer;
@@ -13,6 +11,7 @@ use crate::paths::Paths;
 use crate::store::Store;
 use crate::vm::error::VmError;
 use crate::vm::request::View;
+use crate::vm::turns::AllTurns;
 use crate::vmm::Vmm;
 
 /// What every part of a running daemon shares.
@@ -33,8 +32,8 @@ pub struct Context {
     pub changes: Arc<Changes>,
     /// Held while the base of an initramfs is looked for or made: of many VMs that start at once only one makes it.
     pub bases: Arc<Mutex<()>>,
-    /// Turns to start: [`at_once`] VMs boot at the same time and no more.
-    pub starts: Arc<Semaphore>,
+    /// Of many VMs that go the same way at once, whose turn it is.
+    pub turns: AllTurns,
     /// This boot of the host.
     pub host_boot: String,
     /// What fills the trees of new images.
@@ -77,12 +76,6 @@ pub fn host() -> crate::vm::spec::Host {
 /// How many processors this daemon may run on.
 pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
-/// How many VMs may boot at the same time. Many: guests that are up go on with what their init starts, and whoever begins
-/// after them gets less of the processors than who begins beside them. Not all: each has the host's memory touched.
-pub fn at_once() -> usize {
-    8 * processors()
 }
 
 /// Runs blocking work beside the event loop.

@@ -10,12 +10,11 @@ use std::time::Duration;
 use banger_linux::file::{Lock, LockError};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::config::{Config, ConfigError};
-use crate::context::{self, Context, random, unix_seconds};
+use crate::context::{Context, random, unix_seconds};
 use crate::doctor;
 use crate::events::Changes;
 use crate::image::builds::{BuildError, Builds};
@@ -26,6 +25,7 @@ use crate::store::{Store, StoreError};
 use crate::vm::error::VmError;
 use crate::vm::registry::Registry;
 use crate::vm::request::View;
+use crate::vm::turns::AllTurns;
 use crate::vmm::{self, Vmm};
 
 /// How long operations that are under way may take when the daemon is to go.
@@ -168,7 +168,7 @@ impl Daemon {
             agent,
             changes: Arc::new(Changes::new(run)),
             bases: Arc::default(),
-            starts: Arc::new(Semaphore::new(context::at_once())),
+            turns: AllTurns::default(),
             host_boot,
             installer,
             faults,

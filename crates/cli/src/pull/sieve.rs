@@ -123,7 +123,8 @@ impl Sieve {
     }
 }
 
-/// Whether git keeps a name for itself, on this or another system, and so refuses a file of that name: `.git` in any case, and what other file systems take for it.
+/// Whether git keeps a name for itself, on this or another system, and so refuses a file of that name: `.git` in any case, and
+/// what other file systems take for it.
 fn is_gits(component: &[u8]) -> bool {
     let name = component.to_ascii_lowercase();
     let Some(rest) = name.strip_prefix(b".git").or_else(|| name.strip_prefix(b"git~1")) else { return false };

@@ -25,6 +25,9 @@ use crate::guest::Guest;
 use crate::operation::{Operation, Step};
 use crate::vmm::Instance;
 
+/// How long a guest may keep its turn to go down.
+const GOING_DOWN: Duration = Duration::from_secs(5);
+
 pub(super) struct Running {
     pub(super) instance: Arc<dyn Instance>,
     pub(super) guest: Option<Guest>,
@@ -260,9 +263,10 @@ impl Actor {
         let running = self.running.take();
         if let (Some(Running { instance, guest, ended, watchers }), false) = (running, force) {
             drop(watchers);
+            let ask = stop::ask(&context, &self.definition.name, &*instance, guest, &ended, patience, operation);
             let ask = async {
                 tokio::select! {
-                    () = stop::ask(&context, &self.definition.name, &*instance, guest, &ended, patience, operation) => {}
+                    () = context.turns.stops.during(operation, GOING_DOWN, ask) => {}
                     // Not given up, but hurried: a kill came.
                     () = operation.cancelled() => {}
                 }

@@ -11,6 +11,7 @@ pub mod registry;
 pub mod request;
 pub mod spec;
 pub mod state;
+pub mod turns;
 
 mod comeback;
 mod create;

@@ -16,7 +16,7 @@ use super::error::VmError;
 use super::request::{Outcome, Request, Verb, View};
 use super::state::State;
 use super::{identity, names, spec};
-use crate::context::{self, Context, blocking, random, unix_seconds};
+use crate::context::{Context, blocking, host, random, unix_seconds};
 use crate::image::names as files;
 use crate::image::record::ImageState;
 use crate::operation::{Operation, Step};
@@ -60,7 +60,7 @@ impl Registry {
             let recovered = handle.send(Verb::Recover, operation).await?;
             recovering.push((handle, recovered));
         }
-        tokio::spawn(bring_back(recovering));
+        tokio::spawn(bring_back(recovering, registry.context.turns.starts.all()));
         Ok(registry)
     }
 
@@ -89,7 +89,7 @@ impl Registry {
         let image = context.store.image(wanted).await?.filter(|image| image.state == ImageState::Ready);
         let seed_path = image.as_ref().map(|image| context.paths.image(&image.id).join(files::WORK_SEED));
         let seed = blocking(move || seed_path.and_then(|path| storage::size(&path).ok()).unwrap_or(0)).await;
-        Ok(spec::resolve(request, name, image, seed, &context::host(), &context.config)?)
+        Ok(spec::resolve(request, name, image, seed, &host(), &context.config)?)
     }
 
     /// Records the VM under its name, or under another made-up one where that is taken.
@@ -223,8 +223,9 @@ pub struct Created {
 /// What a request comes to, when it has.
 type Answer = oneshot::Receiver<Result<Outcome, VmError>>;
 
-/// Starts those again that went down while no daemon ran, in the order of their creation. The order costs waiting for who is recovered slowly: a guest that still boots, or that goes down.
-async fn bring_back(recovering: Vec<(Handle, Answer)>) {
+/// Starts those again that went down while no daemon ran, in the order of their creation. The order costs waiting for who is
+/// recovered slowly: a guest that still boots, or that goes down.
+async fn bring_back(recovering: Vec<(Handle, Answer)>, at_once: usize) {
     let missed = async |(handle, recovered): (Handle, Answer)| match recovered.await {
         Ok(Ok(outcome)) if outcome.view.missed => Some(handle),
         _ => None,
@@ -235,7 +236,7 @@ async fn bring_back(recovering: Vec<(Handle, Answer)>) {
         drop(handle.ask(Verb::StartAgain, operation).await);
     };
     let missed = futures::stream::iter(recovering).filter_map(missed);
-    missed.for_each_concurrent(context::at_once(), bring_back).await;
+    missed.for_each_concurrent(at_once, bring_back).await;
 }
 
 impl Created {

@@ -11,6 +11,7 @@ pub(super) async fn remove(context: &Context, id: &VmId, name: &str, operation: 
     let mut errors = release(context, id, name, operation).await;
     // A VMM that lives still writes to its disks: they stay with it.
     if errors.is_empty() {
+        let _turn = context.turns.removals.take(operation).await;
         let disks = context.paths.vm(id.as_str()).state;
         let remove = context.step(Step::RemoveDisks, remove_dir(disks));
         errors.extend(operation.stage("disk.remove", remove).await.err());

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 use banger_protocol::boot::{Boot, serial};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
-use tokio::sync::{SemaphorePermit, watch};
+use tokio::sync::watch;
 
 use super::definition::Definition;
 use super::error::VmError;
@@ -40,7 +40,7 @@ pub(super) async fn start(
     definition: &Definition,
     operation: &Operation,
 ) -> Result<Started, VmError> {
-    let _turn = turn(context, operation).await;
+    let _turn = context.turns.starts.take(operation).await;
     let machine = machine(context, definition);
     let prepare = prepare(context, definition, &machine);
     operation.stage("boot.prepare", context.step(Step::Prepare, prepare)).await?;
@@ -54,15 +54,6 @@ pub(super) async fn start(
     let (guest, session_over) = operation.stage("agent.ready", context.step(Step::AwaitAgent, answer)).await?;
     let run = run_of(context, &guest);
     Ok(Started { instance, ended, guest, session_over, run })
-}
-
-/// Waits for a turn to start, as one more stage where there is none at once.
-async fn turn<'a>(context: &'a Context, operation: &Operation) -> Option<SemaphorePermit<'a>> {
-    match context.starts.try_acquire() {
-        Ok(turn) => Some(turn),
-        // Nobody closes it.
-        Err(_) => operation.stage("start.queue", context.starts.acquire()).await.ok(),
-    }
 }
 
 /// What the VMM is told: the same every time for the same record.
@@ -129,7 +120,7 @@ pub(super) async fn first_answer(
 
 /// By when an agent has to answer: the configured time is that of a guest with a processor to itself.
 fn deadline(context: &Context) -> std::time::Duration {
-    let starting = context::at_once() - context.starts.available_permits();
+    let starting = context.turns.starts.taken();
     let for_each = u32::try_from(starting.div_ceil(context::processors())).unwrap_or(u32::MAX).max(1);
     context.config.timeouts.agent() * for_each
 }
