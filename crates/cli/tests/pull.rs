@@ -203,6 +203,33 @@ fn a_guest_that_leads_elsewhere_writes_nothing_there() {
 }
 
 #[test]
+fn what_came_back_for_nothing_is_kept_where_the_vm_goes() {
+    let fake = guest::start();
+    let (dir, _project) = checkout();
+    // Every name for a patch is taken.
+    sh(dir.path(), "touch devbox.patch; for number in $(seq 2 99); do touch devbox-$number.patch; done; mkdir aside");
+    let aside = dir.path().join("aside");
+    let pulled = |rm: &[&str]| {
+        let script = format!("cd {}/proj && echo new >kept", root(&fake).display());
+        let args = [&["run", "--name", "devbox", "--pull"], rm, &["proj", "--", "sh", "-c", &script]].concat();
+        let mut command = fake.banger(&args);
+        command.env("TMPDIR", &aside).current_dir(dir.path()).stdin(Stdio::null());
+        Ran::new(command.output().unwrap())
+    };
+    let ran = pulled(&["--rm"]);
+    assert_eq!(ran.code, Some(125), "{ran:?}");
+    let (_, kept) = ran.stderr.split_once("also: the files of devbox's copy are in ").unwrap();
+    let (kept, error) = kept.split_once('\n').unwrap();
+    assert!(Path::new(kept).starts_with(&aside) && error.starts_with("error: cannot write the patch "), "{ran:?}");
+    assert_eq!(fs::read_to_string(Path::new(kept).join("kept")).unwrap(), "new\n");
+    fs::remove_dir_all(&aside).unwrap();
+    fs::create_dir(&aside).unwrap();
+    // From one that stays it can be fetched again.
+    assert!(!pulled(&[]).stderr.contains("copy are in"));
+    assert_eq!(fs::read_dir(&aside).unwrap().count(), 0);
+}
+
+#[test]
 fn a_pull_wants_a_directory_and_a_command_that_is_waited_for() {
     let fake = guest::start();
     assert_eq!(fake.run(&["run", "--pull", "--", "true"]).code, Some(2));

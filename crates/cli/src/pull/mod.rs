@@ -112,7 +112,7 @@ impl Pull {
         Ok(Pull { sent, branch, how })
     }
 
-    /// Brings the changes in `place` of the guest back.
+    /// Brings the changes in `place` of the guest back. What has come but cannot be made use of stays aside where the VM goes.
     ///
     /// # Errors
     /// Every [`Failure`]; the checkout is as it was.
@@ -125,6 +125,15 @@ impl Pull {
         interrupts: &mut Interrupts,
     ) -> Result<(), Failure> {
         self.fetch(app, vm, place, interrupts).await?;
+        let made = self.make(app, vm, command).await;
+        if made.is_err() && vm.ephemeral {
+            complain(&format!("also: the files of {}'s copy are in {}", vm.name, self.sent.keep().display()));
+        }
+        made
+    }
+
+    /// Makes of what came back what is wanted, and says where it is.
+    async fn make(&self, app: &App, vm: &Vm, command: &[String]) -> Result<(), Failure> {
         let tree = self.sent.tree_of_fetched().await?;
         if let Some(moved) = self.sent.moved_on(&app.environment).await {
             complain(&format!("warning: {moved} since {} got its copy; its changes are those to the copy", vm.name));

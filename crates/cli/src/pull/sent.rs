@@ -149,6 +149,14 @@ impl Sent {
         }
     }
 
+    /// Leaves the directory for what came back where it is; its path.
+    pub fn keep(self) -> PathBuf {
+        let path = self.fetched();
+        // It goes with nobody any more.
+        drop(self.aside.keep());
+        path
+    }
+
     /// The tree of what came back, without what is ignored.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use banger_api::error::ErrorCode;
 use banger_api::exec::ExecRequest;
 use banger_api::frame::Kind;
 use banger_api::image::Image;
-use banger_api::vm::{Lifetime, VmCreate};
+use banger_api::vm::{Lifetime, Vm, VmCreate};
 
 use super::{Fake, Frames, Request, tool, vm};
 
@@ -89,8 +89,9 @@ fn create(request: Request) {
     events.line(r#"{"event":"started","operation":"op1"}"#);
     events.stage("disk.clone", 3_000);
     events.stage("agent.ready", 200_000);
-    events.result(&vm(create.name.as_deref().unwrap_or("swift-otter")), 210_000);
-    if create.lifetime != Lifetime::Kept {
+    let ephemeral = create.lifetime != Lifetime::Kept;
+    events.result(&Vm { ephemeral, ..vm(create.name.as_deref().unwrap_or("swift-otter")) }, 210_000);
+    if ephemeral {
         events.hold("the lease");
     }
 }
