@@ -176,8 +176,7 @@ impl Git {
     }
 }
 
-/// A file in memory: a pipe that nobody reads meanwhile could fill up.
+/// A place for what git is told, or says.
 pub fn memory() -> io::Result<File> {
-    let fd = rustix::fs::memfd_create("git", rustix::fs::MemfdFlags::CLOEXEC)?;
-    Ok(File::from(fd))
+    banger_linux::file::in_memory("git")
 }

@@ -34,6 +34,15 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     sync_dir(parent(path))
 }
 
+/// A file in memory, without a path; the name is what others see in /proc. Where a program is to say something that is read
+/// when it has ended, a pipe could fill up.
+///
+/// # Errors
+/// Those of memfd_create(2).
+pub fn in_memory(name: &str) -> io::Result<File> {
+    Ok(File::from(rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?))
+}
+
 /// Syncs a directory: files made, renamed or removed in it stay so after a crash.
 ///
 /// # Errors

@@ -37,6 +37,8 @@ pub enum Program {
     Mke2fs,
     /// `/sbin/debugfs`, to set what mke2fs cannot.
     Debugfs,
+    /// `/usr/sbin/nft`.
+    Nft,
     /// `/usr/bin/git`, which the command line asks for the files of a checkout.
     Git,
     /// `bangerd`; the command line starts one where none runs.
@@ -59,6 +61,7 @@ impl Program {
             Program::Mmdebstrap => Path::new("/usr/bin/mmdebstrap"),
             Program::Mke2fs => Path::new("/sbin/mke2fs"),
             Program::Debugfs => Path::new("/sbin/debugfs"),
+            Program::Nft => Path::new("/usr/sbin/nft"),
             Program::Git => Path::new("/usr/bin/git"),
             Program::Daemon(path) | Program::Agent(path) | Program::StandIn(path) | Program::Command(path) => path,
         }

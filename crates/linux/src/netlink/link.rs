@@ -1,0 +1,152 @@
+//! Links: what the network namespace has of devices.
+
+use std::fmt;
+
+use super::message::{Request, attributes, number, text};
+use super::{Netlink, NetlinkError};
+
+/// A hardware address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, f] = self.0;
+        write!(to, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, to)
+    }
+}
+
+/// A link.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Link {
+    /// Its number.
+    pub index: u32,
+    /// Its name, of up to 15 bytes.
+    pub name: String,
+    /// The kind of a virtual one: `bridge`, `tun`.
+    pub kind: Option<String>,
+    /// Whether it is up by its administrator's will.
+    pub up: bool,
+    /// Whether there is somebody at the other end.
+    pub carrier: bool,
+    /// The bridge that it is a port of.
+    pub master: Option<u32>,
+    /// Its hardware address; zero where it has none of six bytes.
+    pub mac: Mac,
+    /// The largest packet that it carries, in bytes.
+    pub mtu: u32,
+}
+
+/// What is to be another about a link; the rest stays as it is.
+#[derive(Debug, Clone, Default)]
+pub struct LinkChange {
+    /// Whether it is up.
+    pub up: Option<bool>,
+    /// The bridge that it is to be a port of; 0 for none.
+    pub master: Option<u32>,
+    /// Its hardware address.
+    pub mac: Option<Mac>,
+    /// The largest packet, in bytes.
+    pub mtu: Option<u32>,
+}
+
+/// `struct ifinfomsg`: family, type, index, flags, and which flags are to change.
+fn head(index: u32, flags: u32, change: u32) -> Vec<u8> {
+    [[0; 4], index.to_ne_bytes(), flags.to_ne_bytes(), change.to_ne_bytes()].concat()
+}
+
+const UP: u32 = libc::IFF_UP.cast_unsigned();
+
+impl Netlink {
+    /// All links.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
+        let parts = self.list("list network devices", Request::new(libc::RTM_GETLINK, 0, &head(0, 0, 0)))?;
+        Ok(parts.iter().filter_map(|part| link(part)).collect())
+    }
+
+    /// The link of a name, where there is one.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub fn link(&mut self, name: &str) -> Result<Option<Link>, NetlinkError> {
+        let request = Request::new(libc::RTM_GETLINK, 0, &head(0, 0, 0)).with_text(libc::IFLA_IFNAME, name);
+        match self.exchange(&format!("look for the network device {name}"), request.wanting_an_answer()) {
+            Ok(parts) => Ok(parts.iter().find_map(|part| link(part))),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a bridge, down and without ports.
+    ///
+    /// # Errors
+    /// [`NetlinkError`]; a link of that name [is there](NetlinkError::is_there).
+    pub fn add_bridge(&mut self, name: &str, mac: Mac) -> Result<(), NetlinkError> {
+        let request = Request::new(libc::RTM_NEWLINK, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &head(0, 0, 0))
+            .with_text(libc::IFLA_IFNAME, name)
+            .with(libc::IFLA_ADDRESS, &mac.0)
+            .with_nested(libc::IFLA_LINKINFO, |within| within.with(libc::IFLA_INFO_KIND, b"bridge"));
+        self.tell(&format!("make the bridge {name}"), request)
+    }
+
+    /// Removes a link. One that does not exist [is missing](NetlinkError::is_missing).
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub fn remove_link(&mut self, link: &Link) -> Result<(), NetlinkError> {
+        let request = Request::new(libc::RTM_DELLINK, 0, &head(link.index, 0, 0));
+        self.tell(&format!("remove the network device {}", link.name), request)
+    }
+
+    /// Makes a link something else.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub fn change_link(&mut self, link: &Link, change: &LinkChange) -> Result<(), NetlinkError> {
+        let (flags, mask) = change.up.map_or((0, 0), |up| (if up { UP } else { 0 }, UP));
+        let mut request = Request::new(libc::RTM_NEWLINK, 0, &head(link.index, flags, mask));
+        if let Some(master) = change.master {
+            request = request.with(libc::IFLA_MASTER, &master.to_ne_bytes());
+        }
+        if let Some(mac) = change.mac {
+            request = request.with(libc::IFLA_ADDRESS, &mac.0);
+        }
+        if let Some(mtu) = change.mtu {
+            request = request.with(libc::IFLA_MTU, &mtu.to_ne_bytes());
+        }
+        self.tell(&format!("set up the network device {}", link.name), request)
+    }
+}
+
+fn link(part: &[u8]) -> Option<Link> {
+    let flags = number(part, 8)?;
+    let mut link = Link {
+        index: number(part, 4)?,
+        up: flags & UP != 0,
+        carrier: flags & libc::IFF_LOWER_UP.cast_unsigned() != 0,
+        ..Link::default()
+    };
+    for (kind, value) in attributes(part.get(16..)?) {
+        match kind {
+            libc::IFLA_IFNAME => text(value).clone_into(&mut link.name),
+            libc::IFLA_ADDRESS => link.mac = Mac(value.try_into().unwrap_or_default()),
+            libc::IFLA_MTU => link.mtu = number(value, 0)?,
+            libc::IFLA_MASTER => link.master = number(value, 0),
+            libc::IFLA_LINKINFO => {
+                let info = attributes(value).find(|(kind, _)| *kind == libc::IFLA_INFO_KIND);
+                link.kind = info.map(|(_, kind)| text(kind).to_owned());
+            }
+            _ => {}
+        }
+    }
+    Some(link)
+}

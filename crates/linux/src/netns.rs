@@ -1,0 +1,21 @@
+//! Network namespaces (network_namespaces(7)).
+
+use std::io;
+
+use rustix::thread::UnshareFlags;
+
+/// Does something on a thread of its own that has left the host's network for a new one, in which there is a loopback device
+/// that is down and nothing else. It goes with the thread, unless something of it is still open.
+///
+/// # Errors
+/// Those of unshare(2): `EPERM` without `CAP_SYS_ADMIN`.
+pub fn in_new_network<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let elsewhere = scope.spawn(|| {
+            // SAFETY: no descriptor table is unshared, which is all that could surprise other threads.
+            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET)? };
+            Ok(work())
+        });
+        elsewhere.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
