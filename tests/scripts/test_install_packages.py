@@ -133,7 +133,7 @@ class InstallPackages(unittest.TestCase):
         path = self.place / "asked"
         return path.read_text().splitlines() if path.exists() else []
 
-    everything = ["git", "gcc", "libc6-dev", "make", "qemu-system-x86", "mmdebstrap", "e2fsprogs", "util-linux"]
+    everything = ["git", "gcc", "libc6-dev", "make", "qemu-system-x86", "mmdebstrap", "e2fsprogs", "util-linux", "nftables"]
 
     def test_nothing_is_asked_of_apt_where_all_is_there(self):
         self.installed(*self.everything)

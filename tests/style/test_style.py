@@ -104,8 +104,12 @@ class Style(unittest.TestCase):
         self.forbid(rooms, r"\b(Mutex|RwLock|RefCell|static mut)\b", "one task owns a VM, no lock")
 
     def test_pure_rooms_do_nothing(self):
-        pure = ["vm/spec", "vm/state", "vm/identity", "boot/cmdline", "vmm/qemu/args"]
-        effects = r"\b(std::fs|fs::|std::net|std::process|tokio|rustix|File::|Instant::now|SystemTime::now|banger_linux|async fn)"
+        pure = ["vm/spec", "vm/state", "vm/identity", "boot/cmdline", "vmm/qemu/args", "net/addresses", "net/ruleset", "dns/zone", "dns/answer"]
+        # Addresses are numbers.
+        effects = (
+            r"\b(std::fs|fs::|std::net(?!::Ipv4Addr)|std::process|tokio|rustix|File::|Instant::now|SystemTime::now"
+            r"|banger_linux(?!::netlink::Mac)|async fn)"
+        )
         self.forbid(under(*(f"daemon/src/{room}.rs" for room in pure)), effects, "an effect in a pure file")
 
     def test_every_transition_is_decided(self):

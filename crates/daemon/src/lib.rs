@@ -16,6 +16,8 @@ pub mod vmm;
 
 pub mod guest;
 
+pub mod net;
+
 pub mod image;
 pub mod storage;
 pub mod store;

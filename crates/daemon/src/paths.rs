@@ -5,6 +5,12 @@ use std::path::{Path, PathBuf};
 /// The longest path of a unix socket, in bytes: `sun_path` is 108 with its closing zero (unix(7)).
 pub const MAX_SOCKET_PATH: usize = 107;
 
+/// The bridge that guests are on.
+pub const BRIDGE: &str = "banger0";
+
+/// How the names of guests' TAPs begin; a number of up to six digits follows, as a link's name has up to 15 bytes (`IFNAMSIZ`).
+pub const TAPS: &str = "tap-pool-";
+
 /// The three places of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {

@@ -1,0 +1,176 @@
+//! From leases to what nft(8) is told. Pure.
+//!
+//! Two tables, as a bridge's own traffic and what leaves it go through different hooks. The one of family `bridge` sees every
+//! frame of a guest's first: it passes only what has the guest's own addresses. The one of family `inet` decides what a guest may
+//! reach, and lets it out under the host's address. All that changes with a lease are elements of sets.
+
+use std::net::Ipv4Addr;
+
+use banger_linux::netlink::Mac;
+
+use super::addresses::Subnet;
+
+/// The tables' name, in each family.
+pub const TABLE: &str = "banger";
+
+/// What a guest may have to do with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// The world, by the host's address; the host; other guests.
+    Everybody,
+    /// The names that the host tells it, and nobody else.
+    Names,
+}
+
+/// A guest on the bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The TAP that it is behind.
+    pub tap: String,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Whom it may reach.
+    pub reach: Reach,
+}
+
+/// Where the rules are to hold.
+#[derive(Debug, Clone)]
+pub struct Ground<'a> {
+    /// The bridge's name.
+    pub bridge: &'a str,
+    /// How the names of all TAPs begin.
+    pub taps: &'a str,
+    /// The guests' subnet.
+    pub subnet: Subnet,
+}
+
+/// Both tables anew with these leases, as one transaction: no packet ever meets half of it.
+pub fn tables(ground: &Ground<'_>, leases: &[Lease]) -> String {
+    let Ground { bridge, taps, subnet } = ground;
+    let host = subnet.host();
+    let mut text = format!(
+        r#"add table bridge {TABLE}
+delete table bridge {TABLE}
+table bridge {TABLE} {{
+  set pinned {{ typeof iifname . ether saddr . ip saddr; }}
+  set isolated {{ type ifname; }}
+  chain from_guest {{
+    type filter hook prerouting priority -300; policy accept;
+    iifname != "{taps}*" accept
+    ether type ip iifname . ether saddr . ip saddr @pinned accept
+    ether type arp arp htype 1 arp ptype ip iifname . ether saddr . arp saddr ip @pinned iifname . arp saddr ether . arp saddr ip @pinned accept
+    drop
+  }}
+  chain between_guests {{
+    type filter hook forward priority -300; policy accept;
+    iifname @isolated drop
+    oifname @isolated drop
+  }}
+}}
+add table inet {TABLE}
+delete table inet {TABLE}
+table inet {TABLE} {{
+  set isolated {{ type ipv4_addr; }}
+  chain to_host {{
+    type filter hook input priority -10; policy accept;
+    iifname != "{bridge}" accept
+    ct state established,related accept
+    ip daddr != {host} drop
+    udp dport 53 accept
+    tcp dport 53 accept
+    ip saddr @isolated drop
+  }}
+  chain forward {{
+    type filter hook forward priority -10; policy accept;
+    iifname "{bridge}" oifname "{bridge}" accept
+    iifname "{bridge}" ip saddr @isolated drop
+    oifname "{bridge}" ip daddr @isolated drop
+    iifname "{bridge}" tcp flags syn / syn,rst tcp option maxseg size set rt mtu
+    oifname "{bridge}" tcp flags syn / syn,rst tcp option maxseg size set rt mtu
+    iifname "{bridge}" ip saddr {subnet} accept
+    iifname "{bridge}" drop
+    oifname "{bridge}" ct state established,related accept
+    oifname "{bridge}" drop
+  }}
+  chain to_world {{
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr {subnet} oifname != "{bridge}" masquerade
+  }}
+}}
+"#
+    );
+    for lease in leases {
+        text += &added(lease);
+    }
+    text
+}
+
+/// One lease more.
+pub fn added(lease: &Lease) -> String {
+    elements("add", lease)
+}
+
+/// One lease less. The elements must be there.
+pub fn removed(lease: &Lease) -> String {
+    elements("delete", lease)
+}
+
+fn elements(verb: &str, Lease { tap, mac, address, reach }: &Lease) -> String {
+    let mut text = format!("{verb} element bridge {TABLE} pinned {{ \"{tap}\" . {mac} . {address} }}\n");
+    if *reach == Reach::Names {
+        text += &format!("{verb} element bridge {TABLE} isolated {{ \"{tap}\" }}\n");
+        text += &format!("{verb} element inet {TABLE} isolated {{ {address} }}\n");
+    }
+    text
+}
+
+/// Neither table any more, whether or not there is one.
+pub fn none() -> String {
+    ["bridge", "inet"].map(|family| format!("add table {family} {TABLE}\ndelete table {family} {TABLE}\n")).concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::addresses::mac;
+
+    fn lease(number: u8, reach: Reach) -> Lease {
+        let address = Ipv4Addr::new(10, 77, 0, number);
+        Lease { tap: format!("tap-pool-{number}"), mac: mac(address), address, reach }
+    }
+
+    #[test]
+    fn one_lease_is_one_element_and_of_one_kept_apart_three() {
+        let everybody = added(&lease(2, Reach::Everybody));
+        let expected = "add element bridge banger pinned { \"tap-pool-2\" . 02:62:0a:4d:00:02 . 10.77.0.2 }\n";
+        assert_eq!(everybody, expected);
+        let names = added(&lease(3, Reach::Names));
+        assert_eq!(names.lines().count(), 3);
+        assert!(names.contains("add element inet banger isolated { 10.77.0.3 }\n"), "{names}");
+        // What is added can be taken away again, word for word.
+        for lease in [lease(2, Reach::Everybody), lease(3, Reach::Names)] {
+            assert_eq!(removed(&lease), added(&lease).replace("add element", "delete element"));
+        }
+    }
+
+    #[test]
+    fn the_whole_is_the_tables_and_every_lease() {
+        let ground = Ground { bridge: "banger0", taps: "tap-pool-", subnet: "10.77.0.0/24".parse().unwrap() };
+        let leases = [lease(2, Reach::Everybody), lease(3, Reach::Names)];
+        let whole = tables(&ground, &leases);
+        assert!(whole.ends_with(&leases.iter().map(added).collect::<String>()), "{whole}");
+        // Each family's table is made anew, so that nothing of an earlier daemon's rules is left.
+        for family in ["bridge", "inet"] {
+            let anew = format!("add table {family} banger\ndelete table {family} banger\ntable {family} banger {{\n");
+            assert_eq!(whole.matches(&anew).count(), 1, "{whole}");
+        }
+        assert_eq!(whole.matches('{').count(), whole.matches('}').count());
+        assert!(
+            whole.contains("ip daddr != 10.77.0.1 drop")
+                && whole.contains("ip saddr 10.77.0.0/24 oifname != \"banger0\" masquerade")
+        );
+        assert_eq!(none().lines().count(), 4);
+    }
+}

@@ -1,0 +1,273 @@
+//! The TAP pool: devices that are made ahead, on the bridge and up, and wait for a VM. They are capacity, not a leak.
+//!
+//! Numbers only grow, past every name that is there, so that a device that somebody else has named so is never taken.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use banger_linux::netlink::{Link, LinkChange, Netlink, NetlinkError};
+use banger_linux::tap;
+
+/// How many numbers there are; after the last one comes the first.
+const NUMBERS: u32 = 1_000_000;
+
+/// How many names are tried where others have them.
+const TRIES: u32 = 1000;
+
+/// Why there is no TAP.
+#[derive(Debug, thiserror::Error)]
+pub enum TapError {
+    /// None can be made.
+    #[error("cannot make the network device {name}")]
+    Make {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It cannot be had.
+    #[error("cannot open the network device {name}")]
+    Open {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel does not do it.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+}
+
+/// A device that is one VM's for now. Its descriptor is what the VMM gets.
+#[derive(Debug)]
+pub struct Tap {
+    /// Its name.
+    pub name: String,
+    /// Its other end.
+    pub end: OwnedFd,
+}
+
+/// The devices that wait.
+#[derive(Debug)]
+pub struct Taps {
+    prefix: &'static str,
+    bridge: u32,
+    idle: VecDeque<String>,
+    next: u32,
+}
+
+impl Taps {
+    /// A pool of what is there already: every TAP with such a name on this bridge that is not in use. What else has such a
+    /// name is passed over, and never used.
+    ///
+    /// # Errors
+    /// [`TapError::Netlink`].
+    pub fn adopt(
+        netlink: &mut Netlink,
+        prefix: &'static str,
+        bridge: &Link,
+        is_used: impl Fn(&str) -> bool,
+    ) -> Result<Taps, TapError> {
+        let mut taps = Taps { prefix, bridge: bridge.index, idle: VecDeque::new(), next: 0 };
+        for link in netlink.links()? {
+            let Some(number) = link.name.strip_prefix(prefix) else { continue };
+            if let Some(number) = number.parse::<u32>().ok().filter(|number| *number < NUMBERS) {
+                taps.next = taps.next.max((number + 1) % NUMBERS);
+            }
+            let is_ours = link.kind.as_deref() == Some("tun") && link.master == Some(bridge.index);
+            // Who has a carrier is opened by somebody.
+            if is_ours && !link.carrier && !is_used(&link.name) {
+                taps.idle.push_back(link.name);
+            }
+        }
+        Ok(taps)
+    }
+
+    /// How many wait.
+    pub fn idle(&self) -> usize {
+        self.idle.len()
+    }
+
+    /// Makes one more that waits.
+    ///
+    /// # Errors
+    /// [`TapError`]; none is left half made.
+    pub fn add(&mut self, netlink: &mut Netlink) -> Result<(), TapError> {
+        let Tap { name, end } = self.make(netlink)?;
+        drop(end);
+        self.idle.push_back(name);
+        Ok(())
+    }
+
+    /// One for a VM: of those that wait, else a new one.
+    ///
+    /// # Errors
+    /// [`TapError`].
+    pub fn claim(&mut self, netlink: &mut Netlink) -> Result<Tap, TapError> {
+        for _ in 0..self.idle.len() {
+            let Some(name) = self.idle.pop_front() else { break };
+            match tap::open(&name) {
+                Ok(end) => return Ok(Tap { name, end }),
+                // Somebody has removed it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Somebody has it open, if only a child that has not yet executed its program: perhaps not for long.
+                Err(error) if error.raw_os_error() == Some(busy()) => self.idle.push_back(name),
+                Err(source) => return Err(TapError::Open { name, source }),
+            }
+        }
+        self.make(netlink)
+    }
+
+    /// Takes one back that no VM has any more.
+    pub fn give_back(&mut self, name: String) {
+        if !self.idle.contains(&name) {
+            self.idle.push_back(name);
+        }
+    }
+
+    /// Removes all that wait.
+    ///
+    /// # Errors
+    /// [`TapError::Netlink`]; those that are left still wait.
+    pub fn clear(&mut self, netlink: &mut Netlink) -> Result<(), TapError> {
+        while let Some(name) = self.idle.front() {
+            if let Some(link) = netlink.link(name)? {
+                netlink.remove_link(&link)?;
+            }
+            self.idle.pop_front();
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, netlink: &mut Netlink) -> Result<Tap, TapError> {
+        for _ in 0..TRIES {
+            let name = format!("{}{}", self.prefix, self.next);
+            self.next = (self.next + 1) % NUMBERS;
+            match tap::make(&name) {
+                Ok(end) => {
+                    if let Err(error) = self.set_up(netlink, &name) {
+                        // The first error is the one to tell.
+                        drop(netlink.link(&name).map(|link| link.map(|link| netlink.remove_link(&link))));
+                        return Err(error.into());
+                    }
+                    return Ok(Tap { name, end });
+                }
+                Err(error) if error.raw_os_error() == Some(busy()) => {}
+                Err(source) => return Err(TapError::Make { name, source }),
+            }
+        }
+        let source = io::ErrorKind::AddrInUse.into();
+        Err(TapError::Make { name: format!("{}{}", self.prefix, self.next), source })
+    }
+
+    fn set_up(&self, netlink: &mut Netlink, name: &str) -> Result<(), NetlinkError> {
+        let Some(link) = netlink.link(name)? else { return Ok(()) };
+        let change = LinkChange { up: Some(true), master: Some(self.bridge), ..LinkChange::default() };
+        netlink.change_link(&link, &change)
+    }
+}
+
+/// What the kernel says of a device that somebody has, or of a name that is taken.
+fn busy() -> i32 {
+    rustix::io::Errno::BUSY.raw_os_error()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{addresses, bridge};
+    use banger_linux::netns;
+
+    const PREFIX: &str = "tap-pool-";
+
+    /// Runs a test in a network of its own with a bridge.
+    fn elsewhere(test: impl FnOnce(&mut Netlink, &Link) + Send) {
+        let ran = netns::in_new_network(|| {
+            let mut netlink = Netlink::open().unwrap();
+            let bridge = bridge::ensure(&mut netlink, "banger0", "10.77.0.0/24".parse().unwrap()).unwrap();
+            test(&mut netlink, &bridge);
+        });
+        if let Err(error) = ran {
+            eprintln!("SKIPPED: no network namespace can be made: {error}");
+        }
+    }
+
+    /// Another test's child may have the descriptor until it executes its program.
+    fn until_closed(netlink: &mut Netlink, name: &str) {
+        while netlink.link(name).unwrap().unwrap().carrier {
+            std::thread::yield_now();
+        }
+    }
+
+    fn names(netlink: &mut Netlink) -> Vec<String> {
+        let links = netlink.links().unwrap().into_iter().map(|link| link.name);
+        links.filter(|name| name.starts_with("tap-")).collect()
+    }
+
+    #[test]
+    fn those_that_wait_are_given_first_and_come_back() {
+        elsewhere(|netlink, bridge| {
+            let mut taps = Taps::adopt(netlink, PREFIX, bridge, |_| false).unwrap();
+            for number in 0..2 {
+                taps.add(netlink).unwrap();
+                until_closed(netlink, &format!("{PREFIX}{number}"));
+            }
+            let first = taps.claim(netlink).unwrap();
+            assert_eq!((first.name.as_str(), taps.idle()), ("tap-pool-0", 1));
+            let second = taps.claim(netlink).unwrap();
+            // None waits any more: one is made.
+            let third = taps.claim(netlink).unwrap();
+            assert_eq!((second.name.as_str(), third.name.as_str(), taps.idle()), ("tap-pool-1", "tap-pool-2", 0));
+            let link = netlink.link("tap-pool-2").unwrap().unwrap();
+            assert_eq!((link.master, link.up, link.carrier), (Some(bridge.index), true, true));
+            drop((first, third));
+            until_closed(netlink, "tap-pool-0");
+            taps.give_back("tap-pool-0".to_owned());
+            taps.give_back("tap-pool-0".to_owned());
+            assert_eq!((taps.claim(netlink).unwrap().name.as_str(), taps.idle()), ("tap-pool-0", 0));
+            assert_eq!(names(netlink), ["tap-pool-0", "tap-pool-1", "tap-pool-2"]);
+        });
+    }
+
+    #[test]
+    fn a_new_daemon_takes_over_what_nobody_uses() {
+        elsewhere(|netlink, bridge| {
+            let mut before = Taps::adopt(netlink, PREFIX, bridge, |_| false).unwrap();
+            for number in 0..4 {
+                before.add(netlink).unwrap();
+                until_closed(netlink, &format!("{PREFIX}{number}"));
+            }
+            let open = before.claim(netlink).unwrap();
+            // One is a VM's by the records though its VMM has gone, one somebody else's by where it is.
+            let elsewhere = netlink.link("tap-pool-3").unwrap().unwrap();
+            netlink.change_link(&elsewhere, &LinkChange { master: Some(0), ..LinkChange::default() }).unwrap();
+            netlink.add_bridge("tap-pool-7", addresses::mac([10, 0, 0, 1].into())).unwrap();
+            let mut after = Taps::adopt(netlink, PREFIX, bridge, |name| name == "tap-pool-1").unwrap();
+            assert_eq!(after.idle, ["tap-pool-2"]);
+            after.add(netlink).unwrap();
+            assert_eq!(after.idle, ["tap-pool-2", "tap-pool-8"]);
+            after.clear(netlink).unwrap();
+            assert_eq!(names(netlink), ["tap-pool-0", "tap-pool-1", "tap-pool-3", "tap-pool-7"]);
+            drop(open);
+        });
+    }
+
+    #[test]
+    fn what_was_taken_away_meanwhile_is_passed_over() {
+        elsewhere(|netlink, bridge| {
+            let mut taps = Taps::adopt(netlink, PREFIX, bridge, |_| false).unwrap();
+            for number in 0..3 {
+                taps.add(netlink).unwrap();
+                until_closed(netlink, &format!("{PREFIX}{number}"));
+            }
+            let gone = netlink.link("tap-pool-0").unwrap().unwrap();
+            netlink.remove_link(&gone).unwrap();
+            let stolen = tap::open("tap-pool-1").unwrap();
+            assert_eq!(taps.claim(netlink).unwrap().name, "tap-pool-2");
+            drop(stolen);
+        });
+    }
+}
