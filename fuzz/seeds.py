@@ -61,6 +61,11 @@ BODIES = [
     {"code": "vm_not_found", "message": "no", "help": "h", "also": ["a"], "operation": "o"},
     {"check": "kvm", "verdict": "warn", "found": "a", "fix": "b"}, {"version": "0.1.0", "api": 1, "protocol": 2},
 ]  # fmt: skip
+def question(name, kind, more=b""):
+    labels = b"".join(bytes([len(label)]) + label for label in name.split(b"."))
+    return struct.pack(">HHHHHH", 7, 0x100, 1, 0, 0, 1 if more else 0) + labels + struct.pack(">BHH", 0, kind, 1) + more
+
+
 QMP = b'{"QMP": {"version": {}, "capabilities": []}}\n{"return": {}, "id": 0}\n'
 REG, DIR, SYM, LNK = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
 
@@ -69,6 +74,10 @@ SEEDS = {
     "config": [
         b'[defaults]\nimage = "debian"\ncpus = 2\nmemory_mib = 1024\n[image]\nsize_mib = 1\n[timeouts]\nagent_s = 1\n[vmm]\nfirst_uid = 1\n',
         b"[timeouts]\nstop_s = 9223372036854775807\n", b"[image]\nseed_mib = 9223372036854775807\n", b"[default]\nx=1\n",
+    ],
+    "dns": [
+        question(b"devbox.vm", 1), question(b"www.devbox.vm", 255), question(b"web.vm", 28), question(b"example.org", 1),
+        question(b"2.0.77.10.in-addr.arpa", 12), question(b"vm", 6, b"\0" + struct.pack(">HHIH", 41, 4096, 0, 0)),
     ],
     "frames": [b"\x07\0" + frame(1, text(message)) for message in CALLS + ANSWERS]
     + [b"\0\0" + text(message) for message in CALLS + ANSWERS]

@@ -16,6 +16,7 @@ pub mod vmm;
 
 pub mod guest;
 
+pub mod dns;
 pub mod net;
 
 pub mod image;

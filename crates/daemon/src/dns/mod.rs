@@ -1,0 +1,6 @@
+//! Names: `devbox.vm` is the VM devbox, and so is every name below it.
+
+pub mod answer;
+pub mod server;
+pub mod upstream;
+pub mod zone;
