@@ -103,15 +103,26 @@ fn compose(
         Found::Name(name) if any(Rtype::PTR) => answer.push((owner, KEEP, Ptr::new(below(zone, name)?)))?,
         Found::Top if any(Rtype::SOA) => answer.push((owner, KEEP, authority(zone)?))?,
         Found::Top if kind == Rtype::NS => answer.push((owner, KEEP, Ns::new(below(zone, HOST)?)))?,
-        _ => return nothing(zone, message, answer),
+        _ => return nothing(zone, message, question, answer),
     }
     finished(message, answer.additional())
 }
 
-/// That there is nothing of the kind goes with how long that may be believed (RFC 2308).
-fn nothing(zone: &Zone, message: &Message<&[u8]>, answer: AnswerBuilder<Vec<u8>>) -> Result<Vec<u8>, PushError> {
+/// That there is nothing of the kind goes with how long that may be believed, under the name of the zone that says so, which
+/// has to be an end of the name that was asked for (RFC 2308).
+fn nothing(
+    zone: &Zone,
+    message: &Message<&[u8]>,
+    question: &Asked<'_>,
+    answer: AnswerBuilder<Vec<u8>>,
+) -> Result<Vec<u8>, PushError> {
     let mut section = answer.authority();
-    section.push((top(zone)?, KEEP_NOTHING, authority(zone)?))?;
+    let labels = zone.labels(question.qname().iter_labels().rev().skip(1).map(|label| label.as_slice()));
+    // With that of the root.
+    match question.qname().iter_suffixes().find(|suffix| suffix.label_count() == labels + 1) {
+        Some(top) => section.push((top, KEEP_NOTHING, authority(zone)?))?,
+        None => section.push((question.qname(), KEEP_NOTHING, authority(zone)?))?,
+    }
     finished(message, section.additional())
 }
 
@@ -129,10 +140,6 @@ fn finished(message: &Message<&[u8]>, mut additional: AdditionalBuilder<Vec<u8>>
 fn authority(zone: &Zone) -> Result<Soa<Name<Vec<u8>>>, PushError> {
     let (hour, day) = (Ttl::from_secs(3600), Ttl::from_secs(86_400));
     Ok(Soa::new(below(zone, HOST)?, below(zone, "root")?, Serial(1), hour, hour, day, KEEP_NOTHING))
-}
-
-fn top(zone: &Zone) -> Result<Name<Vec<u8>>, PushError> {
-    Name::vec_from_str(&zone.domain()).map_err(|_| PushError::ShortBuf)
 }
 
 fn below(zone: &Zone, name: &str) -> Result<Name<Vec<u8>>, PushError> {
@@ -197,7 +204,10 @@ mod tests {
     fn nothing_is_told_with_how_long_it_may_be_believed() {
         assert_eq!(told(&question("web.vm", Rtype::A)), format!("NXDOMAIN aa; {SOA}"));
         assert_eq!(told(&question("devbox.vm", Rtype::AAAA)), format!("NOERROR aa; {SOA}"));
-        assert_eq!(told(&question("3.0.77.10.in-addr.arpa", Rtype::PTR)), format!("NXDOMAIN aa; {SOA}"));
+        let reverse = SOA.replacen("vm", "0.77.10.in-addr.arpa", 1);
+        assert_eq!(told(&question("3.0.77.10.in-addr.arpa", Rtype::PTR)), format!("NXDOMAIN aa; {reverse}"));
+        assert_eq!(told(&question("x.2.0.77.10.in-addr.arpa", Rtype::PTR)), format!("NXDOMAIN aa; {reverse}"));
+        assert_eq!(told(&question("a.b.Web.VM", Rtype::A)), format!("NXDOMAIN aa; {}", SOA.replacen("vm", "VM", 1)));
     }
 
     #[test]

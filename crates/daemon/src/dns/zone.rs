@@ -58,6 +58,15 @@ impl Zone {
         labels.join(".")
     }
 
+    /// How many labels the name of the zone has that a name is in: of the domain, or of the part of `in-addr.arpa` for as many
+    /// bytes as are the same in the whole subnet. The name's labels come as for [`Zone::look_up`].
+    pub fn labels<'n>(&self, mut labels: impl Iterator<Item = &'n [u8]>) -> usize {
+        if is(labels.next(), b"arpa") && is(labels.next(), b"in-addr") {
+            return 2 + usize::from(self.subnet.prefix().div_ceil(8));
+        }
+        self.domain.len()
+    }
+
     /// Looks a name up by its labels, the last one first and without the empty one of the root.
     pub fn look_up<'n>(&self, mut labels: impl Iterator<Item = &'n [u8]> + Clone) -> Found<'_> {
         let mut reverse = labels.clone();
@@ -169,17 +178,17 @@ mod tests {
 
     #[test]
     fn a_domain_may_have_several_labels() {
-        let zone = Zone::new("Vm.Home", "10.77.0.0/28".parse().unwrap()).with("a", [10, 77, 0, 3].into());
+        let zone = Zone::new("Vm.Home.Arpa", "10.77.0.0/28".parse().unwrap()).with("a", [10, 77, 0, 3].into());
         let look_up = |name: &str| {
             let labels: Vec<&[u8]> = name.split('.').rev().map(str::as_bytes).collect();
             format!("{:?}", zone.look_up(labels.into_iter()))
         };
-        assert_eq!(look_up("a.vm.home"), "Address(10.77.0.3)");
+        assert_eq!(look_up("a.vm.home.arpa"), "Address(10.77.0.3)");
         assert_eq!(
-            (look_up("vm.home"), look_up("home"), look_up("a.home")),
+            (look_up("vm.home.arpa"), look_up("home.arpa"), look_up("a.home.arpa")),
             ("Top".into(), "Foreign".into(), "Foreign".into())
         );
-        assert_eq!(zone.domain(), "vm.home");
+        assert_eq!(zone.domain(), "vm.home.arpa");
         // Of a subnet that is smaller than the last byte only the addresses themselves are ours.
         assert_eq!(
             (look_up("3.0.77.10.in-addr.arpa"), look_up("77.0.77.10.in-addr.arpa")),
