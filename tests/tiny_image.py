@@ -9,7 +9,7 @@ from pathlib import Path
 KIB = 1024
 
 # Work disks as small as the seed, and deadlines that fit.
-CONFIG = "[defaults]\ndisk_mib = 1\n[timeouts]\nstop_s = 5\nagent_s = 10\n"
+CONFIG = "[defaults]\ndisk_mib = 1\nnet = 'none'\n[timeouts]\nstop_s = 5\nagent_s = 10\n"
 
 
 def plant(state: Path, name="debian"):

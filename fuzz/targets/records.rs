@@ -57,7 +57,7 @@ impl Place {
         drop(block_on(store.images()));
         drop(block_on(store.image("debian".to_owned())));
         drop(block_on(store.vms()));
-        drop(block_on(store.insert_vm(vm(input.number()))));
+        drop(block_on(store.insert_vm(vm(input.number()), None)));
         drop(block_on(store.retire_image("i".to_owned())));
         // Whatever was in it, the thread that owns the records lives.
         block_on(store.delete_image("nobody".to_owned())).expect("the records can still be written");
@@ -105,6 +105,8 @@ fn vm(uid: i64) -> VmRecord {
             env: BTreeMap::new(),
             workdir: None,
             user: None,
+            net: banger_api::vm::Net::None,
+            address: None,
             restart: RestartPolicy::No,
             lifetime: Lifetime::Kept,
             uid: u32::try_from(uid.unsigned_abs() & u64::from(u32::MAX)).expect("it was cut"),

@@ -7,7 +7,10 @@ use std::str::FromStr;
 /// The longest name: a DNS label.
 pub const MAX_LENGTH: usize = 63;
 
-/// The rule as a regular expression.
+/// How guests call the host, and so no VM.
+pub const HOST: &str = "host";
+
+/// The rule as a regular expression, but for [`HOST`].
 pub const PATTERN: &str = "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$";
 
 /// The rule for images as a regular expression: theirs may also have dots.
@@ -71,8 +74,16 @@ impl NameError {
 
     /// The nearest name, where there is one.
     pub fn suggestion(&self) -> Option<String> {
+        if self.flaw == Flaw::Host {
+            return Some(format!("{HOST}-1"));
+        }
+        // Who writes a name with its domain means the name.
+        let text = match self.text.split_once('.') {
+            Some((name, _)) if flaw(name).is_none() => name,
+            _ => &self.text,
+        };
         let mut name = String::new();
-        for char in self.text.chars() {
+        for char in text.chars() {
             let char = char.to_ascii_lowercase();
             if char.is_ascii_lowercase() || (char.is_ascii_digit() && !name.is_empty()) {
                 name.push(char);
@@ -101,6 +112,9 @@ pub enum Flaw {
     /// It ends with `-`.
     #[error("it ends with '-'")]
     End,
+    /// [`HOST`].
+    #[error("it is the host's own name among its VMs")]
+    Host,
     /// A character that is not allowed.
     #[error("it contains '{}'", .0.escape_debug())]
     Character(char),
@@ -114,6 +128,7 @@ fn flaw(text: &str) -> Option<Flaw> {
         _ if text.chars().any(|char| !allowed(&char)) => text.chars().find(|char| !allowed(char)).map(Flaw::Character),
         Some(first) if !first.is_ascii_lowercase() => Some(Flaw::Begin),
         _ if text.ends_with('-') => Some(Flaw::End),
+        _ if text == HOST => Some(Flaw::Host),
         _ if text.len() > MAX_LENGTH => Some(Flaw::TooLong),
         _ => None,
     }
@@ -135,6 +150,8 @@ mod tests {
         assert_eq!(flaw("-box"), Flaw::Begin);
         assert_eq!(flaw("box-"), Flaw::End);
         assert_eq!(flaw("Box"), Flaw::Character('B'));
+        assert_eq!(flaw("host"), Flaw::Host);
+        assert_eq!(flaw("devbox.vm"), Flaw::Character('.'));
         assert_eq!(flaw("ü"), Flaw::Character('ü'));
     }
 
@@ -144,6 +161,8 @@ mod tests {
         assert_eq!(suggestion("My Dev_Box!").as_deref(), Some("my-dev-box"));
         assert_eq!(suggestion("42-answers").as_deref(), Some("answers"));
         assert_eq!(suggestion("1.2.3"), None);
+        assert_eq!(suggestion("devbox.vm").as_deref(), Some("devbox"));
+        assert_eq!(suggestion("host").as_deref(), Some("host-1"));
         let long = format!("{}-x", "y".repeat(62));
         assert_eq!(suggestion(&long).unwrap().parse::<VmName>().unwrap().as_str(), "y".repeat(62));
     }

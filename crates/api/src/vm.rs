@@ -38,6 +38,12 @@ pub struct Vm {
     pub boot_id: Option<String>,
     /// Whether it is removed when its command or client ends.
     pub ephemeral: bool,
+    /// Whom its guest can reach.
+    #[serde(default)]
+    pub net: Net,
+    /// Its address, if it has a network: the same whenever it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<std::net::Ipv4Addr>,
     /// When it starts again by itself.
     #[serde(default)]
     pub restart: RestartPolicy,
@@ -135,6 +141,9 @@ pub struct VmCreate {
     #[cfg_attr(feature = "schema", schemars(regex(pattern = crate::exec::ABSOLUTE), length(max = crate::exec::MAX_PATH)))]
     #[serde(default)]
     pub workdir: Option<String>,
+    /// Whom its guest can reach; as the daemon's configuration says if absent.
+    #[serde(default)]
+    pub net: Option<Net>,
     /// A user whom its guest is to have beside root. Left out where the daemon's configuration says so.
     #[serde(default)]
     pub user: Option<User>,
@@ -170,6 +179,31 @@ impl RestartPolicy {
             RestartPolicy::No => "no",
             RestartPolicy::OnFailure => "on-failure",
             RestartPolicy::Always => "always",
+        }
+    }
+}
+
+/// Whom a guest can reach by its network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Net {
+    /// The world, under the host's address; the host, and other VMs.
+    Nat,
+    /// Nobody: it can only ask the host for names.
+    Isolated,
+    /// Nobody: it has no network at all.
+    #[default]
+    None,
+}
+
+impl Net {
+    /// The word that the command line takes and a table shows.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Net::Nat => "nat",
+            Net::Isolated => "isolated",
+            Net::None => "none",
         }
     }
 }

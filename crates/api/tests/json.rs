@@ -12,7 +12,7 @@ use banger_api::exec::{Command, ExecStarted, Exit};
 use banger_api::image::Image;
 use banger_api::operation::Event;
 use banger_api::stats::{FileSystem, Load, VmStats};
-use banger_api::vm::{RestartPolicy, User, Vm, VmState};
+use banger_api::vm::{Net, RestartPolicy, User, Vm, VmState};
 
 /// All of them, a line each.
 fn all() -> Vec<String> {
@@ -31,6 +31,8 @@ fn all() -> Vec<String> {
         pid: Some(4711),
         boot_id: Some("0d9a".into()),
         ephemeral: false,
+        net: Net::Nat,
+        address: Some([10, 77, 0, 2].into()),
         restart: RestartPolicy::OnFailure,
         starts_again: Some(1_700_000_002),
         workdir: Some("/root/project".into()),
@@ -45,6 +47,8 @@ fn all() -> Vec<String> {
         accelerator: None,
         pid: None,
         boot_id: None,
+        net: Net::None,
+        address: None,
         restart: RestartPolicy::No,
         starts_again: None,
         workdir: None,

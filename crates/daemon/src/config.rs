@@ -4,7 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use banger_api::vm::Net;
 use serde::{Deserialize, Serialize};
+
+use crate::dns::domain::Domain;
+use crate::net::addresses::Subnet;
 
 mod keys;
 
@@ -29,6 +33,10 @@ pub struct Config {
     pub vmm: Vmm,
     /// What guests are made to be.
     pub guest: Guest,
+    /// The network that guests are in.
+    pub network: Network,
+    /// Their names.
+    pub dns: Dns,
 }
 
 /// What a VM gets when its creator does not say.
@@ -43,6 +51,8 @@ pub struct Defaults {
     pub memory_mib: u64,
     /// The work disk, in MiB.
     pub disk_mib: u64,
+    /// Whom the guest can reach.
+    pub net: Net,
 }
 
 /// How images are built.
@@ -98,6 +108,43 @@ pub struct Guest {
     pub user: GuestUser,
 }
 
+/// The network that guests are in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Network {
+    /// Its subnet; one that is free where none is named.
+    #[serde(with = "subnet")]
+    pub subnet: Option<Subnet>,
+    /// How many TAPs wait for VMs.
+    pub taps: usize,
+}
+
+/// The names of VMs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Dns {
+    /// The domain that they are in.
+    pub domain: Domain,
+    /// Where the host is answered, on its loopback address; 0 for nowhere.
+    pub port: u16,
+}
+
+/// A subnet as a text, which may be empty.
+mod subnet {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::net::addresses::Subnet;
+
+    pub(super) fn serialize<S: Serializer>(subnet: &Option<Subnet>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&subnet.map(|subnet| subnet.to_string()).unwrap_or_default())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Subnet>, D::Error> {
+        let text = String::deserialize(from)?;
+        if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(serde::de::Error::custom) }
+    }
+}
+
 /// Whom a guest has beside root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -111,7 +158,19 @@ pub enum GuestUser {
 
 impl Default for Defaults {
     fn default() -> Defaults {
-        Defaults { image: "debian".into(), cpus: 2, memory_mib: 1024, disk_mib: 8 * 1024 }
+        Defaults { image: "debian".into(), cpus: 2, memory_mib: 1024, disk_mib: 8 * 1024, net: Net::Nat }
+    }
+}
+
+impl Default for Dns {
+    fn default() -> Dns {
+        Dns { domain: Domain::default(), port: 42069 }
+    }
+}
+
+impl Default for Network {
+    fn default() -> Network {
+        Network { subnet: None, taps: 4 }
     }
 }
 

@@ -4,8 +4,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use crate::config::Config;
+use crate::dns::names::Names;
 use crate::events::Changes;
 use crate::image::install::Installer;
+use crate::net::addresses::Subnet;
+use crate::net::network::Network;
 use crate::operation::fault::{Faults, Step};
 use crate::paths::Paths;
 use crate::store::Store;
@@ -34,6 +37,10 @@ pub struct Context {
     pub bases: Arc<Mutex<()>>,
     /// Of many VMs that go the same way at once, whose turn it is.
     pub turns: AllTurns,
+    /// The network of VMs.
+    pub network: Arc<Network>,
+    /// Their names, and who answers for them.
+    pub names: Names,
     /// This boot of the host.
     pub host_boot: String,
     /// What fills the trees of new images.
@@ -51,8 +58,24 @@ impl Context {
         self.faults.step(step, work).await
     }
 
-    /// Tells who follows what happens what a VM has become.
+    /// The guests' subnet, once the network is there and names are answered in it; the next daemon takes the same.
+    ///
+    /// # Errors
+    /// [`VmError::Network`], [`VmError::Store`].
+    pub async fn subnet(&self) -> Result<Subnet, VmError> {
+        let subnet = self.network.subnet().await?;
+        self.names.serve(subnet);
+        if self.store.subnet().await? != Some(subnet) {
+            self.store.set_subnet(subnet).await?;
+        }
+        Ok(subnet)
+    }
+
+    /// Tells who follows what happens, and who asks for names, what a VM has become.
     pub fn tell(&self, view: &View) {
+        let definition = &view.definition;
+        let now = definition.address.filter(|_| !view.gone).map(|address| (definition.name.as_str(), address));
+        self.names.tell(definition.id.as_str(), now);
         let vm = crate::api::wire(view, self.vmm.capabilities().name);
         if view.gone { self.changes.vm_gone(vm) } else { self.changes.vm(vm) }
     }

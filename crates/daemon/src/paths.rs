@@ -50,6 +50,8 @@ pub struct VmPaths {
     pub initramfs: PathBuf,
     /// The VMM's process record.
     pub pid_file: PathBuf,
+    /// The name of its TAP, while it has one.
+    pub tap: PathBuf,
 }
 
 /// The longest name below a VM's runtime directory that is a socket.
@@ -124,6 +126,7 @@ impl Paths {
             state,
             initramfs: runtime.join("initramfs"),
             pid_file: runtime.join("vmm.pid"),
+            tap: runtime.join("tap"),
             runtime,
         }
     }

@@ -15,10 +15,12 @@ use tokio_util::sync::CancellationToken;
 use crate::api;
 use crate::config::{Config, ConfigError};
 use crate::context::{Context, random, unix_seconds};
+use crate::dns::names::Names;
 use crate::doctor;
 use crate::events::Changes;
 use crate::image::builds::{BuildError, Builds};
 use crate::image::install::Installer;
+use crate::net::network::Network;
 use crate::operation::fault::Faults;
 use crate::paths::{MAX_SOCKET_PATH, Paths};
 use crate::store::{Store, StoreError};
@@ -159,6 +161,8 @@ impl Daemon {
             (choice.vmm, choice.kvm)
         };
         let run = u64::from_ne_bytes(random().map_err(io("get random bytes for a name of this run"))?);
+        let network = Arc::new(Network::new(config.network.subnet, store.subnet().await?, config.network.taps));
+        let names = Names::new(config.dns.domain.clone(), config.dns.port);
         let context = Arc::new(Context {
             paths,
             config,
@@ -169,6 +173,8 @@ impl Daemon {
             changes: Arc::new(Changes::new(run)),
             bases: Arc::default(),
             turns: AllTurns::default(),
+            network,
+            names,
             host_boot,
             installer,
             faults,

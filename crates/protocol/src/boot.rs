@@ -1,5 +1,7 @@
 //! What a guest is told before it has a channel: one JSON file in its initramfs, written anew for every boot.
 
+use std::net::Ipv4Addr;
+
 use serde::{Deserialize, Serialize};
 
 /// Where the file is in the initramfs.
@@ -29,6 +31,24 @@ pub struct Boot {
     /// A user whom the guest is to have beside root. Since protocol 3.
     #[serde(default)]
     pub user: Option<User>,
+    /// The network that the guest is in, if it is in one.
+    #[serde(default)]
+    pub network: Option<Network>,
+}
+
+/// A guest's place in a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// The hardware address of its card, six bytes in hexadecimal with colons, in lower case.
+    pub mac: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// How many bits of it are the network's.
+    pub prefix: u8,
+    /// Who knows the way to everywhere else, and answers questions for names.
+    pub gateway: Ipv4Addr,
+    /// The domain in which names without a dot are looked for.
+    pub domain: String,
 }
 
 /// A user of the host's who is to be one of the guest's. Each side checks with [`User::flaw`].

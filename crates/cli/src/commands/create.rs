@@ -1,7 +1,7 @@
 //! `banger create`.
 
 use banger_api::client::Request;
-use banger_api::vm::{Lifetime, RestartPolicy, Vm, VmCreate};
+use banger_api::vm::{Lifetime, Net, RestartPolicy, Vm, VmCreate};
 use clap::Args;
 
 use super::change::Policy;
@@ -36,9 +36,33 @@ pub struct Shape {
     /// The directory in the guest where its commands run by default
     #[arg(short, long, value_name = "DIR", value_parser = values::guest_directory)]
     pub workdir: Option<String>,
+    /// Whom it can reach: nat (all), isolated (nobody, but for names) or none [default: as configured]
+    #[arg(long, value_name = "NET", value_enum, hide_possible_values = true)]
+    pub net: Option<NetChoice>,
     /// When it starts again by itself: no, on-failure or always [default: no]
     #[arg(long, value_name = "POLICY", value_enum, hide_possible_values = true)]
     pub restart: Option<Policy>,
+}
+
+/// Whom a guest can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum NetChoice {
+    /// The world, the host and other VMs
+    Nat,
+    /// Nobody, but for names
+    Isolated,
+    /// Nobody
+    None,
+}
+
+impl From<NetChoice> for Net {
+    fn from(choice: NetChoice) -> Net {
+        match choice {
+            NetChoice::Nat => Net::Nat,
+            NetChoice::Isolated => Net::Isolated,
+            NetChoice::None => Net::None,
+        }
+    }
 }
 
 /// Arguments of `create`.
@@ -71,6 +95,7 @@ impl Shape {
             disk: self.disk.map(|size| size.0),
             env: values::variables(&self.env, &app.environment)?,
             workdir: self.workdir.clone(),
+            net: self.net.map(Net::from),
             user: caller::user(&app.environment),
             lifetime,
             restart: self.restart.map(RestartPolicy::from).unwrap_or_default(),

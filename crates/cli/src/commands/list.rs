@@ -84,6 +84,8 @@ fn details(vm: &Vm, now: u64) -> String {
         ("disk", Size(vm.disk).to_string()),
         ("workdir", text(&vm.workdir)),
         ("user", vm.user.as_ref().map_or(String::new(), |user| format!("{} ({})", user.name, user.uid))),
+        ("network", vm.net.as_str().to_owned()),
+        ("address", vm.address.map(|address| address.to_string()).unwrap_or_default()),
         ("restart", if vm.restart == RestartPolicy::No { String::new() } else { vm.restart.as_str().to_owned() }),
         ("removed", if vm.ephemeral { "when its command or client ends".to_owned() } else { String::new() }),
         ("vmm", vm.vmm.clone()),

@@ -339,6 +339,8 @@ pub fn vm(name: &str) -> Vm {
         pid: Some(4711),
         boot_id: Some("0d9b".into()),
         ephemeral: false,
+        net: banger_api::vm::Net::None,
+        address: None,
         restart: RestartPolicy::No,
         starts_again: None,
         workdir: None,

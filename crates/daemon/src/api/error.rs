@@ -137,6 +137,7 @@ pub fn of_vm(error: &VmError) -> ApiError {
                 "look at `banger logs --console {name}`; `banger kill {name}` and `banger start {name}` reboot it"
             )),
         ),
+        VmError::Network(error) => (ErrorCode::HostUnfit, error.help().map(str::to_owned)),
         VmError::Guest(error) => of_guest(error),
         VmError::Cancelled(_) => (ErrorCode::Cancelled, None),
         VmError::Unending { .. } => {
@@ -201,6 +202,10 @@ fn of_store(error: &StoreError) -> (ErrorCode, Option<String>) {
         }
         StoreError::ImageGone(_) => (ErrorCode::ImageNotFound, Some("`banger image ls` lists all images".to_owned())),
         StoreError::InUse(_) => (ErrorCode::InUse, Some("remove these VMs first".to_owned())),
+        StoreError::NoAddress(_) => {
+            (ErrorCode::HostUnfit, Some("remove VMs, or give the configuration a larger `[network] subnet`".to_owned()))
+        }
+        StoreError::AddressInUse(name) => (ErrorCode::InUse, Some(format!("`banger rm {name}` first"))),
         StoreError::NoUid(_) => (
             ErrorCode::HostUnfit,
             Some("set `first_uid` below `[vmm]` in the configuration to a lower number".to_owned()),

@@ -219,6 +219,8 @@ pub(crate) fn wire(view: &View, driver: &str) -> Vm {
         pid: view.pid,
         boot_id: run.map(|run| run.boot_id.clone()),
         ephemeral: definition.lifetime != Lifetime::Kept,
+        net: definition.net,
+        address: definition.address,
         restart: definition.restart,
         starts_again: view.starts_again,
         workdir: definition.workdir.clone(),

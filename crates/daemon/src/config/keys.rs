@@ -30,6 +30,7 @@ pub const KEYS: &[Key] = &[
     key("defaults", "cpus", 255, "its processors"),
     key("defaults", "memory_mib", MOST_MIB, "its memory, in MiB"),
     key("defaults", "disk_mib", MOST_MIB, "its work disk, which is /root, in MiB"),
+    key("defaults", "net", 0, "whom it can reach: \"nat\", all; \"isolated\", nobody but for names; or \"none\""),
     key("image", "size_mib", MOST_MIB, "of `image build`: the root disk, in MiB"),
     key("image", "seed_mib", MOST_MIB, "the smallest work disk, in MiB"),
     key(
@@ -48,6 +49,10 @@ pub const KEYS: &[Key] = &[
         "QEMU runs as this user or one above it; a build's user namespace has 65536 from 65536 above it on",
     ),
     key("guest", "user", 0, "a new guest has its creator as a user beside root; or \"none\""),
+    key("network", "subnet", 0, "of guests, as \"10.77.0.0/24\"; or one that is free"),
+    key("network", "taps", 64, "network devices that wait for machines"),
+    key("dns", "domain", 0, "of machines' names: devbox is devbox.vm"),
+    key("dns", "port", 65_535, "on 127.0.0.1, where this host is told them; 0 for none"),
 ];
 
 const fn key(table: &'static str, key: &'static str, most: i64, text: &'static str) -> Key {

@@ -1,12 +1,13 @@
 //! From a packet that asks to a packet that answers, or to the finding that somebody else has to. Pure.
 
+use banger_api::name::HOST;
 use domain::base::iana::{Class, Opcode, OptRcode, Rcode};
 use domain::base::message_builder::{AdditionalBuilder, AnswerBuilder, PushError};
 use domain::base::name::ToLabelIter;
 use domain::base::{Message, MessageBuilder, Name, ParsedName, Question, Rtype, Serial, Ttl};
 use domain::rdata::{A, Ns, Ptr, Soa};
 
-use super::zone::{Found, HOST, Zone};
+use super::zone::{Found, Zone};
 
 /// How long an answer may be kept, in seconds. Short, as machines come and go.
 const KEEP: Ttl = Ttl::from_secs(5);

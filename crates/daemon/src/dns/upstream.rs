@@ -11,7 +11,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use super::server::Way;
 
 /// The port of name servers.
-const PORT: u16 = 53;
+pub(super) const PORT: u16 = 53;
 
 /// How many servers are asked at most, as by the C library (`MAXNS`).
 const MOST: usize = 3;

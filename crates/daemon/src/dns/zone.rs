@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
-use crate::net::addresses::Subnet;
+use banger_api::name::HOST;
 
-/// The name of the host itself, below the domain.
-pub const HOST: &str = "host";
+use crate::net::addresses::Subnet;
 
 /// The longest label of a name, in bytes (RFC 1035, 2.3.4).
 const LONGEST_LABEL: usize = 63;

@@ -6,8 +6,8 @@ use std::io::Read;
 
 /// What a guest needs before it sees its root disk and its channel, and what its first process may want at once. Names that
 /// a kernel has built in, or does not have, are passed over: the kernel knows which.
-pub const WANTED: [&str; 7] =
-    ["virtio_mmio", "virtio_pci", "virtio_blk", "virtio_console", "virtio_rng", "virtio_balloon", "ext4"];
+pub const WANTED: [&str; 8] =
+    ["virtio_mmio", "virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "virtio_rng", "virtio_balloon", "ext4"];
 
 /// No module is larger than this when unpacked.
 const LIMIT: u64 = 64 << 20;

@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod bridge;
+pub mod forwarding;
 pub mod network;
 pub mod nft;
 pub mod ruleset;

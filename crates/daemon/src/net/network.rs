@@ -14,6 +14,7 @@ use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 
 use super::addresses::{self, Subnet};
 use super::bridge::{self, BridgeError};
+use super::forwarding::{self, ForwardingError};
 use super::nft::{self, NftError};
 use super::ruleset::{self, Ground, Lease, Reach};
 use super::taps::{Tap, TapError, Taps};
@@ -32,6 +33,9 @@ pub enum NetworkError {
     /// There are no rules for it.
     #[error("cannot set up the rules of VMs' network")]
     Rules(#[from] NftError),
+    /// Nothing goes between guests and the world.
+    #[error("cannot let VMs reach the world")]
+    Forwarding(#[from] ForwardingError),
     /// The kernel is not spoken to.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
@@ -113,6 +117,11 @@ impl Network {
     /// Remembers a VM that runs since an earlier daemon, before anything else is asked for.
     pub fn adopt(&self, id: &str, lease: Lease) {
         self.leases().insert(id.to_owned(), lease);
+    }
+
+    /// Whether a VM has a port.
+    pub fn has(&self, id: &str) -> bool {
+        self.leases().contains_key(id)
     }
 
     /// Gives a VM a port. What comes out of it is dropped until it is [admitted](Network::admit).
@@ -224,6 +233,7 @@ impl Host {
         let mut netlink = Netlink::open()?;
         let subnet = bridge::choose(&mut netlink, BRIDGE, wanted, had)?;
         let link = bridge::ensure(&mut netlink, BRIDGE, subnet)?;
+        forwarding::switch_on(&mut netlink, &link)?;
         let taps = Taps::adopt(&mut netlink, TAPS, &link, |name| used.iter().any(|used| used == name))?;
         Ok((subnet, Host { netlink, taps }))
     }

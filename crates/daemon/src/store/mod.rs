@@ -4,6 +4,7 @@
 //! the power fails.
 
 mod images;
+mod leases;
 #[cfg(not(fuzzing))]
 mod schema;
 #[cfg(fuzzing)]
@@ -14,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
+
+use crate::net::addresses::Subnet;
 
 /// A handle on the records. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -73,6 +76,12 @@ pub enum StoreError {
     /// No number is left for a VM's user.
     #[error("every uid from {0} on is taken by a VM")]
     NoUid(u32),
+    /// No address is left for a VM.
+    #[error("every address of {0} is a VM's")]
+    NoAddress(Subnet),
+    /// The address is a VM's.
+    #[error("the address of {0} is a VM's")]
+    AddressInUse(String),
     /// The thread is gone.
     #[error("the records are closed")]
     Closed,

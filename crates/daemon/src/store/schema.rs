@@ -57,6 +57,15 @@ const STEPS: &[M<'static>] = &[
     ALTER TABLE images ADD COLUMN added TEXT NOT NULL DEFAULT '[]';",
     ),
     M::up("ALTER TABLE vms ADD COLUMN guest_user TEXT"),
+    M::up(
+        "CREATE TABLE leases (
+        name    TEXT PRIMARY KEY,
+        address INTEGER NOT NULL UNIQUE,
+        given   INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE network (subnet TEXT NOT NULL) STRICT;
+    ALTER TABLE vms ADD COLUMN net TEXT NOT NULL DEFAULT '\"none\"';",
+    ),
 ];
 
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);

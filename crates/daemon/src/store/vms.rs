@@ -1,10 +1,15 @@
 //! Records of VMs.
 
+use std::net::Ipv4Addr;
+
+use banger_api::vm::Net;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
+use super::leases::{lease, rename};
 use super::{Store, StoreError, attempt, is_duplicate};
 use crate::image::record::ImageState;
+use crate::net::addresses::Subnet;
 use crate::vm::definition::{Definition, VmId, VmRecord};
 use crate::vm::state::{Run, State};
 
@@ -27,19 +32,22 @@ impl Store {
     /// # Errors
     /// [`StoreError::NameTaken`], [`StoreError::ImageGone`] where the image went since it was looked up, or a failed
     /// statement.
-    pub async fn insert_vm(&self, mut record: VmRecord) -> Result<VmRecord, StoreError> {
+    pub async fn insert_vm(&self, mut record: VmRecord, subnet: Option<Subnet>) -> Result<VmRecord, StoreError> {
         const WHAT: &str = "record a new VM";
         self.write(WHAT, move |records| {
             if !image_is_ready(records, &record.definition.image_id)? {
                 return Err(StoreError::ImageGone(record.definition.image));
             }
             record.definition.uid = free_uid(records, record.definition.uid)?;
+            if let Some(subnet) = subnet {
+                record.definition.address = Some(lease(records, &record.definition.name, subnet)?);
+            }
             let definition = &record.definition;
             let inserted = records.execute(
                 "INSERT INTO vms (id, name, image, cpus, memory, disk, env, workdir, lifetime, uid, machine_id, host_key,
                                   host_key_public, created, state, generation, host_boot, main, restart, wanted,
-                                  guest_user)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                                  guest_user, net)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 params![
                     definition.id.as_str(),
                     definition.name,
@@ -62,6 +70,7 @@ impl Store {
                     json(&definition.restart, "restart policy", definition)?,
                     record.wanted,
                     definition.user.as_ref().map(|user| json(user, "user", definition)).transpose()?,
+                    json(&definition.net, "network", definition)?,
                 ],
             );
             match inserted {
@@ -103,6 +112,9 @@ impl Store {
         const WHAT: &str = "record a VM's change";
         self.write(WHAT, move |records| {
             let definition = &record.definition;
+            let id = definition.id.as_str();
+            let before = records.query_row("SELECT name FROM vms WHERE id = ?", [id], |row| row.get::<_, String>(0));
+            rename(records, &attempt(WHAT, before)?, &definition.name)?;
             let updated = records.execute(
                 "UPDATE vms SET name = ?, cpus = ?, memory = ?, disk = ?, env = ?, workdir = ?, restart = ?, generation = ?
                  WHERE id = ?",
@@ -145,8 +157,8 @@ impl Store {
     pub async fn vms(&self) -> Result<Vec<VmRecord>, StoreError> {
         const WHAT: &str = "read the VMs";
         self.run(|records| {
-            let sql = "SELECT vms.*, images.name AS image_name FROM vms JOIN images ON images.id = vms.image
-                       ORDER BY vms.created, vms.id";
+            let sql = "SELECT vms.*, images.name AS image_name, leases.address AS address FROM vms
+                       JOIN images ON images.id = vms.image LEFT JOIN leases ON leases.name = vms.name ORDER BY vms.created, vms.id";
             let mut query = attempt(WHAT, records.prepare(sql))?;
             let mut rows = attempt(WHAT, query.query([]))?;
             let mut vms = Vec::new();
@@ -188,6 +200,7 @@ fn vm(row: &Row<'_>) -> Result<VmRecord, StoreError> {
     let unusable = |field| StoreError::Unusable { field, of: format!("VM {name}") };
     let text = |column: &str| attempt(WHAT, row.get::<_, String>(column));
     let number = |column: &str| attempt(WHAT, row.get::<_, i64>(column)).map(i64::cast_unsigned);
+    let net: Net = serde_json::from_str(&text("net")?).map_err(|_| unusable("network"))?;
     let state: StoredState = serde_json::from_str(&text("state")?).map_err(|_| unusable("state"))?;
     Ok(VmRecord {
         definition: Definition {
@@ -202,6 +215,10 @@ fn vm(row: &Row<'_>) -> Result<VmRecord, StoreError> {
             user: attempt(WHAT, row.get::<_, Option<String>>("guest_user"))?
                 .map(|user| serde_json::from_str(&user).map_err(|_| unusable("user")))
                 .transpose()?,
+            net,
+            address: attempt(WHAT, row.get::<_, Option<u32>>("address"))?
+                .map(Ipv4Addr::from_bits)
+                .filter(|_| net != Net::None),
             lifetime: serde_json::from_str(&text("lifetime")?).map_err(|_| unusable("lifetime"))?,
             restart: serde_json::from_str(&text("restart")?).map_err(|_| unusable("restart policy"))?,
             uid: attempt(WHAT, row.get("uid"))?,
@@ -263,6 +280,8 @@ mod tests {
             env: std::collections::BTreeMap::new(),
             workdir: None,
             user: None,
+            net: Net::None,
+            address: None,
             restart: RestartPolicy::No,
             lifetime: Lifetime::Kept,
             uid,
@@ -288,11 +307,13 @@ mod tests {
         let image = "INSERT INTO images (id, name, state, size, created) VALUES ('i', 'debian', 'ready', 1, 1)";
         store.run(move |records| attempt("add an image", records.execute_batch(image))).await.unwrap();
         let last = u32::MAX - 1;
-        assert_eq!(store.insert_vm(record("a", last)).await.unwrap().definition.uid, last);
-        assert!(matches!(store.insert_vm(record("b", last)).await, Err(StoreError::NoUid(first)) if first == last));
+        assert_eq!(store.insert_vm(record("a", last), None).await.unwrap().definition.uid, last);
+        assert!(
+            matches!(store.insert_vm(record("b", last), None).await, Err(StoreError::NoUid(first)) if first == last)
+        );
         assert_eq!(store.vms().await.unwrap().len(), 1);
         let taken = "UPDATE vms SET uid = 4294967295";
         store.run(move |records| attempt("take the last", records.execute_batch(taken))).await.unwrap();
-        assert!(matches!(store.insert_vm(record("c", u32::MAX)).await, Err(StoreError::NoUid(u32::MAX))));
+        assert!(matches!(store.insert_vm(record("c", u32::MAX), None).await, Err(StoreError::NoUid(u32::MAX))));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_api::change::Change;
-use banger_api::vm::Lifetime;
+use banger_api::vm::{Lifetime, Net};
 use tokio::sync::{mpsc, watch};
 
 use super::comeback::Comeback;
@@ -226,8 +226,24 @@ impl Actor {
         self.record.main = false;
         self.main_started = false;
         self.advance(operation, Step::RecordStart, Event::Start).await?;
+        self.settle_address().await?;
         let started = start::start(&context, &self.definition, operation).await?;
         self.take(operation, started).await
+    }
+
+    /// Takes the address that its name has now: another one, where the subnet is another than when it ran last.
+    async fn settle_address(&mut self) -> Result<(), VmError> {
+        if self.definition.net == Net::None {
+            return Ok(());
+        }
+        let subnet = self.context.subnet().await?;
+        let address = self.context.store.lease(self.definition.name.clone(), subnet).await?;
+        if self.definition.address != Some(address) {
+            self.record.definition.address = Some(address);
+            self.definition = Arc::new(self.record.definition.clone());
+            self.publish();
+        }
+        Ok(())
     }
 
     /// Stops it; `wanted` is whether it shall run nevertheless, as in a restart.

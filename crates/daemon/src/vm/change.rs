@@ -122,6 +122,8 @@ mod tests {
             env: [("A".to_owned(), "1".to_owned())].into(),
             workdir: Some("/srv".into()),
             user: None,
+            net: banger_api::vm::Net::None,
+            address: None,
             lifetime: Lifetime::Kept,
             restart: RestartPolicy::No,
             uid: 1,

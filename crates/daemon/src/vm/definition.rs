@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::Ipv4Addr;
 
-use banger_api::vm::{Lifetime, RestartPolicy, User};
+use banger_api::vm::{Lifetime, Net, RestartPolicy, User};
 
 use super::state::State;
 
@@ -67,6 +68,10 @@ pub struct Definition {
     pub workdir: Option<String>,
     /// Whom its guest has beside root.
     pub user: Option<User>,
+    /// Whom its guest can reach.
+    pub net: Net,
+    /// Its address, where it has a network.
+    pub address: Option<Ipv4Addr>,
     /// When it goes by itself.
     pub lifetime: Lifetime,
     /// When it starts again by itself.

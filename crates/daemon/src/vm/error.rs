@@ -9,6 +9,7 @@ use super::spec::SpecError;
 use super::state::Denied;
 use crate::boot::BootError;
 use crate::guest::GuestError;
+use crate::net::network::NetworkError;
 use crate::operation::fault::Injected;
 use crate::storage::StorageError;
 use crate::store::StoreError;
@@ -75,6 +76,9 @@ pub enum VmError {
     /// The VMM failed.
     #[error(transparent)]
     Vmm(#[from] VmmError),
+    /// There is no network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// The guest did not do as asked.
     #[error(transparent)]
     Guest(#[from] GuestError),

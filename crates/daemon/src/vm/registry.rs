@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use banger_api::change::Change;
-use banger_api::vm::VmCreate;
+use banger_api::vm::{Net, VmCreate};
 use futures::StreamExt;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -15,10 +15,11 @@ use super::definition::{Definition, VmId, VmRecord};
 use super::error::VmError;
 use super::request::{Outcome, Request, Verb, View};
 use super::state::State;
-use super::{identity, names, spec};
+use super::{identity, names, spec, start};
 use crate::context::{Context, blocking, host, random, unix_seconds};
 use crate::image::names as files;
 use crate::image::record::ImageState;
+use crate::net::addresses::Subnet;
 use crate::operation::{Operation, Step};
 use crate::storage;
 use crate::store::StoreError;
@@ -50,6 +51,12 @@ impl Registry {
     /// Where the records cannot be read.
     pub async fn recover(context: Arc<Context>) -> Result<Arc<Registry>, VmError> {
         let records = context.store.vms().await?;
+        let networked = start::ports_before(&context, &records).await;
+        if networked > 0 {
+            let context = Arc::clone(&context);
+            // Rules and bridge are made again where they are gone; who is told of an error is the next VM that wants them.
+            drop(tokio::spawn(async move { drop(context.subnet().await) }));
+        }
         let registry = Arc::new(Registry { context, vms: RwLock::default() });
         let mut recovering = Vec::new();
         for record in records {
@@ -74,8 +81,12 @@ impl Registry {
             None => (names::made_up(bytes()?), true),
         };
         let spec = operation.stage("spec.resolve", self.resolve(request, name)).await?;
+        let subnet = match spec.net {
+            Net::None => None,
+            Net::Nat | Net::Isolated => Some(self.context.subnet().await?),
+        };
         let began = operation.stage_begins("record.reserve");
-        let record = self.reserve(spec, made_up).await?;
+        let record = self.reserve(spec, made_up, subnet).await?;
         operation.stage_ends("record.reserve", began);
         let handle = self.own(record);
         let reply = handle.send(Verb::Create { start: !request.stopped }, operation.clone()).await?;
@@ -93,10 +104,10 @@ impl Registry {
     }
 
     /// Records the VM under its name, or under another made-up one where that is taken.
-    async fn reserve(&self, spec: spec::Spec, made_up: bool) -> Result<VmRecord, VmError> {
+    async fn reserve(&self, spec: spec::Spec, made_up: bool, subnet: Option<Subnet>) -> Result<VmRecord, VmError> {
         let mut record = self.record(spec)?;
         for _ in 0..NAME_TRIES {
-            let insert = async { Ok(self.context.store.insert_vm(record.clone()).await) };
+            let insert = async { Ok(self.context.store.insert_vm(record.clone(), subnet).await) };
             match self.reserve_step(insert, &record.definition.id).await? {
                 Err(StoreError::NameTaken(_)) if made_up => record.definition.name = names::made_up_longer(bytes()?),
                 reserved => return Ok(reserved?),
@@ -131,6 +142,8 @@ impl Registry {
             env: spec.env,
             workdir: spec.workdir,
             user: spec.user,
+            net: spec.net,
+            address: None,
             lifetime: spec.lifetime,
             restart: spec.restart,
             uid: self.context.config.vmm.first_uid,

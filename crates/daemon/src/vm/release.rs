@@ -16,11 +16,15 @@ use crate::operation::{Operation, Step};
 /// How long the kernel may take to end a killed process that writes to a slow disk.
 const DYING: Duration = Duration::from_secs(30);
 
-/// Ends the VMM and removes the runtime directory.
+/// Ends the VMM, gives its port of the network back and removes the runtime directory.
 pub(super) async fn release(context: &Context, id: &VmId, name: &str, operation: &Operation) -> Vec<VmError> {
     let mut errors = Vec::new();
     let end = context.step(Step::EndVmm, end_vmm(context, id, name));
     errors.extend(operation.stage("vmm.end", end).await.err());
+    if errors.is_empty() && context.network.has(id.as_str()) {
+        let give_back = async { Ok(context.network.release(id.as_str()).await?) };
+        errors.extend(operation.stage("net.release", give_back).await.err());
+    }
     if errors.is_empty() {
         // The process record goes with the directory: only when there is no process any more.
         let runtime = context.paths.vm(id.as_str()).runtime;

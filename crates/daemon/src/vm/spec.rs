@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use banger_api::exec::MAX_PATH;
-use banger_api::vm::{Lifetime, MAX_CPUS, MAX_DISK, MIN_MEMORY, RestartPolicy, User, VmCreate};
+use banger_api::vm::{Lifetime, MAX_CPUS, MAX_DISK, MIN_MEMORY, Net, RestartPolicy, User, VmCreate};
 
 use crate::config::{Config, GuestUser};
 use crate::image::record::ImageRecord;
@@ -32,6 +32,8 @@ pub struct Spec {
     pub workdir: Option<String>,
     /// Whom the guest has beside root, without a flaw.
     pub user: Option<User>,
+    /// Whom the guest can reach.
+    pub net: Net,
     /// When it goes by itself.
     pub lifetime: Lifetime,
     /// When it starts again by itself.
@@ -157,6 +159,7 @@ pub fn resolve(
         env: request.env.clone(),
         workdir: request.workdir.clone(),
         user,
+        net: request.net.unwrap_or(config.defaults.net),
         lifetime: request.lifetime,
         restart: request.restart,
     })

@@ -5,12 +5,13 @@ use std::os::unix::fs::DirBuilderExt;
 use std::process::ExitStatus;
 use std::sync::{Arc, PoisonError};
 
-use banger_protocol::boot::{Boot, serial};
+use banger_api::vm::Net;
+use banger_protocol::boot::{Boot, Network, serial};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use tokio::sync::watch;
 
-use super::definition::Definition;
+use super::definition::{Definition, VmRecord};
 use super::error::VmError;
 use super::identity;
 use super::state::Run;
@@ -18,9 +19,11 @@ use crate::boot;
 use crate::context::{self, Context, blocking, random, unix_nanos, unix_seconds};
 use crate::guest::{self, Guest, GuestError};
 use crate::image::names;
+use crate::net::addresses;
+use crate::net::ruleset::{Lease, Reach};
 use crate::operation::{Operation, Step};
 use crate::storage;
-use crate::vmm::{Disk, Instance, Machine};
+use crate::vmm::{Card, Disk, Instance, Machine};
 
 /// How a VMM ended, for all who want to know; nothing where the daemon is not its parent.
 pub(super) type VmmEnd = Shared<BoxFuture<'static, Option<ExitStatus>>>;
@@ -41,8 +44,15 @@ pub(super) async fn start(
     operation: &Operation,
 ) -> Result<Started, VmError> {
     let _turn = context.turns.starts.take(operation).await;
-    let machine = machine(context, definition);
-    let prepare = prepare(context, definition, &machine);
+    let mut machine = machine(context, definition);
+    let network = match port(context, definition, operation).await? {
+        Some((card, network)) => {
+            machine.card = Some(card);
+            Some(network)
+        }
+        None => None,
+    };
+    let prepare = prepare(context, definition, &machine, network);
     operation.stage("boot.prepare", context.step(Step::Prepare, prepare)).await?;
 
     let start = async { Ok(context.vmm.start(&machine).await?) };
@@ -56,6 +66,58 @@ pub(super) async fn start(
     Ok(Started { instance, ended, guest, session_over, run })
 }
 
+/// Takes a port of the network, where the VM is to have one: the card for its VMM, and what its guest has to know. Whose TAP it
+/// is stands in the runtime directory, for the next daemon.
+async fn port(
+    context: &Context,
+    definition: &Definition,
+    operation: &Operation,
+) -> Result<Option<(Card, Network)>, VmError> {
+    let (Some(reach), Some(address)) = (reach(definition.net), definition.address) else { return Ok(None) };
+    let (id, paths) = (definition.id.as_str(), context.paths.vm(definition.id.as_str()));
+    let claim = async {
+        let subnet = context.subnet().await?;
+        let port = context.network.claim(id, address, reach).await?;
+        let written = DirBuilder::new().recursive(true).mode(0o700).create(&paths.runtime);
+        let written = written.and_then(|()| std::fs::write(&paths.tap, &port.tap));
+        written.map_err(VmError::io(format!("write {}", paths.tap.display())))?;
+        let network = Network {
+            mac: port.mac.to_string(),
+            address,
+            prefix: subnet.prefix(),
+            gateway: subnet.host(),
+            domain: context.names.domain().to_string(),
+        };
+        Ok::<_, VmError>((Card { mac: port.mac, tap: Arc::new(port.end) }, network))
+    };
+    let port = operation.stage("tap.claim", claim).await?;
+    let admit = async { Ok::<_, VmError>(context.network.admit(id).await?) };
+    operation.stage("net.rules", admit).await?;
+    Ok(Some(port))
+}
+
+/// Tells the network of the ports that VMs have since an earlier daemon; how many there are.
+pub(super) async fn ports_before(context: &Context, records: &[VmRecord]) -> usize {
+    let mut count = 0;
+    for VmRecord { definition, .. } in records {
+        let id = definition.id.as_str();
+        let (Some(reach), Some(address)) = (reach(definition.net), definition.address) else { continue };
+        if let Ok(tap) = tokio::fs::read_to_string(context.paths.vm(id).tap).await {
+            context.network.adopt(id, Lease { tap, mac: addresses::mac(address), address, reach });
+            count += 1;
+        }
+    }
+    count
+}
+
+fn reach(net: Net) -> Option<Reach> {
+    match net {
+        Net::Nat => Some(Reach::Everybody),
+        Net::Isolated => Some(Reach::Names),
+        Net::None => None,
+    }
+}
+
 /// What the VMM is told: the same every time for the same record.
 pub(super) fn machine(context: &Context, definition: &Definition) -> Machine {
     let paths = context.paths.vm(definition.id.as_str());
@@ -66,6 +128,7 @@ pub(super) fn machine(context: &Context, definition: &Definition) -> Machine {
         initramfs: paths.initramfs,
         cmdline: boot::cmdline(crate::vmm::qemu::console_argument()),
         disks: vec![disk(paths.root, serial::ROOT), disk(paths.work, serial::WORK)],
+        card: None,
         cpus: definition.cpus,
         memory_mib: definition.memory / (1024 * 1024),
         uid: definition.uid,
@@ -140,7 +203,12 @@ pub(super) async fn last_words(console: std::path::PathBuf) -> Option<String> {
     Some(line.chars().filter(|letter| !letter.is_control()).take(200).collect())
 }
 
-async fn prepare(context: &Context, definition: &Definition, machine: &Machine) -> Result<(), VmError> {
+async fn prepare(
+    context: &Context,
+    definition: &Definition,
+    machine: &Machine,
+    network: Option<Network>,
+) -> Result<(), VmError> {
     let entropy = random::<64>().map_err(VmError::io("get random bytes for the guest"))?;
     let identity = identity::at_boot(definition, &entropy, unix_nanos());
     let image = context.paths.image(&definition.image_id);
@@ -158,7 +226,7 @@ async fn prepare(context: &Context, definition: &Definition, machine: &Machine) 
             let _one_at_a_time = bases.lock().unwrap_or_else(PoisonError::into_inner);
             boot::base_initramfs(&image, &agent)?
         };
-        let boot = Boot { modules: boot::modules(&image)?, identity, fill_work_disk, user };
+        let boot = Boot { modules: boot::modules(&image)?, identity, fill_work_disk, user, network };
         Ok(boot::initramfs(&base, &boot, &to)?)
     })
     .await

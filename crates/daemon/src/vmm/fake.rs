@@ -206,6 +206,7 @@ mod tests {
             initramfs: path("initramfs"),
             cmdline: String::new(),
             disks: vec![Disk { path: path("work.ext4"), serial: "work".into() }],
+            card: None,
             cpus: 1,
             memory_mib: 64,
             uid: 123_456,

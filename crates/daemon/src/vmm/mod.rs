@@ -12,9 +12,12 @@ pub mod select;
 mod stand_in;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use banger_linux::netlink::Mac;
 use banger_linux::process::{Process, ProcessError};
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -26,7 +29,7 @@ pub use console::{Attached, BACKLOG, Console, Ends};
 pub const PID_FILE: &str = "vmm.pid";
 
 /// All that a VMM needs to know to run one VM. Made by `vm/start.rs` from a record, the same way every time.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Machine {
     /// The VM's id; names the process, the cgroup, nothing that a user sees.
     pub id: String,
@@ -40,6 +43,8 @@ pub struct Machine {
     pub cmdline: String,
     /// Disks, in the order in which the guest finds them.
     pub disks: Vec<Disk>,
+    /// Its network card, if it has one.
+    pub card: Option<Card>,
     /// Virtual processors.
     pub cpus: u32,
     /// Memory in MiB.
@@ -59,6 +64,15 @@ pub struct Disk {
     pub path: PathBuf,
     /// The serial number by which the guest finds it: `root`, `work`.
     pub serial: String,
+}
+
+/// A network card of a machine.
+#[derive(Debug, Clone)]
+pub struct Card {
+    /// Its hardware address.
+    pub mac: Mac,
+    /// The other end: a TAP's descriptor, with a virtio header in front of each packet.
+    pub tap: Arc<OwnedFd>,
 }
 
 /// What a driver can do on this host.

@@ -73,7 +73,11 @@ impl House {
         std::fs::write(image.join("work-seed.ext4"), vec![9; 64 * 1024]).unwrap();
         std::fs::write(image.join("vmlinux"), b"no kernel").unwrap();
         std::fs::write(image.join("modules.list"), b"").unwrap();
-        std::fs::write(&paths.config, "[defaults]\ndisk_mib = 1\n[timeouts]\nstop_s = 5\nagent_s = 3\n").unwrap();
+        std::fs::write(
+            &paths.config,
+            "[defaults]\ndisk_mib = 1\nnet = \"none\"\n[timeouts]\nstop_s = 5\nagent_s = 3\n",
+        )
+        .unwrap();
         let record = ImageRecord {
             id: "image1".into(),
             name: "debian".into(),

@@ -90,6 +90,8 @@ pub struct Descriptors {
     pub events: RawFd,
     /// A listening socket.
     pub console: RawFd,
+    /// The machine's TAP, if it has a card.
+    pub tap: Option<RawFd>,
 }
 
 /// How the guest's processors run.
@@ -161,6 +163,10 @@ pub fn arguments(machine: &Machine, accelerator: Accelerator, fds: &Descriptors)
             first.port_number(),
         ),
     );
+    if let (Some(card), Some(tap)) = (&machine.card, fds.tap) {
+        option("-netdev", format!("tap,id=net,fd={tap}"));
+        option("-device", format!("virtio-net-device,netdev=net,mac={}", card.mac));
+    }
     option("-device", "virtio-rng-device".into());
     option("-device", "virtio-balloon-device,free-page-reporting=on,deflate-on-oom=on".into());
 
@@ -202,6 +208,7 @@ mod tests {
             initramfs: "/never/seen/initramfs".into(),
             cmdline: "quiet console=ttyS0".into(),
             disks: vec![disk("root"), disk("work")],
+            card: None,
             cpus: 2,
             memory_mib: 1024,
             uid: 100_000,
@@ -216,6 +223,7 @@ mod tests {
             qmp: 15,
             events: 17,
             console: 16,
+            tap: None,
         };
         let args = arguments(&machine, accelerator, &fds);
         let words = args.iter().map(|word| word.to_str().unwrap());

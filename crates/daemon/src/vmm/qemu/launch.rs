@@ -60,6 +60,8 @@ impl Prepared {
         let events = listen(&dir.join(EVENTS_SOCKET))?;
         let console = listen(&dir.join(CONSOLE_SOCKET))?;
         let (channel, their_channel) = UnixStream::pair().map_err(failed("make the channel in", dir))?;
+        let tap = machine.card.as_ref().map(|card| card.tap.try_clone()).transpose();
+        let tap = tap.map_err(failed("pass the network card on in", dir))?;
         let stderr = Stderr::open(dir)?;
         let pid_file = dir.join(PID_FILE);
 
@@ -71,11 +73,13 @@ impl Prepared {
             qmp: qmp.as_raw_fd(),
             events: events.as_raw_fd(),
             console: console.as_raw_fd(),
+            tap: tap.as_ref().map(AsRawFd::as_raw_fd),
         };
         let mut launch = Launch::new(program.clone(), arguments(machine, accelerator, &fds));
         launch.stderr = Stream::Fd(stderr.fd.try_clone().map_err(failed("open", &stderr.path))?.into());
         launch.inherit = disks.into_iter().chain([kernel, initramfs]).map(OwnedFd::from).collect();
         launch.inherit.extend([OwnedFd::from(their_channel), qmp.into(), events.into(), console.into()]);
+        launch.inherit.extend(tap);
         launch.credentials = credentials(machine.uid, accelerator)?;
         launch.no_new_privileges = true;
         launch.session = true;

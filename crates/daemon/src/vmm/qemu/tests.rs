@@ -28,6 +28,7 @@ fn machine(dir: &TempDir) -> Machine {
         initramfs: path("initramfs"),
         cmdline: String::new(),
         disks: vec![Disk { path: path("root.ext4"), serial: "root".into() }],
+        card: None,
         cpus: 1,
         memory_mib: 64,
         uid: 123_456,

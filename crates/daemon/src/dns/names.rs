@@ -1,0 +1,177 @@
+//! The names of this daemon's VMs, and who answers for them: one server for the host, one for guests. They begin with the
+//! network, and a daemon without one listens nowhere.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::domain::Domain;
+use super::server::{Server, Service, Zones, loopback};
+use super::upstream::{PORT, Upstream};
+use super::zone::Zone;
+use crate::net::addresses::Subnet;
+
+/// Where the host says whom it asks for names.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// The names of a daemon's VMs.
+#[derive(Debug)]
+pub struct Names {
+    domain: Domain,
+    /// Where the host is answered, on its loopback address; 0 where it is not.
+    port: u16,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By the VM's id.
+    vms: BTreeMap<String, (String, Ipv4Addr)>,
+    served: Option<Served>,
+}
+
+#[derive(Debug)]
+struct Served {
+    subnet: Subnet,
+    zones: Zones,
+    host: Result<Server, Refusal>,
+    guests: Result<Server, Refusal>,
+}
+
+/// Why there are no answers at an address.
+#[derive(Debug, thiserror::Error)]
+#[error("names are not answered at {at}")]
+pub struct Refusal {
+    /// The address and port.
+    pub at: SocketAddrV4,
+    /// Why.
+    #[source]
+    pub source: io::Error,
+}
+
+impl Names {
+    /// No names yet, in this domain; the host is to be answered at this port.
+    pub fn new(domain: Domain, port: u16) -> Names {
+        Names { domain, port, state: Mutex::default() }
+    }
+
+    /// The domain.
+    pub fn domain(&self) -> &Domain {
+        &self.domain
+    }
+
+    /// Where the host is answered; nothing where the configuration does not want it.
+    pub fn for_host(&self) -> Option<SocketAddrV4> {
+        (self.port != 0).then(|| loopback(self.port))
+    }
+
+    /// Answers from now on, as far as that is possible, with this subnet's addresses. What is not answered yet is tried again.
+    pub fn serve(&self, subnet: Subnet) {
+        let mut state = self.state();
+        let State { vms, served } = &mut *state;
+        let zones = served.as_ref().map_or_else(|| Zones::new(self.zone(subnet, vms)), |served| served.zones.clone());
+        let again = |server: Option<Result<Server, Refusal>>, at: SocketAddrV4, service: Service| match server {
+            Some(Ok(server)) => Ok(server),
+            failed => Server::start(at, zones.clone(), service).map_err(|source| {
+                let refusal = Refusal { at, source };
+                if failed.is_none() {
+                    tracing::warn!(error = crate::api::error::chain(&refusal), "names");
+                }
+                refusal
+            }),
+        };
+        let (host, guests) = served.take().map(|served| (served.host, served.guests)).unzip();
+        let off = || Err(Refusal { at: loopback(0), source: io::ErrorKind::Unsupported.into() });
+        let host = self.for_host().map_or_else(off, |at| again(host, at, Service::Host));
+        let upstream = Upstream::new(PathBuf::from(RESOLV_CONF));
+        let guests = again(guests, SocketAddrV4::new(subnet.host(), PORT), Service::Guests(upstream));
+        *served = Some(Served { subnet, zones, host, guests });
+    }
+
+    /// What a VM is called from now on, and where it is; nothing where it is gone or has no network.
+    pub fn tell(&self, id: &str, now: Option<(&str, Ipv4Addr)>) {
+        let mut state = self.state();
+        let now = now.map(|(name, address)| (name.to_owned(), address));
+        if state.vms.get(id) == now.as_ref() {
+            return;
+        }
+        match now {
+            Some(now) => state.vms.insert(id.to_owned(), now),
+            None => state.vms.remove(id),
+        };
+        if let Some(served) = &state.served {
+            served.zones.set(self.zone(served.subnet, &state.vms));
+        }
+    }
+
+    /// Why names are not answered, where they should be: for the host, for guests.
+    pub fn refusals(&self) -> Vec<String> {
+        let state = self.state();
+        let Some(served) = &state.served else { return Vec::new() };
+        let of = |server: &Result<Server, Refusal>| server.as_ref().err().map(|error| crate::api::error::chain(error));
+        let host = of(&served.host).filter(|_| self.port != 0);
+        host.into_iter().chain(of(&served.guests)).collect()
+    }
+
+    fn zone(&self, subnet: Subnet, vms: &BTreeMap<String, (String, Ipv4Addr)>) -> Zone {
+        // An address of another subnet than now is one that its VM does not have any more.
+        let here = vms.values().filter(|(_, address)| subnet.contains(*address));
+        here.fold(Zone::new(self.domain.as_str(), subnet), |zone, (name, address)| zone.with(name, *address))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::zone::Found;
+    use banger_linux::netlink::{LinkChange, Netlink};
+    use banger_linux::netns;
+
+    fn found(names: &Names, name: &str) -> Option<String> {
+        let state = names.state();
+        let zone = state.served.as_ref()?.zones.now();
+        Some(match zone.look_up(name.split('.').rev().map(str::as_bytes)) {
+            Found::Address(address) => address.to_string(),
+            other => format!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn names_follow_their_vms_and_are_answered_as_far_as_they_can_be() {
+        let ran = netns::in_new_network(|| {
+            let mut netlink = Netlink::open().unwrap();
+            let lo = netlink.link("lo").unwrap().unwrap();
+            netlink.change_link(&lo, &LinkChange { up: Some(true), ..LinkChange::default() }).unwrap();
+            let names = Names::new(Domain::default(), 42069);
+            names.tell("1", Some(("a", [10, 9, 0, 2].into())));
+            names.tell("2", Some(("old", [10, 8, 0, 2].into())));
+            assert_eq!((found(&names, "a.vm"), names.refusals().len()), (None, 0));
+            // Guests' address is not there yet, and the port is somebody's.
+            let taken = std::net::UdpSocket::bind(loopback(42069)).unwrap();
+            names.serve("10.9.0.0/24".parse().unwrap());
+            let refusals = names.refusals();
+            assert!(refusals.len() == 2 && refusals[0].starts_with("names are not answered at 127.0.0.1:42069: "));
+            drop(taken);
+            netlink.add_address(&lo, [10, 9, 0, 1].into(), 24).unwrap();
+            names.serve("10.9.0.0/24".parse().unwrap());
+            assert_eq!(names.refusals(), Vec::<String>::new());
+            assert_eq!(found(&names, "a.vm").as_deref(), Some("10.9.0.2"));
+            // What has an address of a subnet of before has none now.
+            assert_eq!(found(&names, "old.vm").as_deref(), Some("Nothing"));
+            names.tell("1", Some(("b", [10, 9, 0, 2].into())));
+            assert_eq!(found(&names, "a.vm").as_deref(), Some("Nothing"));
+            assert_eq!(found(&names, "b.vm").as_deref(), Some("10.9.0.2"));
+            names.tell("1", None);
+            assert_eq!(found(&names, "b.vm").as_deref(), Some("Nothing"));
+        });
+        if let Err(error) = ran {
+            eprintln!("SKIPPED: no network namespace can be made: {error}");
+        }
+    }
+}
