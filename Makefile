@@ -20,7 +20,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 quickstart: ## from nothing to a command's output from inside a virtual machine (root)
-	@scripts/quickstart
+	@scripts/quickstart $(ARGS)
 
 man: ## the manual's pages, in target/banger/man
 	@cargo build --release --locked --quiet -p banger -p bangerd -p banger-manual

@@ -89,6 +89,54 @@ class Process:
             os.close(self.pidfd)
 
 
+class Net:
+    """A network namespace of a test's own, with only its loopback device. It is gone with the last process in it."""
+
+    def __init__(self):
+        # Who holds it until it is opened: nothing but a file of /proc leads to it.
+        words = ["unshare", "--net", "sh", "-e", "-c", "ip link set lo up; echo; read -r end"]
+        holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        if holder.stdout.readline() != b"\n":
+            raise Failed("no network namespace can be made")
+        self.fd = os.open(f"/proc/{holder.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        holder.communicate()
+
+    def words(self):
+        """What a command begins with to run in it; a process started so must be given `fd`, too."""
+        return ["nsenter", f"--net=/proc/self/fd/{self.fd}", "--"]
+
+    def run(self, *words, input=None, seconds=DEADLINE):
+        """Runs a command in it to its end, whatever that is. Output is text."""
+        return subprocess.run(
+            [*self.words(), *map(str, words)], pass_fds=[self.fd], input=input, timeout=seconds,
+            stdin=None if input is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def start(self, *words, **options):
+        """Starts a command in it and does not wait for it."""
+        return subprocess.Popen([*self.words(), *map(str, words)], pass_fds=[self.fd], **options)
+
+    def ask(self, *words, **options):
+        """Runs a command in it, which must succeed, and returns its output."""
+        result = self.run(*words, **options)
+        if result.returncode != 0:
+            raise Failed(f"`{' '.join(map(str, words))}` ended with {result.returncode}: {result.stdout}{result.stderr}")
+        return result.stdout
+
+    def json(self, *words):
+        return json.loads(self.ask(*words) or "[]")
+
+    def links(self):
+        return {link["ifname"]: link for link in self.json("ip", "-j", "link")}
+
+    def close(self):
+        """Does nothing twice."""
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
+
+
 class Place:
     """A banger with directories of its own: state (on a disk), runtime (a short path, for sockets), and a daemon."""
 
@@ -109,12 +157,14 @@ class Place:
             "BANGER_HOST": str(self.runtime_root / "same/bangerd.sock"),
         }
         self.daemon = None
+        # The same for every daemon of this place, as guests live on in it.
+        self.net = Net()
         atexit.register(self.remove)
 
     # The daemon.
 
     def start_daemon(self, *args, inside=(), network=False):
-        """Starts bangerd and returns when it is ready. Without a network it has a network namespace of its own.
+        """Starts bangerd and returns when it is ready. Without the host's network it is in the place's own.
 
         `inside` is a shell script that runs before it in a mount namespace of its own: stand-ins, small file systems.
         """
@@ -123,10 +173,10 @@ class Place:
         if inside:
             words = ["unshare", "--mount", "sh", "-e", "-c", f'{inside}\nexec "$@"', "sh", *words]
         if not network:
-            words = ["unshare", "--net", *words]
+            words = [*self.net.words(), *words]
         # It leads a session of its own, as one that the command line starts does.
         popen = subprocess.Popen(
-            words, env=self.environment, pass_fds=[ready_end], stdin=subprocess.DEVNULL,
+            words, env=self.environment, pass_fds=[ready_end, self.net.fd], stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         os.close(ready_end)
@@ -217,7 +267,7 @@ class Place:
         for name in self.vms():
             self.banger("rm", "--force", name)
         self.stop_daemon()
-        left = left_since(processes_before) + files()
+        left = left_since(processes_before) + files() + [f"link {name}" for name in self.net.links() if name != "lo"]
         if left:
             raise AssertionError("left behind after the last VM and the daemon:\n" + "\n".join(left))
 
@@ -231,6 +281,7 @@ class Place:
         if self.state_root:
             shutil.rmtree(self.state_root, ignore_errors=True)
         atexit.unregister(self.remove)
+        self.net.close()
 
 
 def clone_state(source, target):

@@ -7,6 +7,8 @@
 mod changes;
 #[path = "faults/images.rs"]
 mod images;
+#[path = "faults/network.rs"]
+mod network;
 mod support;
 #[path = "faults/work_disk.rs"]
 mod work_disk;
@@ -42,8 +44,7 @@ fn points(verb: Verb) -> &'static [Step] {
 }
 
 /// A house in which the verb can be run.
-fn prepared(verb: Verb) -> House {
-    let mut house = House::new();
+fn prepared(verb: Verb, mut house: House) -> House {
     let before: &[Verb] = match verb {
         Verb::Create => &[],
         Verb::Start => &[Verb::Create, Verb::Stop],
@@ -57,17 +58,21 @@ fn prepared(verb: Verb) -> House {
 
 fn strike_everywhere(verb: Verb) {
     for &step in points(verb) {
-        for phase in [Phase::Before, Phase::After] {
-            for mode in [Mode::Fail, Mode::Hang] {
-                strike(verb, step, phase, mode);
-            }
+        strike_at(verb, step, House::new);
+    }
+}
+
+fn strike_at(verb: Verb, step: Step, house: fn() -> House) {
+    for phase in [Phase::Before, Phase::After] {
+        for mode in [Mode::Fail, Mode::Hang] {
+            strike(verb, step, phase, mode, house());
         }
     }
 }
 
-fn strike(verb: Verb, step: Step, phase: Phase, mode: Mode) {
+fn strike(verb: Verb, step: Step, phase: Phase, mode: Mode, house: House) {
     let point = format!("{verb:?} {step:?} {phase:?} {mode:?}");
-    let mut house = prepared(verb);
+    let mut house = prepared(verb, house);
     let disk = house.vm("one").map(|view| house.work_disk(&view));
 
     house.faults.plan(step, phase, mode);
@@ -157,7 +162,7 @@ fn cancel() {
 
 fn cancel_at(verb: Verb, step: Step, phase: Phase) {
     let point = format!("{verb:?} {step:?} {phase:?} cancelled");
-    let house = prepared(verb);
+    let house = prepared(verb, House::new());
     let disk = house.vm("one").map(|view| house.work_disk(&view));
     house.faults.plan(step, phase, Mode::Hang);
     let faults = house.faults.clone();
@@ -203,6 +208,7 @@ fn no_point_is_left_out() {
     for step in Step::ALL {
         let of_a_vm = verbs.iter().any(|verb| points(*verb).contains(&step));
         let of_an_image = images::BUILD.contains(&step) || images::REMOVE.contains(&step);
-        assert!(of_a_vm || of_an_image || changes::POINTS.contains(&step), "{step:?} is never struck");
+        let elsewhere = changes::POINTS.contains(&step) || network::POINTS.contains(&step);
+        assert!(of_a_vm || of_an_image || elsewhere, "{step:?} is never struck");
     }
 }

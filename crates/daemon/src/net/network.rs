@@ -153,6 +153,16 @@ impl Network {
     /// # Errors
     /// [`NetworkError`]; it still has its port then, and a second try is the same.
     pub async fn release(self: &Arc<Self>, id: &str) -> Result<(), NetworkError> {
+        // A VM of an earlier daemon's goes: what that daemon made is taken over first, so that it is known what to change.
+        if self.has(id)
+            && let Err(error) = self.up().await
+        {
+            let error = crate::api::error::chain(&error);
+            tracing::warn!(
+                error,
+                "there is no network; a VM's port in it is forgotten, and goes when there is one again"
+            );
+        }
         let _changing = self.rules.lock().await;
         let Some(lease) = self.leases().remove(id) else { return Ok(()) };
         if let Err(error) = self.apply_or_repair(&ruleset::removed(&lease)).await {

@@ -18,6 +18,10 @@ pub enum Step {
     CloneWork,
     /// The record that a VM starts.
     RecordStart,
+    /// The port of the network, with its address and TAP.
+    ClaimPort,
+    /// The rules that let a port's packets through.
+    AdmitPort,
     /// The runtime directory and the initramfs of a boot.
     Prepare,
     /// The VMM's process.
@@ -32,6 +36,8 @@ pub enum Step {
     PowerOff,
     /// The end of the VMM's process.
     EndVmm,
+    /// The end of the port of the network.
+    ReleasePort,
     /// The end of the runtime directory.
     RemoveRuntime,
     /// The record that a VM has stopped.
@@ -72,11 +78,13 @@ pub enum Step {
 
 impl Step {
     /// All of them.
-    pub const ALL: [Step; 29] = [
+    pub const ALL: [Step; 32] = [
         Step::Reserve,
         Step::CloneRoot,
         Step::CloneWork,
         Step::RecordStart,
+        Step::ClaimPort,
+        Step::AdmitPort,
         Step::Prepare,
         Step::StartVmm,
         Step::AwaitAgent,
@@ -84,6 +92,7 @@ impl Step {
         Step::RecordStop,
         Step::PowerOff,
         Step::EndVmm,
+        Step::ReleasePort,
         Step::RemoveRuntime,
         Step::RecordStopped,
         Step::RecordChange,

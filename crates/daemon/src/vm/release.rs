@@ -23,6 +23,7 @@ pub(super) async fn release(context: &Context, id: &VmId, name: &str, operation:
     errors.extend(operation.stage("vmm.end", end).await.err());
     if errors.is_empty() && context.network.has(id.as_str()) {
         let give_back = async { Ok(context.network.release(id.as_str()).await?) };
+        let give_back = context.step(Step::ReleasePort, give_back);
         errors.extend(operation.stage("net.release", give_back).await.err());
     }
     if errors.is_empty() {

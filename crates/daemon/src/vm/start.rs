@@ -90,9 +90,9 @@ async fn port(
         };
         Ok::<_, VmError>((Card { mac: port.mac, tap: Arc::new(port.end) }, network))
     };
-    let port = operation.stage("tap.claim", claim).await?;
+    let port = operation.stage("tap.claim", context.step(Step::ClaimPort, claim)).await?;
     let admit = async { Ok::<_, VmError>(context.network.admit(id).await?) };
-    operation.stage("net.rules", admit).await?;
+    operation.stage("net.rules", context.step(Step::AdmitPort, admit)).await?;
     Ok(Some(port))
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_api::client::Client;
-use banger_api::vm::VmCreate;
+use banger_api::vm::{Net, VmCreate};
 use bangerd::image::record::{ImageRecord, ImageState};
 use bangerd::operation::Operation;
 use bangerd::operation::fault::Faults;
@@ -43,11 +43,20 @@ impl House {
         House::with(r#"exec "$AGENT" "$@""#)
     }
 
+    /// A house whose VMs have the default network: only for a thread with a network namespace of its own.
+    pub fn networked() -> House {
+        House::of(r#"exec "$AGENT" "$@""#, Net::Nat)
+    }
+
     /// A house whose guests are what this shell script runs; `$AGENT` is the agent, `$@` are its arguments.
     pub fn with(guest: &str) -> House {
+        House::of(guest, Net::None)
+    }
+
+    fn of(guest: &str, net: Net) -> House {
         let dir = tempfile::Builder::new().prefix("bg").tempdir_in("/tmp").unwrap();
         let mut house = House { dir, faults: Faults::plannable(), life: None };
-        house.furnish();
+        house.furnish(net);
         let script = format!("#!/bin/sh\nAGENT={}\n{guest}\n", agent().display());
         std::fs::write(house.guest(), script).unwrap();
         std::fs::set_permissions(house.guest(), Permissions::from_mode(0o755)).unwrap();
@@ -65,7 +74,7 @@ impl House {
         self.dir.path().join("guest")
     }
 
-    fn furnish(&self) {
+    fn furnish(&self, net: Net) {
         let paths = self.paths();
         let image = paths.image("image1");
         std::fs::create_dir_all(image.join("modules")).unwrap();
@@ -75,7 +84,7 @@ impl House {
         std::fs::write(image.join("modules.list"), b"").unwrap();
         std::fs::write(
             &paths.config,
-            "[defaults]\ndisk_mib = 1\nnet = \"none\"\n[timeouts]\nstop_s = 5\nagent_s = 3\n",
+            format!("[defaults]\ndisk_mib = 1\nnet = \"{}\"\n[timeouts]\nstop_s = 5\nagent_s = 3\n", net.as_str()),
         )
         .unwrap();
         let record = ImageRecord {

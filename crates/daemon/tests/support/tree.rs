@@ -18,8 +18,16 @@ impl Installer for TinyTree {
         tell: &mut (dyn FnMut(String) + Send),
     ) -> Result<(), ImageError> {
         tell("unpacking next to nothing".to_owned());
-        let built_in =
-            ["virtio_mmio", "virtio_pci", "virtio_blk", "virtio_console", "virtio_rng", "virtio_balloon", "ext4"];
+        let built_in = [
+            "virtio_mmio",
+            "virtio_pci",
+            "virtio_blk",
+            "virtio_console",
+            "virtio_net",
+            "virtio_rng",
+            "virtio_balloon",
+            "ext4",
+        ];
         let built_in: String = built_in.iter().map(|name| format!("kernel/{name}.ko\n")).collect();
         let files: [(&str, &[u8]); 7] = [
             ("etc/os-release", b"PRETTY_NAME=\"Tiny\"\n"),
