@@ -1,0 +1,341 @@
+"""Guests in networks: whom they reach, whom they do not, and what they cannot pretend to be. All of it happens in network namespaces
+of the test's own; what passes is judged by what arrives, what is there by ip(8), nft(8) and dig(1).
+"""
+
+import contextlib
+import itertools
+import json
+import subprocess
+from pathlib import Path
+
+from fake import FakeCase
+from harness import DEADLINE, Case, Failed, Net
+
+# Says yes to each TCP connection at an address and port, one after the other.
+LISTENER = """
+import socket, sys
+server = socket.create_server((sys.argv[1], int(sys.argv[2])))
+print(flush=True)
+while True:
+    client, _ = server.accept()
+    client.sendall(b"hello from " + sys.argv[3].encode() + b", " + client.getpeername()[0].encode())
+    client.close()
+"""
+
+# Counts packets with a mark in them until one with the end mark has come, by any protocol, on a link that is named: those that come in
+# or those that go out (packet(7): PACKET_OUTGOING is 4).
+WITNESS = """
+import socket, sys
+link, out, mark, end = sys.argv[1], sys.argv[2] == "out", sys.argv[3].encode(), sys.argv[4].encode()
+packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+packets.bind((link, 0))
+packets.settimeout(60)
+print(flush=True)
+seen = 0
+while True:
+    packet, (_, _, kind, *_) = packets.recvfrom(65535)
+    if out != (kind == 4):
+        continue
+    if end in packet:
+        print(seen)
+        break
+    seen += mark in packet
+"""
+
+# Sends frames as they are given, in hexadecimal, out of eth0 (packet(7); AF_PACKET is 17, ETH_P_ALL 3).
+SENDER = """
+use Socket; socket(my $s, 17, SOCK_RAW, 0x0300) or die "socket: $!";
+open(my $f, "<", "/sys/class/net/eth0/ifindex"); my $index = <$f>;
+my $to = pack("SnlSCCa8", 17, 3, $index, 0, 0, 6, "");
+for my $frame (@ARGV) { defined(send($s, pack("H*", $frame), 0, $to)) or die "send: $!" }
+"""
+
+
+def frame(mac, source, target_mac, target, payload):
+    """An Ethernet frame with a UDP packet to port 9, in hexadecimal. Its UDP checksum is left out, as IPv4 allows."""
+    data = payload.encode()
+    udp = (9).to_bytes(2, "big") * 2 + (8 + len(data)).to_bytes(2, "big") + b"\0\0" + data
+    head = b"\x45\0" + (20 + len(udp)).to_bytes(2, "big") + b"\0\0\0\0\x40\x11"
+    addresses = ip(source) + ip(target)
+    words = head + b"\0\0" + addresses
+    total = sum(int.from_bytes(words[at : at + 2], "big") for at in range(0, 20, 2))
+    total = (total & 0xFFFF) + (total >> 16)
+    checksum = (~((total & 0xFFFF) + (total >> 16)) & 0xFFFF).to_bytes(2, "big")
+    return (hardware(target_mac) + hardware(mac) + b"\x08\0" + head + checksum + addresses + udp).hex()
+
+
+def arp(mac, says_mac, says, asks, payload):
+    """A request that tells everybody that an address is at a hardware address, with a mark behind it."""
+    body = b"\0\1\x08\0\6\4\0\1" + hardware(says_mac) + ip(says) + bytes(6) + ip(asks)
+    return (b"\xff" * 6 + hardware(mac) + b"\x08\x06" + body + payload.encode()).hex()
+
+
+def ip(address):
+    return bytes(map(int, address.split(".")))
+
+
+def hardware(address):
+    return bytes.fromhex(address.replace(":", ""))
+
+
+class Reach(Case):
+    """Two guests that reach everybody, one that is kept apart, a world behind the host and a host with a service of its own."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.net = cls.place.net
+        cls.world = Net()
+        cls.addClassCleanup(cls.world.close)
+        cls.ends = contextlib.ExitStack()
+        cls.addClassCleanup(cls.ends.close)
+        # Before the first VM, so that it is an uplink then.
+        with cls.world_process() as holder:
+            cls.net.ask("ip", "link", "add", "up0", "type", "veth", "peer", "name", "w0", "netns", holder.pid)
+        for net, link, address in ((cls.net, "up0", "192.0.2.2/24"), (cls.world, "w0", "192.0.2.1/24")):
+            net.ask("ip", "address", "add", address, "dev", link)
+            net.ask("ip", "link", "set", link, "up")
+        cls.net.ask("ip", "route", "add", "default", "via", "192.0.2.1")
+        cls.listen(cls.world, "192.0.2.1", 80, "world")
+        cls.listen(cls.net, "127.0.0.1", 8080, "loopback")
+        cls.listen(cls.net, "0.0.0.0", 8081, "host")
+        for name, net in (("a", "nat"), ("b", "nat"), ("apart", "isolated"), ("alone", "none")):
+            cls.place.banger("create", "--net", net, name)
+        cls.vms = cls.place.vms()
+        cls.place.banger("exec", "b", "-d", "--", "perl", "-MIO::Socket", "-e", SAY_HELLO)
+        cls.place.banger("exec", "apart", "-d", "--", "perl", "-MIO::Socket", "-e", SAY_HELLO)
+
+    @classmethod
+    def tearDownClass(cls):
+        for name in cls.place.vms():
+            cls.place.banger("rm", "--force", name)
+        cls.net.ask("ip", "link", "delete", "up0")
+        cls.ends.close()
+        super().tearDownClass()
+
+    @classmethod
+    @contextlib.contextmanager
+    def world_process(cls):
+        holder = cls.world.start("cat", stdin=subprocess.PIPE)
+        yield holder
+        holder.communicate()
+
+    @classmethod
+    def listen(cls, net, address, port, name):
+        cls.ends.enter_context(started(net, LISTENER, address, port, name))
+
+    def connect(self, name, address, port):
+        """What a TCP connection from a guest says, or nothing."""
+        script = f'exec 3<>/dev/tcp/{address}/{port} && cat <&3'
+        result = self.place.run("exec", name, "--", "timeout", "2", "bash", "-c", script)
+        return result.stdout
+
+    def test_guests_reach_each_other_the_host_and_the_world_by_name(self):
+        address = self.vms["a"]["address"]
+        self.assertEqual(self.connect("a", "b.vm", 80), f"hello from b, {address}")
+        self.assertEqual(self.connect("a", "b", 80), f"hello from b, {address}")
+        self.assertEqual(self.connect("a", "host.vm", 8081), f"hello from host, {address}")
+        # The world sees the host.
+        self.assertEqual(self.connect("a", "192.0.2.1", 80), "hello from world, 192.0.2.2")
+        self.assertEqual(self.connect("alone", "192.0.2.1", 80), "")
+        self.assertEqual(self.place.shell("alone", "ls /sys/class/net"), "lo")
+
+    def test_one_that_is_kept_apart_reaches_names_only(self):
+        self.assertEqual(self.place.shell("apart", "getent hosts b.vm").split(), [self.vms["b"]["address"], "b.vm"])
+        for address, port in ((self.vms["b"]["address"], 80), ("host.vm", 8081), ("192.0.2.1", 80)):
+            self.assertEqual(self.connect("apart", address, port), "", address)
+        # Nor is it reached by another guest; the host may.
+        self.assertEqual(self.connect("a", "apart.vm", 80), "")
+        self.assertEqual(self.ask_from_host(self.vms["apart"]["address"]), f"hello from apart, {self.gateway()}")
+
+    def test_nobody_reaches_what_the_host_keeps_to_itself(self):
+        for name in ("a", "apart"):
+            for address in ("127.0.0.1", self.gateway(), "192.0.2.2"):
+                self.assertEqual(self.connect(name, address, 8080), "", address)
+                self.assertEqual(self.connect(name, address, 42069), "", address)
+        # By a route of its own to the host's loopback addresses, too.
+        self.place.shell("a", f"ip route add 127.0.0.2/32 via {self.gateway()} || :; sysctl -qw net.ipv4.conf.all.route_localnet=1")
+        self.assertEqual(self.connect("a", "127.0.0.2", 8080), "")
+        # The other address of the host is not a way around either.
+        self.assertEqual(self.connect("a", "192.0.2.2", 8081), "")
+
+    def test_a_guest_is_only_itself(self):
+        a, b = self.vms["a"]["address"], self.vms["b"]["address"]
+        mac = {name: self.place.shell(name, "cat /sys/class/net/eth0/address") for name in ("a", "b")}
+        tap = (self.place.runtime / "vms" / self.vms["b"]["id"] / "tap").read_text()
+        # To the host, where it comes in by the bridge; and to another guest, where it goes out by that one's TAP.
+        to_host = (self.net.links()["banger0"]["address"], self.gateway(), ("banger0", "in"))
+        to_guest = (mac["b"], b, (tap, "out"))
+        for called, (target_mac, target, link) in itertools.product((0, 1), (to_host, to_guest)):
+            forged = {
+                "another's hardware address": frame(mac["b"], a, target_mac, target, "FORGED"),
+                "another's address": frame(mac["a"], b, target_mac, target, "FORGED"),
+                "both of another's": frame(mac["b"], b, target_mac, target, "FORGED"),
+                "an address outside": frame(mac["a"], "198.51.100.1", target_mac, "192.0.2.1", "FORGED"),
+                "another's ARP": arp(mac["a"], mac["a"], b, target, "FORGED"),
+                "the host's ARP": arp(mac["a"], mac["a"], self.gateway(), b, "FORGED"),
+                "ARP under another's hardware address": arp(mac["b"], mac["a"], a, target, "FORGED"),
+                "ARP that tells another's hardware address": arp(mac["a"], mac["b"], a, target, "FORGED"),
+                "IPv6": (hardware(target_mac) + hardware(mac["a"]) + b"\x86\xdd" + b"FORGED" * 10).hex(),
+                "a VLAN": (hardware(target_mac) + hardware(mac["a"]) + b"\x81\0\0\1\x08\0" + b"FORGED" * 10).hex(),
+            }
+            true = frame(mac["a"], a, target_mac, target, "GENUINE")
+            true_arp = arp(mac["a"], mac["a"], a, target, "GENUINE")
+            end = frame(mac["a"], a, target_mac, target, "THE END")
+            self.call_iptables(called)
+            with self.subTest(called=called, link=link):
+                with started(self.net, WITNESS, *link, "FORGED", "THE END") as witness:
+                    self.place.banger("exec", "a", "--", "perl", "-e", SENDER, *forged.values(), end)
+                    self.assertEqual(witness.communicate(timeout=DEADLINE)[0], "0\n")
+                # That the witness has eyes: the true ones arrive, ARP among them.
+                with started(self.net, WITNESS, *link, "GENUINE", "THE END") as witness:
+                    self.place.banger("exec", "a", "--", "perl", "-e", SENDER, true, true_arp, end)
+                    self.assertEqual(witness.communicate(timeout=DEADLINE)[0], "2\n")
+                self.assertEqual(self.connect("a", "b.vm", 80), f"hello from b, {a}")
+                self.assertEqual(self.connect("a", "192.0.2.1", 80), "hello from world, 192.0.2.2")
+                self.assertEqual(self.connect("a", "apart.vm", 80), "")
+
+    def test_names_are_those_of_now(self):
+        def dig(*words):
+            return self.net.ask("dig", "@127.0.0.1", "-p", "42069", "+tries=1", *words)
+
+        b = self.vms["b"]["address"]
+        backwards = ".".join(reversed(b.split("."))) + ".in-addr.arpa"
+        self.assertEqual(dig("+short", "b.vm"), f"{b}\n")
+        self.assertEqual(dig("+short", "+tcp", "b.vm"), f"{b}\n")
+        self.assertEqual(dig("+short", "www.b.vm"), f"{b}\n")
+        self.assertEqual(dig("+short", "-x", b), "b.vm.\n")
+        self.assertEqual(dig("+short", "host.vm"), f"{self.gateway()}\n")
+        self.assertIn("status: NXDOMAIN", dig("nobody.vm"))
+        self.assertIn("status: REFUSED", dig("example.org"))
+        self.assertIn("status: NOERROR", dig("AAAA", "b.vm"))
+        self.place.banger("rename", "b", "c")
+        try:
+            self.assertEqual(dig("+short", "c.vm"), f"{b}\n")
+            self.assertIn("status: NXDOMAIN", dig("b.vm"))
+            self.assertEqual(dig("+short", backwards, "PTR"), "c.vm.\n")
+            self.assertEqual(self.place.shell("a", "getent hosts c").split()[0], b)
+        finally:
+            self.place.banger("rename", "c", "b")
+        # Of a stopped one, too: where it will be. Gone with it, and back with it.
+        self.place.banger("create", "--stopped", "later")
+        later = dig("+short", "later.vm")
+        self.assertNotEqual(later, "")
+        self.place.banger("rm", "later")
+        self.assertIn("status: NXDOMAIN", dig("later.vm"))
+        self.place.banger("create", "--stopped", "other")
+        self.place.banger("create", "--stopped", "later")
+        self.assertEqual(dig("+short", "later.vm"), later)
+        self.place.banger("rm", "later", "other")
+
+    def gateway(self):
+        return self.net.json("ip", "-j", "-4", "address", "show", "banger0")[0]["addr_info"][0]["local"]
+
+    def ask_from_host(self, address):
+        return self.net.ask("bash", "-c", f"exec 3<>/dev/tcp/{address}/80 && cat <&3")
+
+    def call_iptables(self, called):
+        """Whether what a bridge passes on is shown to the chains of the host's own traffic, as Docker wants it."""
+        switch = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+        if not Path(switch).exists():
+            self.skipTest("the kernel has no br_netfilter")
+        self.net.ask("sh", "-c", f"echo {called} >{switch}")
+
+
+# In a guest: says who it is, on port 80.
+SAY_HELLO = """
+my $server = IO::Socket::INET->new(LocalPort => 80, Listen => 8, ReuseAddr => 1) or die $!;
+chomp(my $name = `hostname`);
+while (my $client = $server->accept) { print $client "hello from $name, " . $client->peerhost; close $client }
+"""
+
+
+@contextlib.contextmanager
+def started(net, program, *words):
+    """A Python program in a network, once it has said that it is ready; ended with the block."""
+    popen = net.start("python3", "-c", program, *map(str, words), stdout=subprocess.PIPE, text=True)
+    try:
+        if popen.stdout.readline() != "\n":
+            raise Failed(f"{words} does not begin")
+        yield popen
+    finally:
+        popen.kill()
+        popen.communicate()
+
+
+class Leases(FakeCase):
+    """What many VMs leave of addresses, TAPs and rules, with the fake VMM."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.net = cls.place.net
+        cls.place.banger("create", "--net", "nat", "first")
+
+    def test_two_hundred_leave_nothing(self):
+        self.place.banger("rm", "--force", "first")
+        before = self.there()
+        for number in range(200):
+            self.place.banger("create", "--net", "nat" if number % 2 else "isolated", f"vm{number % 7}")
+            if number % 7 == 6:
+                self.place.banger("rm", "--force", *(f"vm{number}" for number in range(7)))
+        self.place.banger("rm", "--force", "--all")
+        self.assertEqual(self.there(), before)
+        self.place.banger("create", "--net", "nat", "first")
+
+    def test_an_address_belongs_to_a_name(self):
+        first = self.address("first")
+        self.place.banger("rename", "first", "moved")
+        self.assertEqual(self.address("moved"), first)
+        self.place.banger("create", "--net", "nat", "first")
+        self.assertNotEqual(self.address("first"), first)
+        self.place.banger("rm", "--force", "first")
+        self.place.banger("rename", "moved", "first")
+        self.place.banger("rm", "--force", "first")
+        self.place.banger("create", "--net", "nat", "another")
+        self.place.banger("create", "--net", "nat", "first")
+        self.assertEqual(self.address("first"), first)
+        self.place.banger("rm", "--force", "another")
+
+    def test_a_daemon_that_is_killed_leaves_the_same(self):
+        self.place.banger("create", "--net", "isolated", "second")
+        rules, links = self.rules(), self.links()
+        for _ in range(3):
+            self.place.kill_daemon()
+            self.place.start_daemon(*self.args)
+            self.place.settled()
+            self.place.banger("create", "--net", "nat", "third")
+            self.place.banger("rm", "--force", "third")
+            self.assertEqual((self.rules(), self.links()), (rules, links))
+        self.place.banger("rm", "--force", "second")
+
+    def test_bad_input_is_told_and_leaves_nothing(self):
+        names = set(self.place.vms())
+        for name in ("10.0.0.1", "devbox.vm", "host"):
+            result = self.place.run("create", name)
+            self.assertEqual(result.returncode, 2, result.stderr)
+            self.assertIn(f"invalid value '{name}'", result.stderr)
+            self.assertIn("help: ", result.stderr)
+        self.assertEqual(set(self.place.vms()), names)
+
+    def address(self, name):
+        return self.place.vms()[name]["address"]
+
+    def there(self):
+        return self.rules(), self.links()
+
+    def rules(self):
+        """All rules, without the numbers that the kernel gives them."""
+        listed = self.net.json("nft", "-j", "list", "ruleset")["nftables"]
+        return json.dumps([without_handles(entry) for entry in listed], sort_keys=True)
+
+    def links(self):
+        return sorted(self.net.links())
+
+
+def without_handles(entry):
+    if isinstance(entry, dict):
+        return {key: without_handles(value) for key, value in entry.items() if key != "handle"}
+    if isinstance(entry, list):
+        return [without_handles(value) for value in entry]
+    return entry
