@@ -14,7 +14,7 @@ zsh    := $(share)/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-fun
 # The agent must run in any guest, with whatever C library or none, so it is the one program that is linked statically.
 static := x86_64-unknown-linux-gnu
 
-.PHONY: help quickstart man book build check test openapi contract fuzz bench-create bench-channel bench-several install uninstall clean
+.PHONY: help quickstart man book build check test openapi contract fuzz bench-create bench-channel bench-several bench-net install uninstall clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ bench-channel: build ## commands and copies through banger against the bare chan
 
 bench-several: build ## many VMs by one command against one after the other; ARGS="--vms N [--json]" (root)
 	@python3 bench/several.py $(ARGS)
+
+bench-net: build ## what networks cost: TAPs, rules, names, throughput; ARGS="--runs N [--json]" (root)
+	@python3 bench/net.py $(ARGS)
 
 install: build man ## into PREFIX (/usr/local), with manual and completion; honours DESTDIR
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(bin)/banger $(bin)/bangerd

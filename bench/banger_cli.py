@@ -66,7 +66,7 @@ def cold_run(name):
 def artefacts(image, keep: Path):
     """What banger boots a VM from, taken from a VM that it runs: the kernel and its command line, the initramfs with the
     agent, the image's disks, the kind of machine and its sizes. Copies what goes with the VM into `keep`."""
-    vm = banger_json("create", "bench-probe")
+    vm = banger_json("--quiet", "create", "bench-probe")
     try:
         if isinstance(vm, list):
             vm = vm[0]
@@ -88,6 +88,8 @@ def artefacts(image, keep: Path):
             machine=after("-M"),
             accelerator=after("-accel"),
             cpu_model=after("-cpu"),
+            mac=next((word.rsplit("mac=", 1)[1] for word in words if word.startswith("virtio-net-device,")), ""),
+            gateway=vm["address"].rsplit(".", 1)[0] + ".1" if "address" in vm else "",
         ), words
     finally:
-        banger("rm", "--force", "bench-probe")
+        banger("--quiet", "rm", "--force", "bench-probe")

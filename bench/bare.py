@@ -22,10 +22,15 @@ from dataclasses import dataclass
 
 from agent_client import Session
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tests"))
+from netns import Net  # noqa: E402
+
 QEMU = "/usr/bin/qemu-system-x86_64"
 PORT = "banger.agent"
 FICLONE = 0x40049409
 PR_SET_PDEATHSIG = 1
+CLONE_NEWNET = 0x40000000
+TAP = "bench0"
 DEADLINE = 30
 
 
@@ -44,13 +49,17 @@ class Artefacts:
     machine: str = "microvm,acpi=on,pic=off,pit=off,rtc=on"
     accelerator: str = "tcg,thread=multi,tb-size=256"
     cpu_model: str = "max"
+    # Of its card, which the initramfs tells the guest, and of the host's end of it.
+    mac: str = ""
+    gateway: str = ""
 
 
 class BareGuest:
     """One running QEMU. Use it in a `with`: the process and its directory are gone afterwards."""
 
-    def __init__(self, artefacts: Artefacts, directory: str, raw_port: bool = False):
-        """Clones the disks into a new directory below `directory`, starts QEMU and waits until the agent has answered."""
+    def __init__(self, artefacts: Artefacts, directory: str, raw_port: bool = False, net=None):
+        """Clones the disks into a new directory below `directory`, starts QEMU and waits until the agent has answered. In the network
+        namespace `net` it has a card, on the TAP that is there."""
         self.directory = tempfile.TemporaryDirectory(prefix="bare-", dir=directory)
         at = lambda name: os.path.join(self.directory.name, name)
         began = time.perf_counter()
@@ -63,8 +72,11 @@ class BareGuest:
         self.sockets = tempfile.TemporaryDirectory(prefix="bare-")
         listeners = {name: listen(os.path.join(self.sockets.name, name)) for name in ["agent"] + ["raw"] * raw_port}
         self.argv = argv(artefacts, at("root.ext4"), at("work.ext4"), at("console"), self.sockets.name, raw_port)
+        if net:
+            self.argv += ["-netdev", f"tap,id=net,ifname={TAP},script=no,downscript=no"]
+            self.argv += ["-device", f"virtio-net-device,netdev=net,mac={artefacts.mac}"]
         self.started = time.perf_counter()
-        self.process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
+        self.process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, preexec_fn=lambda: prepare(net))
         self.pidfd = os.pidfd_open(self.process.pid)
         try:
             self.connections = {name: self._accept(listener) for name, listener in listeners.items()}
@@ -120,9 +132,21 @@ def argv(artefacts, root, work, console, sockets, raw_port):
     return words
 
 
-def die_with_parent():
-    """However this program ends, no QEMU stays."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def plain_network(artefacts):
+    """A network namespace with a TAP for a guest, whose host's end has the address that the guest takes for its gateway."""
+    net = Net()
+    net.ask("ip", "tuntap", "add", TAP, "mode", "tap", "vnet_hdr")
+    net.ask("ip", "address", "add", f"{artefacts.gateway}/24", "dev", TAP)
+    net.ask("ip", "link", "set", TAP, "up")
+    return net
+
+
+def prepare(net):
+    """However this program ends, no QEMU stays; and it begins in its network."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if net and libc.setns(net.fd, CLONE_NEWNET) != 0:
+        os._exit(1)
 
 
 def listen(path):

@@ -15,8 +15,10 @@ import tiny_image  # noqa: E402
 class FakeFleet:
     """Use it in a `with`: VMs, daemon and directories are gone afterwards."""
 
-    def __init__(self, size):
-        self.size = size
+    def __init__(self, size, config="", net=None):
+        """`config` is what the daemon is told beside the usual, `net` the network namespace that it is in."""
+        self.size, self.net = size, net
+        self.config = tiny_image.CONFIG + config
 
     def __enter__(self):
         self.directory = tempfile.TemporaryDirectory(prefix="bf-", dir="/tmp")
@@ -27,7 +29,7 @@ class FakeFleet:
             "BANGER_RUNTIME_DIR": str(place / "run"),
             "BANGER_CONFIG": str(place / "config.toml"),
         }
-        (place / "config.toml").write_text(tiny_image.CONFIG)
+        (place / "config.toml").write_text(self.config)
         self._start()
         self._stop()
         tiny_image.plant(place / "state")
@@ -41,6 +43,8 @@ class FakeFleet:
             self._banger("rm", "-q", "--force", f"vm-{number}")
         self._stop()
         self.directory.cleanup()
+        if self.net:
+            self.net.close()
 
     def daemon_resident(self):
         """The daemon's resident memory in bytes, by the kernel's word."""
@@ -48,14 +52,26 @@ class FakeFleet:
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
 
+    def daemon_cpu(self):
+        """The processor time that the daemon has had, in seconds (proc_pid_stat(5): fields 14 and 15)."""
+        fields = Path(f"/proc/{self.daemon.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def ask(self, *args):
+        """Runs a command, which must succeed; what it said."""
+        return subprocess.run(
+            [BANGER, *args], env=self.environment, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+
     def _banger(self, *args):
         subprocess.run([BANGER, *args], env=self.environment, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def _start(self):
         ready, ready_end = os.pipe()
+        within = self.net.words() if self.net else []
         self.daemon = subprocess.Popen(
-            [BANGER.parent / "bangerd", "--fake-vmm", "--ready-fd", str(ready_end)], env=self.environment,
-            pass_fds=[ready_end], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            [*within, BANGER.parent / "bangerd", "--fake-vmm", "--ready-fd", str(ready_end)], env=self.environment,
+            pass_fds=[ready_end, *([self.net.fd] if self.net else [])], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         os.close(ready_end)
         with os.fdopen(ready) as said:
