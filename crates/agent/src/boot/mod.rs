@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use banger_linux::fork::Side;
 use banger_linux::process::{Launch, ProcessError, Program, Stream};
 use banger_linux::uevent::Uevents;
-use banger_protocol::boot::{Boot, Network, PATH, User, serial};
+use banger_protocol::boot::{Boot, PATH, User, serial};
 
 pub use units::{STATE, SYSTEM_UP};
 
@@ -143,9 +143,15 @@ pub fn first_process(protocol: u32) -> Result<(), BootError> {
     // Before the modules: what they find is announced.
     let devices = Uevents::open().map_err(BootError::Listen)?;
     let serials = [serial::ROOT, serial::WORK];
-    let is_enough =
-        || serials.iter().all(|serial| disks::is_there(serial)) && (boot.network.is_none() || network::has_driver());
-    let modules = modules::load(&boot.modules, is_enough)?;
+    let modules = modules::load(&boot.modules, || serials.iter().all(|serial| disks::is_there(serial)))?;
+    let (network, modules) = match &boot.network {
+        Some(wanted) => {
+            let (driver, others) = modules::up_to(modules, network::DRIVER);
+            let Some(begun) = network::begin(wanted, &driver).map_err(BootError::Fork)? else { return Ok(()) };
+            (Some(begun), others)
+        }
+        None => (None, modules),
+    };
 
     let deadline = Instant::now() + DISKS_APPEAR_WITHIN;
     let root = disks::find(&devices, serial::ROOT, deadline)?;
@@ -177,10 +183,9 @@ pub fn first_process(protocol: u32) -> Result<(), BootError> {
         Side::Parent(agent) => {
             mounts::mount_later()?;
             identity::write(&boot.identity, Path::new("/"))?;
-            let lines: Vec<String> = [set_up_network(boot.network.as_ref()), ensure_user(boot.user.as_ref())]
-                .into_iter()
-                .flatten()
-                .collect();
+            let network = network.and_then(|network| network.finish(Path::new("/")).err());
+            let network = network.map(|error| format!("banger-agent: the network was not set up: {error}"));
+            let lines: Vec<String> = [network, ensure_user(boot.user.as_ref())].into_iter().flatten().collect();
             if !lines.is_empty()
                 && let Ok(Side::Child) = banger_linux::fork::fork()
             {
@@ -266,12 +271,6 @@ pub fn in_one_line(error: &dyn std::error::Error) -> String {
 pub fn power_off() {
     rustix::fs::sync();
     rustix::system::reboot(rustix::system::RebootCommand::PowerOff).ok();
-}
-
-/// Gives the guest its network. One without it still runs: the line that says what stood against it.
-fn set_up_network(network: Option<&Network>) -> Option<String> {
-    let failed = network::set_up(network?, Path::new("/")).err()?;
-    Some(format!("banger-agent: the network was not set up: {}", in_one_line(&failed)))
 }
 
 /// Gives the guest its user. One without it still runs: the line that says what stood against it.

@@ -34,6 +34,14 @@ pub fn load(paths: &[String], has_disks: impl Fn() -> bool) -> Result<Vec<Module
     Ok(later)
 }
 
+/// Those up to and with the one of this name, and the rest. Without it, all are the rest.
+pub fn up_to(mut modules: Vec<Module>, name: &str) -> (Vec<Module>, Vec<Module>) {
+    let is_it = |module: &Module| Path::new(&module.path).file_stem().is_some_and(|stem| stem == name);
+    let count = modules.iter().position(is_it).map_or(0, |at| at + 1);
+    let rest = modules.split_off(count);
+    (modules, rest)
+}
+
 impl Module {
     fn load(&self) -> io::Result<()> {
         match rustix::system::finit_module(&self.file, c"", 0) {

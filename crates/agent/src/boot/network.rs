@@ -1,13 +1,17 @@
 //! The guest's network: its card gets its address, a way to everywhere and somebody to ask for names, before the init starts.
 
 use std::fs;
-use std::io;
+use std::io::{self, PipeReader, Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use banger_linux::fork::Side;
 use banger_linux::netlink::{Link, LinkChange, Netlink, NetlinkError};
 use banger_linux::uevent::Uevents;
 use banger_protocol::boot::Network;
+
+use super::in_one_line;
+use super::modules::Module;
 
 /// How long the card may take to appear, once its module is loaded. It takes some milliseconds.
 const APPEARS_WITHIN: Duration = Duration::from_secs(2);
@@ -35,20 +39,53 @@ pub enum NetworkError {
     Resolver(#[source] io::Error),
 }
 
-/// The driver of cards: there once its module is loaded.
-const DRIVER: &str = "/sys/bus/virtio/drivers/virtio_net";
+/// The module of the cards' driver.
+pub const DRIVER: &str = "virtio_net";
 
-/// Whether a card can appear.
-pub fn has_driver() -> bool {
-    Path::new(DRIVER).exists()
+/// A network that is being set up, by a process beside this one: loading the driver waits for all processors to pass through a quiet
+/// state, and so does mounting a disk.
+#[derive(Debug)]
+pub struct Begun {
+    network: Network,
+    /// What stands against it; ends with the process.
+    said: PipeReader,
 }
 
-/// Sets it up.
+/// Begins to set it up. Nothing is returned in the process that does it, when that is done: it has only to end.
 ///
 /// # Errors
-/// [`NetworkError`]; what is set up by then stays.
-pub fn set_up(network: &Network, root: &Path) -> Result<(), NetworkError> {
-    write_resolver(network, root).map_err(NetworkError::Resolver)?;
+/// Those of pipe(2) and of [`banger_linux::fork::fork`].
+pub fn begin(network: &Network, driver: &[Module]) -> io::Result<Option<Begun>> {
+    let (said, mut saying) = io::pipe()?;
+    match banger_linux::fork::fork()? {
+        // Whoever is init then reaps it.
+        Side::Parent(_) => Ok(Some(Begun { network: network.clone(), said })),
+        Side::Child => {
+            driver.iter().for_each(Module::load_or_log);
+            if let Err(error) = set_up(network) {
+                // The first process, which reads this, outlives this one.
+                drop(saying.write_all(in_one_line(&error).as_bytes()));
+            }
+            Ok(None)
+        }
+    }
+}
+
+impl Begun {
+    /// Waits until it is set up, and writes down whom to ask for names.
+    ///
+    /// # Errors
+    /// In one line, why there is no network, or no names; what is set up by then stays.
+    pub fn finish(mut self, root: &Path) -> Result<(), String> {
+        let mut said = String::new();
+        // A pipe that cannot be read says nothing, as one without an error does.
+        drop(self.said.read_to_string(&mut said));
+        write_resolver(&self.network, root).map_err(|error| in_one_line(&NetworkError::Resolver(error)))?;
+        if said.is_empty() { Ok(()) } else { Err(said) }
+    }
+}
+
+fn set_up(network: &Network) -> Result<(), NetworkError> {
     let mut netlink = Netlink::open()?;
     let up = LinkChange { up: Some(true), ..LinkChange::default() };
     if let Some(loopback) = netlink.link("lo")? {
@@ -129,12 +166,11 @@ mod tests {
 
     #[test]
     fn a_card_is_set_up_whenever_it_appears() {
-        let dir = root();
         let ran = netns::in_new_network(|| {
             let mut netlink = Netlink::open().unwrap();
             netlink.add_bridge("eth0", Mac([2, 0x62, 10, 77, 0, 2])).unwrap();
             for _ in 0..2 {
-                set_up(&network(), dir.path()).unwrap();
+                set_up(&network()).unwrap();
             }
             let card = netlink.link("eth0").unwrap().unwrap();
             let of_card = |address: &&banger_linux::netlink::Address| address.link == card.index;
@@ -153,8 +189,7 @@ mod tests {
 
     #[test]
     fn a_card_that_never_comes_is_told() {
-        let dir = root();
-        let ran = netns::in_new_network(|| set_up(&network(), dir.path()));
+        let ran = netns::in_new_network(|| set_up(&network()));
         if let Ok(result) = ran {
             assert!(matches!(result, Err(NetworkError::NoCard { mac }) if mac == network().mac));
         }
