@@ -35,13 +35,15 @@ pub enum ErrorCode {
     Ambiguous,
     /// No such image.
     ImageNotFound,
+    /// No address belongs to the name.
+    LeaseNotFound,
     /// The name is taken.
     NameTaken,
     /// The VM is not in a state for this (not running, already running).
     WrongState,
     /// Another operation on the VM or image is under way.
     Busy,
-    /// The image is used by a VM.
+    /// The image, or the address, is used by a VM.
     InUse,
     /// The guest's program, file, user or command does not exist.
     GuestNotFound,
@@ -79,7 +81,7 @@ impl ErrorCode {
         match self {
             Invalid => 400,
             Forbidden => 403,
-            VmNotFound | ImageNotFound | GuestNotFound | Unsupported => 404,
+            VmNotFound | ImageNotFound | LeaseNotFound | GuestNotFound | Unsupported => 404,
             MethodNotAllowed => 405,
             NameTaken | Ambiguous | WrongState | Busy | InUse | Cancelled => 409,
             TooLarge => 413,

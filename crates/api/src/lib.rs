@@ -8,6 +8,9 @@
 //! | `GET /v1/doctor` | | [`daemon::Finding`]s |
 //! | `GET /v1/openapi.json` | | this table and its types for programs: OpenAPI 3.1 |
 //! | `GET /v1/events?since=` | | [`events::Line`]s, as things happen |
+//! | `GET /v1/verify` | | [`verify::Oddity`]s: what does not fit the records |
+//! | `GET /v1/network` | | [`network::Network`] |
+//! | `DELETE /v1/network/leases/{name}` | | [`network::Lease`] |
 //! | `GET /v1/vms` | | [`vm::Vm`]s |
 //! | `POST /v1/vms` | [`vm::VmCreate`] | events, result [`vm::Vm`] |
 //! | `GET /v1/vms/{vm}` | | [`vm::Vm`] |
@@ -46,8 +49,10 @@ pub mod events;
 pub mod exec;
 pub mod image;
 pub mod name;
+pub mod network;
 pub mod operation;
 pub mod stats;
+pub mod verify;
 pub mod vm;
 
 #[cfg(feature = "client")]

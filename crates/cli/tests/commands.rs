@@ -41,8 +41,8 @@ fn lists_are_tables_names_or_the_apis_types() {
     let fake = guest::start();
     let ran = fake.run(&["ls"]);
     let lines: Vec<&str> = ran.stdout.lines().collect();
-    assert_eq!(lines[0], "NAME      STATE    IMAGE   CPUS  MEMORY  DISK   CREATED");
-    assert!(lines[1].starts_with("devbox    running  debian  2     1 GiB   8 GiB  "), "{ran:?}");
+    assert_eq!(lines[0], "NAME      STATE    ADDRESS  IMAGE   CPUS  MEMORY  DISK   CREATED");
+    assert!(lines[1].starts_with("devbox    running  -        debian  2     1 GiB   8 GiB  "), "{ran:?}");
     check(&fake.run(&["ps", "-q"]), 0, "devbox\ndatabase\n", "");
     check(&fake.run(&["vm", "ls", "-o", "name"]), 0, "devbox\ndatabase\n", "");
     let json = fake.run(&["ls", "-o", "json"]).stdout;
@@ -62,6 +62,7 @@ fn lists_are_tables_names_or_the_apis_types() {
   "pid": 4711,
   "boot_id": "0d9b",
   "ephemeral": false,
+  "net": "none",
   "restart": "no",
   "created": 1700000000,
   "host_key": "ssh-ed25519 AAAA"
@@ -74,7 +75,7 @@ fn lists_are_tables_names_or_the_apis_types() {
 fn an_empty_list_is_a_head_and_a_hint() {
     let fake = Fake::start(|request| request.json(&Vec::<Vm>::new()));
     let hint = "no VMs yet: `banger run` makes one and opens a shell in it\n";
-    check(&fake.run(&["ls"]), 0, "NAME  STATE  IMAGE  CPUS  MEMORY  DISK  CREATED\n", hint);
+    check(&fake.run(&["ls"]), 0, "NAME  STATE  ADDRESS  IMAGE  CPUS  MEMORY  DISK  CREATED\n", hint);
     check(&fake.run(&["ls", "-o", "json"]), 0, "[]\n", "");
 }
 

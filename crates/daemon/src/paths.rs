@@ -131,11 +131,25 @@ impl Paths {
         }
     }
 
+    /// The names of all that is in the state directory. A log's older parts and the records' journals have more behind the name.
+    pub fn of_state(&self) -> Vec<String> {
+        names([self.database(), self.log(), self.logs(), self.scratch(), self.images(), self.vms()])
+    }
+
+    /// The names of all that is in the runtime directory.
+    pub fn of_runtime(&self) -> Vec<String> {
+        names([self.socket(), self.lock(), self.vms_runtime()])
+    }
+
     /// By how many bytes the longest socket's path is over the kernel's limit; zero where it fits.
     pub fn socket_excess(&self) -> usize {
         let longest = self.vms_runtime().join("x".repeat(VM_ID)).join(LONGEST_VM_SOCKET);
         longest.as_os_str().len().saturating_sub(MAX_SOCKET_PATH)
     }
+}
+
+fn names<const N: usize>(paths: [PathBuf; N]) -> Vec<String> {
+    paths.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect()
 }
 
 /// Where the agent's file may be, for a daemon whose own file is `daemon`: beside it, or where an installation puts it.

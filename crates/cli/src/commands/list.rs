@@ -50,11 +50,12 @@ impl Show {
 }
 
 fn overview(app: &App, vms: &[Vm], now: u64) -> String {
-    let head = ["NAME", "STATE", "IMAGE", "CPUS", "MEMORY", "DISK", "CREATED"];
+    let head = ["NAME", "STATE", "ADDRESS", "IMAGE", "CPUS", "MEMORY", "DISK", "CREATED"];
     let row = |vm: &Vm| {
         vec![
             vm.name.clone(),
             vm.state.as_str().to_owned(),
+            vm.address.map_or_else(|| "-".to_owned(), |address| address.to_string()),
             vm.image.clone(),
             vm.cpus.to_string(),
             Size(vm.memory).to_string(),

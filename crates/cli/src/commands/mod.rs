@@ -21,6 +21,7 @@ mod image;
 mod lifecycle;
 mod list;
 mod logs;
+mod network;
 mod operation;
 mod prune;
 mod run;
@@ -28,6 +29,7 @@ mod several;
 mod stats;
 pub mod suggest;
 mod values;
+mod verify;
 mod version;
 mod vm;
 
@@ -77,11 +79,16 @@ pub enum Verb {
     /// Images, from which VMs are made
     #[command(subcommand, arg_required_else_help = true)]
     Image(image::ImageVerb),
+    /// The network that VMs are in, and whose address is which
+    #[command(subcommand, arg_required_else_help = true)]
+    Network(network::NetworkVerb),
     /// The daemon, which owns the VMs
     #[command(subcommand, arg_required_else_help = true)]
     Daemon(daemon::DaemonVerb),
     /// Check this host: what is there, what is missing, what to do about it
     Doctor(doctor::Doctor),
+    /// Compare what is there with what is recorded: links, rules, mounts, processes, files and names
+    Verify(verify::Verify),
     /// Print what happens, as it happens: a line for each change of a VM, an image, an operation
     Events(events::Events),
     /// Print the script by which a shell completes this command line
@@ -96,8 +103,10 @@ impl Verb {
         match self {
             Verb::Direct(verb) | Verb::Vm(verb) => verb.is_for_command(),
             Verb::Image(_)
+            | Verb::Network(_)
             | Verb::Daemon(_)
             | Verb::Doctor(_)
+            | Verb::Verify(_)
             | Verb::Events(_)
             | Verb::Completion(_)
             | Verb::Version(_) => false,
@@ -113,8 +122,10 @@ pub async fn run(app: &App, verb: Verb) -> Result<u8, Failure> {
     match verb {
         Verb::Direct(verb) | Verb::Vm(verb) => vm::dispatch(app, verb).await,
         Verb::Image(verb) => image::run(app, verb).await,
+        Verb::Network(verb) => network::run(app, verb).await,
         Verb::Daemon(verb) => daemon::run(app, verb).await,
         Verb::Doctor(doctor) => doctor.run(app).await,
+        Verb::Verify(verify) => verify.run(app).await,
         Verb::Events(events) => events.run(app).await,
         Verb::Completion(completion) => completion.run(),
         Verb::Version(version) => version.run(app).await,

@@ -206,6 +206,7 @@ fn of_store(error: &StoreError) -> (ErrorCode, Option<String>) {
             (ErrorCode::HostUnfit, Some("remove VMs, or give the configuration a larger `[network] subnet`".to_owned()))
         }
         StoreError::AddressInUse(name) => (ErrorCode::InUse, Some(format!("`banger rm {name}` first"))),
+        StoreError::NoLease(_) => (ErrorCode::LeaseNotFound, Some("`banger network ls` lists all".to_owned())),
         StoreError::NoUid(_) => (
             ErrorCode::HostUnfit,
             Some("set `first_uid` below `[vmm]` in the configuration to a lower number".to_owned()),

@@ -9,6 +9,7 @@ mod events;
 mod exec;
 mod files;
 mod images;
+mod network;
 mod openapi;
 mod operations;
 mod request;
@@ -40,6 +41,9 @@ fn routes() -> Vec<Route> {
         get("getDaemon", "/v1/daemon", daemon::status),
         post("stopDaemon", "/v1/daemon/stop", daemon::stop),
         get("getDoctor", "/v1/doctor", daemon::doctor),
+        get("verify", "/v1/verify", network::verify),
+        get("showNetwork", "/v1/network", network::show),
+        delete("forgetAddress", "/v1/network/leases/{name}", network::forget),
         get("followEvents", "/v1/events", events::follow),
         get("listVms", "/v1/vms", vms::list),
         post("createVm", "/v1/vms", vms::create),

@@ -87,6 +87,17 @@ pub struct Network {
     rules: AsyncMutex<()>,
 }
 
+/// The devices of a network.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Devices {
+    /// Whether there is a bridge.
+    pub is_up: bool,
+    /// The TAPs that VMs have.
+    pub ports: Vec<String>,
+    /// Those that wait for one.
+    pub waiting: Vec<String>,
+}
+
 #[derive(Debug)]
 struct Up {
     subnet: Subnet,
@@ -173,6 +184,15 @@ impl Network {
             lock(&up.host).taps.give_back(lease.tap);
         }
         Ok(())
+    }
+
+    /// The devices that are the network's, as far as it is made.
+    pub async fn devices(&self) -> Devices {
+        let ports = self.leases().values().map(|lease| lease.tap.clone()).collect();
+        let Some(up) = self.up.get() else { return Devices { is_up: false, ports, waiting: Vec::new() } };
+        let host = Arc::clone(&up.host);
+        let waiting = blocking(move || lock(&host).taps.names()).await;
+        Devices { is_up: true, ports, waiting }
     }
 
     /// Removes all of it but what VMs have.

@@ -91,6 +91,11 @@ impl Taps {
         self.idle.len()
     }
 
+    /// The names of those that wait.
+    pub fn names(&self) -> Vec<String> {
+        self.idle.iter().cloned().collect()
+    }
+
     /// Makes one more that waits.
     ///
     /// # Errors

@@ -32,18 +32,21 @@ impl Store {
         .await
     }
 
-    /// Gives the address of a name without a VM up. Whether there was one.
+    /// Gives the address of a name without a VM up, and tells it.
     ///
     /// # Errors
-    /// [`StoreError::AddressInUse`] where it is a VM's, or a failed statement.
-    pub async fn forget_lease(&self, name: String) -> Result<bool, StoreError> {
+    /// [`StoreError::AddressInUse`] where it is a VM's, [`StoreError::NoLease`], or a failed statement.
+    pub async fn forget_lease(&self, name: String) -> Result<Ipv4Addr, StoreError> {
         const WHAT: &str = "give an address up";
         self.write(WHAT, move |records| {
             let vm = records.query_row("SELECT id FROM vms WHERE name = ?", [&name], |_| Ok(())).optional();
             if attempt(WHAT, vm)?.is_some() {
                 return Err(StoreError::AddressInUse(name));
             }
-            attempt(WHAT, records.execute("DELETE FROM leases WHERE name = ?", [&name])).map(|gone| gone > 0)
+            let had = records.query_row("DELETE FROM leases WHERE name = ? RETURNING address", [&name], |row| {
+                row.get(0).map(address)
+            });
+            attempt(WHAT, had.optional())?.ok_or(StoreError::NoLease(name))
         })
         .await
     }
@@ -209,8 +212,8 @@ mod tests {
         store.write("rename", |records| super::rename(records, "nobody", "b")).await.unwrap();
         store.write("rename", |records| super::rename(records, "b", "b")).await.unwrap();
         assert_eq!(lease(&store, "b").await, 2);
-        assert!(store.forget_lease("b".into()).await.unwrap());
-        assert!(!store.forget_lease("b".into()).await.unwrap());
+        assert!(store.forget_lease("b".into()).await.is_ok());
+        assert!(matches!(store.forget_lease("b".into()).await, Err(StoreError::NoLease(_))));
         lease(&store, "a").await;
         assert!(matches!(store.forget_lease("a".into()).await, Err(StoreError::AddressInUse(_))));
     }

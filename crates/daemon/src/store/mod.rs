@@ -82,6 +82,9 @@ pub enum StoreError {
     /// The address is a VM's.
     #[error("the address of {0} is a VM's")]
     AddressInUse(String),
+    /// There is no such lease.
+    #[error("no address belongs to {0}")]
+    NoLease(String),
     /// The thread is gone.
     #[error("the records are closed")]
     Closed,

@@ -95,6 +95,7 @@ fn in_path(path: &str) -> impl Iterator<Item = Value> {
                 json!({ "type": "string", "pattern": name::PATTERN }),
             ),
             "image" => ("An image's name.", json!({ "type": "string", "pattern": name::IMAGE_PATTERN })),
+            "name" => ("A VM's name, or one that a VM had.", json!({ "type": "string", "pattern": name::PATTERN })),
             "id" => {
                 ("A detached command's id: `main`, or what exec answered.", json!({ "type": "string", "minLength": 1 }))
             }

@@ -7,8 +7,10 @@ use banger_api::error::ErrorCode::{self, *};
 use banger_api::events::Line;
 use banger_api::exec::{Command, ExecRequest, ExecStarted, Terminal};
 use banger_api::image::{Image, ImageBuild};
+use banger_api::network::{Lease, Network};
 use banger_api::operation::Event;
 use banger_api::stats::VmStats;
+use banger_api::verify::Oddity;
 use banger_api::vm::{Vm, VmCreate, VmStop};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
@@ -82,6 +84,19 @@ pub(super) fn entries() -> Vec<Entry> {
             .about("VMs run on, and the next daemon takes them over. Operations under way are brought to their end first.")
             .answers(Answer::Nothing("The daemon is about to end.")),
         entry("getDoctor", "What this host can do, and what to do about the rest").json::<Vec<Finding>>(),
+        entry("verify", "What is there and does not fit the records")
+            .about(
+                "Links, rules, mounts, processes, files and names on banger's ground are compared with its records: what a VM that is \
+                 gone has left, what is somebody else's, what should be there and is not. Nothing is changed. TAPs that wait for VMs \
+                 are as they should be.",
+            )
+            .json::<Vec<Oddity>>()
+            .fails(&[Internal]),
+        entry("showNetwork", "The network that VMs are in, and whose address is which").json::<Network>().fails(&[Internal]),
+        entry("forgetAddress", "Give up the address of a name that no VM has")
+            .about("A VM of that name gets another one.")
+            .json::<Lease>()
+            .fails(&[Invalid, LeaseNotFound, InUse, Internal]),
         entry("followEvents", "What happens, as it happens")
             .about(
                 "A list and a watch in one: without `since` the first line is a `reset` with all that there is, then every \

@@ -1,0 +1,88 @@
+//! `banger network`.
+
+use banger_api::client::Request;
+use banger_api::network::{Lease, Network};
+use clap::{Args, Subcommand};
+
+use super::values;
+use crate::app::App;
+use crate::failure::Failure;
+use crate::output::Format;
+
+/// A verb on the network.
+#[derive(Debug, Subcommand)]
+pub enum NetworkVerb {
+    /// List whose address is which
+    #[command(visible_alias = "list")]
+    Ls(List),
+    /// Give up the addresses of names that no VM has any more
+    Forget(Forget),
+}
+
+/// Arguments of `network ls`.
+#[derive(Debug, Args)]
+pub struct List {}
+
+/// Arguments of `network forget`.
+#[derive(Debug, Args)]
+pub struct Forget {
+    /// The names
+    #[arg(required = true, value_name = "NAME", value_parser = values::known_name)]
+    names: Vec<String>,
+}
+
+pub(super) async fn run(app: &App, verb: NetworkVerb) -> Result<u8, Failure> {
+    match verb {
+        NetworkVerb::Ls(_) => list(app).await,
+        NetworkVerb::Forget(forget) => forget.run(app).await,
+    }
+}
+
+async fn list(app: &App) -> Result<u8, Failure> {
+    let network: Network = app.call(Request::get(["network"])).await?;
+    let names_only = app.screen.quiet || app.screen.format == Format::Name;
+    app.screen.print(&network, || match names_only {
+        true => network.leases.iter().map(|lease| format!("{}\n", lease.name)).collect(),
+        false => overview(app, &network),
+    })?;
+    match &network.subnet {
+        Some(subnet) => app.screen.say(&format!("names are in {}, addresses in {subnet}", network.domain)),
+        None => app.screen.say("no network yet: the first VM that is in it makes it"),
+    }
+    Ok(0)
+}
+
+fn overview(app: &App, network: &Network) -> String {
+    let row = |lease: &Lease| {
+        let vm = if lease.vm { "yes" } else { "no" };
+        vec![lease.name.clone(), lease.address.to_string(), vm.to_owned()]
+    };
+    app.screen.table(&["NAME", "ADDRESS", "VM"], &network.leases.iter().map(row).collect::<Vec<_>>())
+}
+
+impl Forget {
+    async fn run(self, app: &App) -> Result<u8, Failure> {
+        let mut forgotten = Vec::new();
+        let mut code = 0;
+        for name in &self.names {
+            match app.call::<Lease>(Request::delete(["network", "leases", name])).await {
+                Ok(lease) => {
+                    app.screen.say(&format!("{} is not {}'s any more", lease.address, lease.name));
+                    forgotten.push(lease);
+                }
+                Err(failure) if self.names.len() == 1 => return Err(failure),
+                Err(failure) => {
+                    failure.print();
+                    code = 1;
+                }
+            }
+        }
+        match app.screen.format {
+            Format::Table => {}
+            Format::Json | Format::Name => {
+                app.screen.print(&forgotten, || forgotten.iter().map(|lease| format!("{}\n", lease.name)).collect())?;
+            }
+        }
+        Ok(code)
+    }
+}
