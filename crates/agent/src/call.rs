@@ -10,7 +10,7 @@ use crate::connection::Traffic;
 use crate::guest::Guest;
 use crate::power::Then;
 use crate::stream::{self, Incoming, Outgoing};
-use crate::{changes, clock, console, detached, exec, facts, files, levels, load, power};
+use crate::{changes, clock, console, detached, dial, exec, facts, files, levels, load, power};
 
 /// Serves one stream.
 pub async fn serve(guest: Rc<Guest>, stream: Stream, traffic: Rc<Traffic>) {
@@ -74,6 +74,7 @@ async fn answer(guest: &Rc<Guest>, incoming: &mut Incoming, outgoing: &Rc<Outgoi
             guest.settled().await;
             done(outgoing, console::open(guest, &terminal)).await?;
         }
+        Call::Dial { port } => dial::dial(port, incoming, outgoing).await?,
         Call::Facts => outgoing.answer(&Answer::Facts(facts::gather(guest))).await?,
         Call::PowerOff => return power_off(guest, outgoing).await,
     }

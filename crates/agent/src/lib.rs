@@ -13,6 +13,7 @@ mod clock;
 mod connection;
 mod console;
 mod detached;
+mod dial;
 mod exec;
 mod facts;
 mod files;

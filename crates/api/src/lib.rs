@@ -22,6 +22,7 @@
 //! | `POST /v1/vms/{vm}/restart` | [`vm::VmStop`] | events, result [`vm::Vm`] |
 //! | `GET /v1/vms/{vm}/wait?level=` | | [`vm::Vm`], when the level is reached |
 //! | `POST /v1/vms/{vm}/exec` | [`exec::ExecRequest`] | `101`, then [`frame`]s; detached: [`exec::ExecStarted`] |
+//! | `POST /v1/vms/{vm}/dial` | [`dial::Dial`] | `101`, then frames: bytes both ways as data |
 //! | `GET /v1/vms/{vm}/commands` | | [`exec::Command`]s |
 //! | `POST /v1/vms/{vm}/commands/{id}/output?follow=` | | `101`, then frames |
 //! | `POST /v1/vms/{vm}/put?path=&name=` | | `101`, then frames: tar in as data |
@@ -44,6 +45,7 @@
 pub mod change;
 pub mod console;
 pub mod daemon;
+pub mod dial;
 pub mod error;
 pub mod events;
 pub mod exec;

@@ -172,7 +172,7 @@ fn without_a_daemon_each_verb_says_so_in_its_own_way() {
     let socket = socket.display();
     check(&run(&["daemon", "status"]), 3, "", &format!("no daemon listens on {socket}\n"));
     check(&run(&["daemon", "stop"]), 0, "", "no daemon runs\n");
-    let version = "client:  0.1.0 (API 1, agent protocol 3)\ndaemon:  not running\n";
+    let version = "client:  0.1.0 (API 1, agent protocol 4)\ndaemon:  not running\n";
     check(&run(&["version"]), 0, &format!("{version}socket:  {socket}\n"), "");
     let elsewhere = run(&["ls", "--host", "/nowhere/bangerd.sock"]);
     let error = "error: no daemon listens on /nowhere/bangerd.sock\nhelp: start one with `banger daemon start`\n";

@@ -73,6 +73,13 @@ pub enum Call {
     /// Sees to it that a login shell of root's runs on the console, in a terminal of this size and kind. [`Answer::Done`].
     /// Since protocol 3.
     Console(Terminal),
+    /// Connects to a TCP port on the guest's own loopback: 127.0.0.1, else ::1. [`Answer::Done`]; then data frames both ways,
+    /// an empty one in each direction when nothing follows in it, or a failed frame where the connection broke. The stream
+    /// ends when both directions have; if it is dropped first, the connection is closed. Since protocol 4.
+    Dial {
+        /// From 1 on.
+        port: u16,
+    },
     /// Powers the guest off in order, through its init. [`Answer::Done`] when the request was handed over.
     PowerOff,
 }
@@ -96,6 +103,7 @@ impl Call {
             | Call::Grow { .. }
             | Call::Load
             | Call::Console(_) => 3,
+            Call::Dial { .. } => 4,
         }
     }
 }

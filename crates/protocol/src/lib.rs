@@ -15,6 +15,7 @@
 //! | 1 | hello, exec, commands, files, levels, power-off |
 //! | 2 | [`call::Call::SetClock`] carries fresh random bytes; [`call::Call::Facts`]; the hello tells the time |
 //! | 3 | [`call::Exec`] tells the caller's locale and time zone; [`boot::Boot`] names a user; [`call::Call::Get`] takes patterns; [`call::Call::SetName`], [`call::Call::Grow`], [`call::Call::Load`], [`call::Call::Console`] |
+//! | 4 | [`call::Call::Dial`] |
 
 pub mod boot;
 pub mod call;
@@ -27,7 +28,7 @@ pub mod pattern;
 pub mod session;
 
 /// The protocol that this build speaks.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The oldest protocol that this build still serves.
 pub const OLDEST: u32 = 1;

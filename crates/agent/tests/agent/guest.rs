@@ -7,7 +7,7 @@ use std::time::Duration;
 use banger_linux::process::{Launch, Leash, Process, Program, Stream as Stdio};
 use banger_protocol::boot::Boot;
 use banger_protocol::call::{Answer, Call, CallError, Command, Exec, Exit};
-use banger_protocol::frame::{self, Frame, Kind};
+use banger_protocol::frame::{self, Frame, FrameError, Kind};
 use banger_protocol::hello::{self, Welcome};
 use banger_protocol::session::{self, Opener, Stream};
 use rustix::process::Signal;
@@ -194,6 +194,11 @@ impl Reply {
 
     pub async fn send(&mut self, kind: Kind, payload: &[u8]) {
         self.frame(&Frame::new(kind, payload.to_vec())).await;
+    }
+
+    /// Whether nothing follows.
+    pub async fn ended(&mut self) -> bool {
+        matches!(frame::read(&mut self.stream).await, Err(FrameError::Ended))
     }
 
     /// Everything up to `mark`.

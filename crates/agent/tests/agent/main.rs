@@ -4,6 +4,7 @@
 
 mod commands;
 mod detached;
+mod dial;
 mod files;
 mod guest;
 mod sessions;

@@ -5,6 +5,7 @@ pub mod listener;
 
 mod console;
 mod daemon;
+mod dial;
 mod events;
 mod exec;
 mod files;
@@ -58,6 +59,7 @@ fn routes() -> Vec<Route> {
         post("exec", "/v1/vms/{vm}/exec", exec::exec),
         get("listCommands", "/v1/vms/{vm}/commands", exec::commands),
         post("readOutput", "/v1/vms/{vm}/commands/{id}/output", exec::output),
+        post("dial", "/v1/vms/{vm}/dial", dial::dial),
         post("putFiles", "/v1/vms/{vm}/put", files::put),
         post("getFiles", "/v1/vms/{vm}/get", files::get),
         get("readConsole", "/v1/vms/{vm}/console", console::log),

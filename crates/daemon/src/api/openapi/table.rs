@@ -3,6 +3,7 @@
 
 use banger_api::change::{VmChanged, VmRename, VmSet};
 use banger_api::daemon::{Finding, Status, Version};
+use banger_api::dial::Dial;
 use banger_api::error::ErrorCode::{self, *};
 use banger_api::events::Line;
 use banger_api::exec::{Command, ExecRequest, ExecStarted, Terminal};
@@ -186,6 +187,18 @@ pub(super) fn entries() -> Vec<Entry> {
                  if the command has ended, else an empty data frame.",
             ))
             .fails(&[Invalid, TooLarge, GuestNotFound])
+            .fails(&GUEST),
+        entry("dial", "Connect to a TCP port of a guest")
+            .about(
+                "The guest's agent connects on the guest's own loopback, over the channel: the VM needs no network. The \
+                 connection becomes the port's: docs/streams.md has its frames.",
+            )
+            .body::<Dial>()
+            .answers(Answer::Frames(
+                "The daemon sends a message frame first, `done` or `error`; then both sides send data frames, each an empty \
+                 one when nothing follows from it; or the daemon a failed frame, where the connection broke.",
+            ))
+            .fails(&[Invalid, TooLarge])
             .fails(&GUEST),
         entry("putFiles", "Copy files to a guest")
             .query::<files::Put>()
