@@ -80,6 +80,7 @@ fn change(wanted: Wanted, memory: u64) {
         user: None,
         net: banger_api::vm::Net::None,
         address: None,
+        publish: Vec::new(),
         lifetime: Lifetime::Kept,
         restart: RestartPolicy::No,
         uid: 1,

@@ -58,6 +58,9 @@ impl Place {
         drop(block_on(store.image("debian".to_owned())));
         drop(block_on(store.vms()));
         drop(block_on(store.insert_vm(vm(input.number()), None)));
+        drop(block_on(store.leases()));
+        drop(block_on(store.subnet()));
+        drop(block_on(store.lease("fresh".to_owned(), "10.77.0.0/29".parse().expect("it is one"))));
         drop(block_on(store.retire_image("i".to_owned())));
         // Whatever was in it, the thread that owns the records lives.
         block_on(store.delete_image("nobody".to_owned())).expect("the records can still be written");
@@ -74,7 +77,7 @@ fn with(path: &Path, suffix: &str) -> PathBuf {
 fn fill(path: &Path, input: &mut Input<'_>) {
     let connection = Connection::open(path).expect("it was just made");
     connection.execute_batch("PRAGMA synchronous = OFF; PRAGMA foreign_keys = OFF; BEGIN").expect("it is sound");
-    for table in ["images", "vms"] {
+    for table in ["images", "vms", "leases", "network"] {
         let columns = columns(&connection, table);
         for row in 0..input.byte() % 4 {
             let values: Vec<Value> = columns.iter().map(|(name, kind)| input.value(table, name, kind, row)).collect();
@@ -107,6 +110,7 @@ fn vm(uid: i64) -> VmRecord {
             user: None,
             net: banger_api::vm::Net::None,
             address: None,
+            publish: Vec::new(),
             restart: RestartPolicy::No,
             lifetime: Lifetime::Kept,
             uid: u32::try_from(uid.unsigned_abs() & u64::from(u32::MAX)).expect("it was cut"),

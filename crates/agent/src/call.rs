@@ -10,7 +10,7 @@ use crate::connection::Traffic;
 use crate::guest::Guest;
 use crate::power::Then;
 use crate::stream::{self, Incoming, Outgoing};
-use crate::{changes, clock, console, detached, dial, exec, facts, files, levels, load, power};
+use crate::{changes, clock, console, detached, dial, exec, facts, files, levels, load, ports, power};
 
 /// Serves one stream.
 pub async fn serve(guest: Rc<Guest>, stream: Stream, traffic: Rc<Traffic>) {
@@ -68,6 +68,9 @@ async fn answer(guest: &Rc<Guest>, incoming: &mut Incoming, outgoing: &Rc<Outgoi
             guest.settled().await;
             let guest = Rc::clone(guest);
             done(outgoing, changes::grow(&guest, bytes).await).await?;
+        }
+        Call::Ports => {
+            outgoing.answer(&ports::listening().map_or_else(Answer::Error, |ports| Answer::Ports { ports })).await?
         }
         Call::Load => outgoing.answer(&load::gather().map_or_else(Answer::Error, Answer::Load)).await?,
         Call::Console(terminal) => {

@@ -21,6 +21,7 @@ mod guest;
 mod init;
 mod levels;
 mod load;
+mod ports;
 mod power;
 mod stream;
 mod users;

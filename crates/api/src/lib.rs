@@ -29,6 +29,7 @@
 //! | `POST /v1/vms/{vm}/get?path=&pattern=` | | `101`, then frames: tar out as data |
 //! | `GET /v1/vms/{vm}/console?follow=` | | the console's log as bytes |
 //! | `POST /v1/vms/{vm}/console/attach` | [`exec::Terminal`] | `101`, then frames: a [`console::Attached`] first |
+//! | `GET /v1/vms/{vm}/ports` | | [`port::Port`]s |
 //! | `GET /v1/vms/{vm}/stats` | | [`stats::VmStats`] |
 //! | `GET /v1/stats` | | [`stats::VmStats`] of every VM that runs |
 //! | `GET /v1/images` | | [`image::Image`]s |
@@ -53,6 +54,7 @@ pub mod image;
 pub mod name;
 pub mod network;
 pub mod operation;
+pub mod port;
 pub mod stats;
 pub mod verify;
 pub mod vm;

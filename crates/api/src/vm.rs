@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::port::Publish;
+
 /// A VM, as `banger ls -o json` and `banger show -o json` print it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -44,6 +46,9 @@ pub struct Vm {
     /// Its address, if it has a network: the same whenever it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<std::net::Ipv4Addr>,
+    /// Ports of the host that lead to its own while it runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publish: Vec<Publish>,
     /// When it starts again by itself.
     #[serde(default)]
     pub restart: RestartPolicy,
@@ -104,6 +109,9 @@ pub const MAX_CPUS: u32 = 255;
 /// The least memory, in bytes: a Debian with systemd comes up in it.
 pub const MIN_MEMORY: u64 = 256 << 20;
 
+/// How many ports a VM can publish.
+pub const MAX_PUBLISH: usize = 64;
+
 /// The largest disk, in bytes: what ext4 takes with blocks of 4 KiB.
 pub const MAX_DISK: u64 = 16 << 40;
 
@@ -144,6 +152,10 @@ pub struct VmCreate {
     /// Whom its guest can reach; as the daemon's configuration says if absent.
     #[serde(default)]
     pub net: Option<Net>,
+    /// Ports of the host that shall lead to its own while it runs: at most 64.
+    #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(length(max = 64)))]
+    pub publish: Vec<Publish>,
     /// A user whom its guest is to have beside root. Left out where the daemon's configuration says so.
     #[serde(default)]
     pub user: Option<User>,

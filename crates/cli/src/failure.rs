@@ -64,6 +64,15 @@ pub enum Failure {
         /// What was going on.
         during: &'static str,
     },
+    /// A port of this host's cannot be listened at.
+    #[error("cannot listen at {at}")]
+    Listen {
+        /// The address and port.
+        at: std::net::SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A signal ended it.
     #[error("{what}")]
     Interrupted {
@@ -181,6 +190,9 @@ impl Failure {
             ),
             Failure::StillRunning { pid, .. } => {
                 Some(format!("its log may say why; `kill -9 {pid}` ends it, and VMs run on"))
+            }
+            Failure::Listen { at, .. } => {
+                Some(format!("`ss -lntp` tells who has port {}; take another one", at.port()))
             }
             Failure::Start(error) => error.help(),
             Failure::Checkout(error) => error.help(),

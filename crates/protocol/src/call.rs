@@ -73,6 +73,8 @@ pub enum Call {
     /// Sees to it that a login shell of root's runs on the console, in a terminal of this size and kind. [`Answer::Done`].
     /// Since protocol 3.
     Console(Terminal),
+    /// What listens for TCP connections. [`Answer::Ports`]. Since protocol 4.
+    Ports,
     /// Connects to a TCP port on the guest's own loopback: 127.0.0.1, else ::1. [`Answer::Done`]; then data frames both ways,
     /// an empty one in each direction when nothing follows in it, or a failed frame where the connection broke. The stream
     /// ends when both directions have; if it is dropped first, the connection is closed. Since protocol 4.
@@ -103,7 +105,7 @@ impl Call {
             | Call::Grow { .. }
             | Call::Load
             | Call::Console(_) => 3,
-            Call::Dial { .. } => 4,
+            Call::Ports | Call::Dial { .. } => 4,
         }
     }
 }
@@ -199,6 +201,11 @@ pub enum Answer {
     Facts(Facts),
     /// How busy it is.
     Load(Load),
+    /// What listens.
+    Ports {
+        /// By port, then by address.
+        ports: Vec<Listener>,
+    },
     /// The call failed.
     Error(CallError),
 }
@@ -326,4 +333,17 @@ pub struct FileSystem {
     pub size: u64,
     /// What root can still use, in bytes.
     pub free: u64,
+}
+
+/// Something that listens for TCP connections.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Listener {
+    /// Its port.
+    pub port: u16,
+    /// At which address of the guest's; 0.0.0.0 or :: for all.
+    pub address: std::net::IpAddr,
+    /// The name of a process that has it open, if one can be found.
+    #[serde(default)]
+    pub process: Option<String>,
 }

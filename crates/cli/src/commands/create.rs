@@ -1,6 +1,7 @@
 //! `banger create`.
 
 use banger_api::client::Request;
+use banger_api::port::Publish;
 use banger_api::vm::{Lifetime, Net, RestartPolicy, Vm, VmCreate};
 use clap::Args;
 
@@ -39,6 +40,9 @@ pub struct Shape {
     /// Whom it can reach: nat (all), isolated (nobody, but for names) or none [default: as configured]
     #[arg(long, value_name = "NET", value_enum, hide_possible_values = true)]
     pub net: Option<NetChoice>,
+    /// A port of this host that leads to one of its own while it runs; on loopback, unless an address is given
+    #[arg(short, long, value_name = "[ADDRESS:]PORT[:GUEST]")]
+    pub publish: Vec<Publish>,
     /// When it starts again by itself: no, on-failure or always [default: no]
     #[arg(long, value_name = "POLICY", value_enum, hide_possible_values = true)]
     pub restart: Option<Policy>,
@@ -96,6 +100,7 @@ impl Shape {
             env: values::variables(&self.env, &app.environment)?,
             workdir: self.workdir.clone(),
             net: self.net.map(Net::from),
+            publish: self.publish.clone(),
             user: caller::user(&app.environment),
             lifetime,
             restart: self.restart.map(RestartPolicy::from).unwrap_or_default(),

@@ -1,6 +1,7 @@
 //! `banger ls` and `banger show`.
 
 use banger_api::client::Request;
+use banger_api::port::Publish;
 use banger_api::vm::{RestartPolicy, Vm};
 use clap::Args;
 
@@ -87,6 +88,7 @@ fn details(vm: &Vm, now: u64) -> String {
         ("user", vm.user.as_ref().map_or(String::new(), |user| format!("{} ({})", user.name, user.uid))),
         ("network", vm.net.as_str().to_owned()),
         ("address", vm.address.map(|address| address.to_string()).unwrap_or_default()),
+        ("published", vm.publish.iter().map(Publish::to_string).collect::<Vec<_>>().join(" ")),
         ("restart", if vm.restart == RestartPolicy::No { String::new() } else { vm.restart.as_str().to_owned() }),
         ("removed", if vm.ephemeral { "when its command or client ends".to_owned() } else { String::new() }),
         ("vmm", vm.vmm.clone()),

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::{change, console, cp, create, exec, lifecycle, list, logs, prune, run, stats};
+use super::{change, console, cp, create, exec, forward, lifecycle, list, logs, ports, prune, run, stats};
 use crate::app::App;
 use crate::complete::Offer;
 use crate::failure::Failure;
@@ -56,6 +56,12 @@ pub enum VmVerb {
     /// Read along at a VM's console and type at it; Ctrl-] leaves it
     #[command(add = Offer::Running)]
     Console(console::Console),
+    /// Show what listens in a VM, and where it is reached
+    #[command(add = Offer::Running)]
+    Ports(ports::Ports),
+    /// Forward ports of this host to a VM's, until Ctrl-C
+    #[command(add = Offer::Running)]
+    Forward(forward::Forward),
     /// Show how busy VMs are, anew every second
     #[command(visible_alias = "top", add = Offer::Running)]
     Stats(stats::Stats),
@@ -86,6 +92,8 @@ pub(super) async fn dispatch(app: &App, verb: VmVerb) -> Result<u8, Failure> {
         VmVerb::Set(set) => set.run(app).await,
         VmVerb::Logs(logs) => logs.run(app).await,
         VmVerb::Console(console) => console.run(app).await,
+        VmVerb::Ports(ports) => ports.run(app).await,
+        VmVerb::Forward(forward) => forward.run(app).await,
         VmVerb::Stats(stats) => stats.run(app).await,
     }
 }

@@ -224,7 +224,8 @@ impl Request {
 
     /// Answers with events: each a line of JSON.
     pub fn events(mut self) -> Events {
-        self.stream.write_all(format!("HTTP/1.1 200 OK\r\n{VERSION}\r\n").as_bytes()).unwrap();
+        // Who has gone meanwhile is heard of when its next word is waited for.
+        drop(self.stream.write_all(format!("HTTP/1.1 200 OK\r\n{VERSION}\r\n").as_bytes()));
         Events { stream: self.stream, log: self.log }
     }
 
@@ -341,6 +342,7 @@ pub fn vm(name: &str) -> Vm {
         ephemeral: false,
         net: banger_api::vm::Net::None,
         address: None,
+        publish: Vec::new(),
         restart: RestartPolicy::No,
         starts_again: None,
         workdir: None,

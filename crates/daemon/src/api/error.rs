@@ -137,6 +137,10 @@ pub fn of_vm(error: &VmError) -> ApiError {
                 "look at `banger logs --console {name}`; `banger kill {name}` and `banger start {name}` reboot it"
             )),
         ),
+        VmError::Publish { port, .. } => (
+            ErrorCode::InUse,
+            Some(format!("`ss -lntp` tells who has port {}; publish another one, or at another address", port.port())),
+        ),
         VmError::Network(error) => (ErrorCode::HostUnfit, error.help().map(str::to_owned)),
         VmError::Guest(error) => of_guest(error),
         VmError::Cancelled(_) => (ErrorCode::Cancelled, None),
@@ -182,6 +186,10 @@ fn of_spec(error: &SpecError) -> (ErrorCode, Option<String>) {
         SpecError::Shrink { .. } => (ErrorCode::Invalid, Some("give --disk a larger size".to_owned())),
         SpecError::Variable(_) | SpecError::Environment => (ErrorCode::Invalid, Some("look at --env".to_owned())),
         SpecError::User { .. } => (ErrorCode::Invalid, Some("create the VM as another user".to_owned())),
+        SpecError::ManyPorts(_) => {
+            (ErrorCode::Invalid, Some("`banger forward` forwards more while it runs".to_owned()))
+        }
+        SpecError::PortTwice(_) => (ErrorCode::Invalid, Some("look at --publish".to_owned())),
         SpecError::Workdir(_) => (ErrorCode::Invalid, Some("give --workdir a path that begins with /".to_owned())),
     }
 }

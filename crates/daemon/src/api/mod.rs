@@ -13,6 +13,7 @@ mod images;
 mod network;
 mod openapi;
 mod operations;
+mod ports;
 mod request;
 mod stats;
 mod upgrade;
@@ -64,6 +65,7 @@ fn routes() -> Vec<Route> {
         post("getFiles", "/v1/vms/{vm}/get", files::get),
         get("readConsole", "/v1/vms/{vm}/console", console::log),
         post("attachConsole", "/v1/vms/{vm}/console/attach", console::attach),
+        get("listPorts", "/v1/vms/{vm}/ports", ports::list),
         get("measureVm", "/v1/vms/{vm}/stats", stats::one),
         get("measureVms", "/v1/stats", stats::all),
         get("listImages", "/v1/images", images::list),

@@ -221,6 +221,7 @@ pub(crate) fn wire(view: &View, driver: &str) -> Vm {
         ephemeral: definition.lifetime != Lifetime::Kept,
         net: definition.net,
         address: definition.address,
+        publish: definition.publish.clone(),
         restart: definition.restart,
         starts_again: view.starts_again,
         workdir: definition.workdir.clone(),

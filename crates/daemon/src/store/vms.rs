@@ -46,8 +46,8 @@ impl Store {
             let inserted = records.execute(
                 "INSERT INTO vms (id, name, image, cpus, memory, disk, env, workdir, lifetime, uid, machine_id, host_key,
                                   host_key_public, created, state, generation, host_boot, main, restart, wanted,
-                                  guest_user, net)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                                  guest_user, net, publish)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 params![
                     definition.id.as_str(),
                     definition.name,
@@ -71,6 +71,7 @@ impl Store {
                     record.wanted,
                     definition.user.as_ref().map(|user| json(user, "user", definition)).transpose()?,
                     json(&definition.net, "network", definition)?,
+                    json(&definition.publish, "ports", definition)?,
                 ],
             );
             match inserted {
@@ -219,6 +220,7 @@ fn vm(row: &Row<'_>) -> Result<VmRecord, StoreError> {
             address: attempt(WHAT, row.get::<_, Option<u32>>("address"))?
                 .map(Ipv4Addr::from_bits)
                 .filter(|_| net != Net::None),
+            publish: serde_json::from_str(&text("publish")?).map_err(|_| unusable("ports"))?,
             lifetime: serde_json::from_str(&text("lifetime")?).map_err(|_| unusable("lifetime"))?,
             restart: serde_json::from_str(&text("restart")?).map_err(|_| unusable("restart policy"))?,
             uid: attempt(WHAT, row.get("uid"))?,
@@ -282,6 +284,7 @@ mod tests {
             user: None,
             net: Net::None,
             address: None,
+            publish: Vec::new(),
             restart: RestartPolicy::No,
             lifetime: Lifetime::Kept,
             uid,

@@ -14,6 +14,7 @@ use super::comeback::Comeback;
 use super::create;
 use super::definition::{Definition, VmRecord};
 use super::error::VmError;
+use super::publish::Published;
 use super::release::release;
 use super::request::{Outcome, Request, Verb, View};
 use super::start::{self, Started, VmmEnd};
@@ -33,6 +34,7 @@ pub(super) struct Running {
     pub(super) guest: Option<Guest>,
     pub(super) ended: VmmEnd,
     pub(super) watchers: Watchers,
+    pub(super) _published: Published,
 }
 
 /// The owner of one VM.
@@ -277,7 +279,7 @@ impl Actor {
         let mut errors = Vec::new();
         // No watcher of this run may open a session beside the one that the stop may need.
         let running = self.running.take();
-        if let (Some(Running { instance, guest, ended, watchers }), false) = (running, force) {
+        if let (Some(Running { instance, guest, ended, watchers, _published: _ }), false) = (running, force) {
             drop(watchers);
             let ask = stop::ask(&context, &self.definition.name, &*instance, guest, &ended, patience, operation);
             let ask = async {
@@ -309,7 +311,9 @@ impl Actor {
         watchers.session(started.session_over);
         watchers.tell_the_time(started.guest.clone());
         let guest = Some(started.guest);
-        self.running = Some(Running { instance: started.instance, guest, ended: started.ended, watchers });
+        let published = started.bound.serve(&self.view.subscribe());
+        self.running =
+            Some(Running { instance: started.instance, guest, ended: started.ended, watchers, _published: published });
         self.publish();
         Ok(())
     }

@@ -124,6 +124,7 @@ mod tests {
             user: None,
             net: banger_api::vm::Net::None,
             address: None,
+            publish: Vec::new(),
             lifetime: Lifetime::Kept,
             restart: RestartPolicy::No,
             uid: 1,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
 
+use banger_api::port::Publish;
 use banger_api::vm::{Lifetime, Net, RestartPolicy, User};
 
 use super::state::State;
@@ -72,6 +73,8 @@ pub struct Definition {
     pub net: Net,
     /// Its address, where it has a network.
     pub address: Option<Ipv4Addr>,
+    /// Ports of the host that lead to its own while it runs.
+    pub publish: Vec<Publish>,
     /// When it goes by itself.
     pub lifetime: Lifetime,
     /// When it starts again by itself.

@@ -76,6 +76,15 @@ pub enum VmError {
     /// The VMM failed.
     #[error(transparent)]
     Vmm(#[from] VmmError),
+    /// A port of the host cannot be listened at.
+    #[error("cannot publish a port at {port}")]
+    Publish {
+        /// The address and port.
+        port: std::net::SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// There is no network.
     #[error(transparent)]
     Network(#[from] NetworkError),

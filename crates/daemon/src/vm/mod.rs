@@ -17,6 +17,7 @@ mod comeback;
 mod create;
 mod names;
 mod notice;
+mod publish;
 mod recover;
 mod redefine;
 mod release;

@@ -6,6 +6,7 @@ use super::actor::{Actor, Running};
 use super::comeback::{End, comes_back};
 use super::definition::VmRecord;
 use super::error::VmError;
+use super::publish;
 use super::start::{self, Started};
 use super::state::State;
 use super::watch::Watchers;
@@ -73,11 +74,11 @@ impl Actor {
                 VmError::all(self.fall(operation, reason).await)
             }
             Plan::GoDown(instance) => {
-                self.adopt(instance)?;
+                self.adopt(instance).await?;
                 self.go_down(operation, false, context.config.timeouts.stop()).await
             }
             Plan::Adopt(instance) => {
-                self.adopt(instance)?;
+                self.adopt(instance).await?;
                 Ok(())
             }
             Plan::Leave(error) => Err(error.into()),
@@ -99,17 +100,20 @@ impl Actor {
         );
         let (guest, session_over) = operation.stage("agent.ready", answer).await?;
         let run = start::run_of(&self.context, &guest);
-        self.take(operation, Started { instance, ended, guest, session_over, run }).await
+        let bound = publish::bind_anew(&self.definition.publish, &self.definition.name).await;
+        self.take(operation, Started { instance, ended, guest, session_over, run, bound }).await
     }
 
     /// Takes over a VM that runs; its agent is connected to behind.
-    fn adopt(&mut self, instance: Box<dyn Instance>) -> Result<(), VmError> {
+    async fn adopt(&mut self, instance: Box<dyn Instance>) -> Result<(), VmError> {
         let instance: Arc<dyn Instance> = Arc::from(instance);
         let ended = start::end_of(&*instance)?;
         self.run += 1;
         let mut watchers = Watchers::new(self.definition.name.clone(), self.run, self.wakes.clone(), ended.clone());
         watchers.reconnect(Arc::clone(&instance));
-        self.running = Some(Running { instance, guest: None, ended, watchers });
+        let bound = publish::bind_anew(&self.definition.publish, &self.definition.name).await;
+        let published = bound.serve(&self.view.subscribe());
+        self.running = Some(Running { instance, guest: None, ended, watchers, _published: published });
         self.main_started = self.record.main;
         self.publish();
         Ok(())

@@ -144,6 +144,7 @@ impl Registry {
             user: spec.user,
             net: spec.net,
             address: None,
+            publish: spec.publish,
             lifetime: spec.lifetime,
             restart: spec.restart,
             uid: self.context.config.vmm.first_uid,

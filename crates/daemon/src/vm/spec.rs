@@ -1,9 +1,12 @@
 //! From a request to a validated machine. Pure: the last point without effects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
 
 use banger_api::exec::MAX_PATH;
-use banger_api::vm::{Lifetime, MAX_CPUS, MAX_DISK, MIN_MEMORY, Net, RestartPolicy, User, VmCreate};
+use banger_api::name::HOST;
+use banger_api::port::Publish;
+use banger_api::vm::{Lifetime, MAX_CPUS, MAX_DISK, MAX_PUBLISH, MIN_MEMORY, Net, RestartPolicy, User, VmCreate};
 
 use crate::config::{Config, GuestUser};
 use crate::image::record::ImageRecord;
@@ -34,6 +37,8 @@ pub struct Spec {
     pub user: Option<User>,
     /// Whom the guest can reach.
     pub net: Net,
+    /// Ports of the host that lead to its own: not too many, each once.
+    pub publish: Vec<Publish>,
     /// When it goes by itself.
     pub lifetime: Lifetime,
     /// When it starts again by itself.
@@ -109,6 +114,12 @@ pub enum SpecError {
     /// A working directory that is no absolute path.
     #[error("the working directory {:?} is no absolute path in the guest of at most {MAX_PATH} bytes", shown(.0))]
     Workdir(String),
+    /// Too many ports.
+    #[error("a VM can publish at most {MAX_PUBLISH} ports, not {0}")]
+    ManyPorts(usize),
+    /// A port of the host that shall lead to two.
+    #[error("{0} is to be published twice")]
+    PortTwice(SocketAddr),
     /// A user whom no guest can be given.
     #[error("{name:?} cannot be a guest's user with the numbers {uid} and {gid}: {flaw}")]
     User {
@@ -160,6 +171,7 @@ pub fn resolve(
         workdir: request.workdir.clone(),
         user,
         net: request.net.unwrap_or(config.defaults.net),
+        publish: request.publish.clone(),
         lifetime: request.lifetime,
         restart: request.restart,
     })
@@ -179,6 +191,7 @@ pub fn check(request: &VmCreate) -> Result<(), SpecError> {
     request.disk.map(check_disk).transpose()?;
     check_env(&request.env)?;
     request.workdir.as_deref().map_or(Ok(()), check_workdir)?;
+    check_ports(&request.publish)?;
     match request.user.as_ref().and_then(|user| Some((user, user.flaw()?))) {
         Some((user, flaw)) => Err(SpecError::User { name: user.name.clone(), uid: user.uid, gid: user.gid, flaw }),
         None => Ok(()),
@@ -229,6 +242,14 @@ pub fn check_workdir(workdir: &str) -> Result<(), SpecError> {
     if good { Ok(()) } else { Err(SpecError::Workdir(workdir.to_owned())) }
 }
 
+fn check_ports(ports: &[Publish]) -> Result<(), SpecError> {
+    if ports.len() > MAX_PUBLISH {
+        return Err(SpecError::ManyPorts(ports.len()));
+    }
+    let mut seen = HashSet::new();
+    ports.iter().map(Publish::at).find(|at| !seen.insert(*at)).map_or(Ok(()), |twice| Err(SpecError::PortTwice(twice)))
+}
+
 /// Checks variables as a request gives them.
 ///
 /// # Errors
@@ -266,6 +287,9 @@ pub fn check_name(name: &str) -> Result<(), SpecError> {
     }
     if !name.starts_with(|first: char| first.is_ascii_lowercase()) || name.ends_with('-') {
         return refuse("it must begin with a letter and may not end with a hyphen");
+    }
+    if name == HOST {
+        return refuse("it is the host's own name among its VMs");
     }
     Ok(())
 }

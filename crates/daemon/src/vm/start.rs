@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::definition::{Definition, VmRecord};
 use super::error::VmError;
 use super::identity;
+use super::publish::{self, Bound};
 use super::state::Run;
 use crate::boot;
 use crate::context::{self, Context, blocking, random, unix_nanos, unix_seconds};
@@ -35,6 +36,7 @@ pub(super) struct Started {
     pub(super) guest: Guest,
     pub(super) session_over: watch::Receiver<bool>,
     pub(super) run: Run,
+    pub(super) bound: Bound,
 }
 
 /// Starts the VMM and waits for the agent.
@@ -44,6 +46,10 @@ pub(super) async fn start(
     operation: &Operation,
 ) -> Result<Started, VmError> {
     let _turn = context.turns.starts.take(operation).await;
+    let bound = match definition.publish.as_slice() {
+        [] => Bound::default(),
+        ports => operation.stage("ports.publish", publish::bind(ports)).await?,
+    };
     let mut machine = machine(context, definition);
     let network = match port(context, definition, operation).await? {
         Some((card, network)) => {
@@ -63,7 +69,7 @@ pub(super) async fn start(
     let answer = first_answer(context, definition, guest::connect(&*instance, &definition.name), &ended);
     let (guest, session_over) = operation.stage("agent.ready", context.step(Step::AwaitAgent, answer)).await?;
     let run = run_of(context, &guest);
-    Ok(Started { instance, ended, guest, session_over, run })
+    Ok(Started { instance, ended, guest, session_over, run, bound })
 }
 
 /// Takes a port of the network, where the VM is to have one: the card for its VMM, and what its guest has to know. Whose TAP it

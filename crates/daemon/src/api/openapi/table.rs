@@ -10,6 +10,7 @@ use banger_api::exec::{Command, ExecRequest, ExecStarted, Terminal};
 use banger_api::image::{Image, ImageBuild};
 use banger_api::network::{Lease, Network};
 use banger_api::operation::Event;
+use banger_api::port::Port;
 use banger_api::stats::VmStats;
 use banger_api::verify::Oddity;
 use banger_api::vm::{Vm, VmCreate, VmStop};
@@ -227,6 +228,7 @@ pub(super) fn entries() -> Vec<Entry> {
                  frame when the VM ends. The client sends stdin and resize frames.",
             ))
             .fails(&[Invalid, TooLarge, VmNotFound, WrongState]),
+        entry("listPorts", "What listens in a VM's guest, and where it is reached").json::<Vec<Port>>().fails(&GUEST),
         entry("measureVm", "How busy a VM is").json::<VmStats>().fails(&[Invalid, VmNotFound, WrongState]),
         entry("measureVms", "How busy the VMs that run are").json::<Vec<VmStats>>(),
         entry("listImages", "All images that can be used").json::<Vec<Image>>().fails(&[Internal]),
