@@ -69,7 +69,8 @@ impl NetlinkError {
 
     /// Whether the caller lacks `CAP_NET_ADMIN`.
     pub fn is_forbidden(&self) -> bool {
-        matches!(self, NetlinkError::Refused { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+        let (NetlinkError::Refused { source, .. } | NetlinkError::Socket { source, .. }) = self else { return false };
+        source.kind() == io::ErrorKind::PermissionDenied
     }
 }
 

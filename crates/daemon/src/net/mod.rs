@@ -16,3 +16,6 @@ mod upkeep;
 mod watch;
 
 pub use upkeep::has_legacy_filter;
+
+#[cfg(test)]
+mod tests;
