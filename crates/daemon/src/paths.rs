@@ -11,6 +11,10 @@ pub const BRIDGE: &str = "banger0";
 /// How the names of guests' TAPs begin; a number of up to six digits follows, as a link's name has up to 15 bytes (`IFNAMSIZ`).
 pub const TAPS: &str = "tap-pool-";
 
+/// The TAP that the daemon keeps open for itself, so that the bridge has a carrier. Its name is not one of guests', whose packets are
+/// looked at.
+pub const CARRIER: &str = "banger-carrier";
+
 /// The three places of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
@@ -69,6 +73,11 @@ impl Paths {
     /// Held by flock(2) while a daemon owns these places.
     pub fn lock(&self) -> PathBuf {
         self.runtime.join("lock")
+    }
+
+    /// Which links forward packets only because of VMs. A reboot switches them off and forgets this.
+    pub fn forwarding(&self) -> PathBuf {
+        self.runtime.join("forwarding")
     }
 
     /// The records.
@@ -138,7 +147,7 @@ impl Paths {
 
     /// The names of all that is in the runtime directory.
     pub fn of_runtime(&self) -> Vec<String> {
-        names([self.socket(), self.lock(), self.vms_runtime()])
+        names([self.socket(), self.lock(), self.forwarding(), self.vms_runtime()])
     }
 
     /// By how many bytes the longest socket's path is over the kernel's limit; zero where it fits.

@@ -161,7 +161,9 @@ impl Daemon {
             (choice.vmm, choice.kvm)
         };
         let run = u64::from_ne_bytes(random().map_err(io("get random bytes for a name of this run"))?);
-        let network = Arc::new(Network::new(config.network.subnet, store.subnet().await?, config.network.taps));
+        let had = store.subnet().await?;
+        let network = Network::new(config.network.subnet, had, config.network.taps, paths.forwarding());
+        let network = Arc::new(network);
         let names = Names::new(config.dns.domain.clone(), config.dns.port);
         let context = Arc::new(Context {
             paths,
@@ -227,6 +229,10 @@ impl Daemon {
             }
         }
         clock.abort();
+        // Nobody asks for a VM any more. Where one runs, it keeps its network.
+        if let Err(error) = self.context.network.clear().await {
+            tracing::warn!(error = api::error::chain(&error), "the network of VMs stays, though none runs");
+        }
         remove_socket(&self.context.paths.socket())
     }
 

@@ -4,6 +4,7 @@
 //! this code into every guest, where a library for all of netlink would weigh more than the agent itself.
 
 mod address;
+mod events;
 mod link;
 mod message;
 mod route;
@@ -15,6 +16,7 @@ use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 pub use self::address::Address;
+pub use self::events::{Event, Events};
 pub use self::link::{Link, LinkChange, Mac};
 use self::message::{Answer, Request};
 pub use self::route::Route;
@@ -67,7 +69,8 @@ impl NetlinkError {
 
     /// Whether the caller lacks `CAP_NET_ADMIN`.
     pub fn is_forbidden(&self) -> bool {
-        matches!(self, NetlinkError::Refused { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+        let (NetlinkError::Refused { source, .. } | NetlinkError::Socket { source, .. }) = self else { return false };
+        source.kind() == io::ErrorKind::PermissionDenied
     }
 }
 

@@ -1,7 +1,8 @@
 //! TAP devices (Documentation/networking/tuntap.rst in the kernel's sources): links whose other end is a descriptor.
 //!
 //! They carry a virtio header with each packet (`IFF_VNET_HDR`), have one queue, and whoever opens one says exactly that, as
-//! the kernel refuses another kind of opener. A device stays when its descriptor is closed, until it is removed.
+//! the kernel refuses another kind of opener. A device stays when its descriptor is closed, until it is removed, but for one
+//! that is made to go with it.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -30,6 +31,14 @@ pub fn make(name: &str) -> io::Result<OwnedFd> {
     let tap = attach(name, KIND | NEW)?;
     control(&tap, libc::TUNSETPERSIST, 1)?;
     Ok(tap)
+}
+
+/// Makes a device that goes with its descriptor.
+///
+/// # Errors
+/// As [`make`].
+pub fn make_passing(name: &str) -> io::Result<OwnedFd> {
+    attach(name, KIND | NEW)
 }
 
 /// Opens a device that exists. Nobody else can have it open.

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use banger_linux::netlink::{Link, LinkChange, Netlink, NetlinkError};
+use banger_linux::netlink::{Address, Link, LinkChange, Netlink, NetlinkError};
 
 use super::addresses::{self, Subnet};
 
@@ -100,6 +100,17 @@ fn others(netlink: &mut Netlink, own: Option<u32>) -> Result<Vec<(Ipv4Addr, u8, 
     Ok(others)
 }
 
+/// Whether the bridge that was made last is there and up, and has the host's address.
+///
+/// # Errors
+/// [`BridgeError`].
+pub fn is_right(netlink: &mut Netlink, bridge: &Link, subnet: Subnet) -> Result<bool, BridgeError> {
+    let found = find(netlink, &bridge.name)?;
+    let is_it = found.is_some_and(|link| link.index == bridge.index && link.up && link.mac == bridge.mac);
+    let own = Address { link: bridge.index, address: subnet.host(), prefix: subnet.prefix() };
+    Ok(is_it && netlink.addresses()?.contains(&own))
+}
+
 /// Sees to it that the bridge is there and up, and has the host's address and no other. What is so already stays as it is.
 ///
 /// # Errors
@@ -134,7 +145,7 @@ pub fn ensure(netlink: &mut Netlink, name: &str, subnet: Subnet) -> Result<Link,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use banger_linux::netlink::{Address, Mac};
+    use banger_linux::netlink::Mac;
     use banger_linux::{netns, tap};
 
     const NAME: &str = "banger0";
@@ -155,7 +166,9 @@ mod tests {
             let link = ensure(netlink, NAME, subnet("10.77.0.0/24")).unwrap();
             assert_eq!(ensure(netlink, NAME, subnet("10.77.0.0/24")).unwrap().index, link.index);
             let down = LinkChange { up: Some(false), mac: Some(Mac([2, 0x62, 9, 9, 9, 9])), ..LinkChange::default() };
+            assert!(is_right(netlink, &link, subnet("10.77.0.0/24")).unwrap());
             netlink.change_link(&link, &down).unwrap();
+            assert!(!is_right(netlink, &link, subnet("10.77.0.0/24")).unwrap());
             netlink.add_address(&link, [10, 5, 0, 1].into(), 24).unwrap();
             // Another subnet, as after another configuration.
             let again = ensure(netlink, NAME, subnet("10.78.0.0/16")).unwrap();
@@ -163,6 +176,9 @@ mod tests {
             assert_eq!(netlink.link(NAME).unwrap().unwrap().mac, again.mac);
             let address = Address { link: link.index, address: [10, 78, 0, 1].into(), prefix: 16 };
             assert_eq!(netlink.addresses().unwrap(), [address]);
+            assert!(is_right(netlink, &again, subnet("10.78.0.0/16")).unwrap());
+            netlink.remove_address(&again, address.address, 16).unwrap();
+            assert!(!is_right(netlink, &again, subnet("10.78.0.0/16")).unwrap());
         });
     }
 

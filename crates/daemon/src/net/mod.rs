@@ -2,8 +2,20 @@
 
 pub mod addresses;
 pub mod bridge;
+pub mod carrier;
+mod error;
+pub mod foreign;
 pub mod forwarding;
+mod host;
+pub mod listing;
 pub mod network;
 pub mod nft;
 pub mod ruleset;
 pub mod taps;
+mod upkeep;
+mod watch;
+
+pub use upkeep::has_legacy_filter;
+
+#[cfg(test)]
+mod tests;

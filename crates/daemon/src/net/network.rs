@@ -2,65 +2,29 @@
 //! found it.
 //!
 //! Who has which lease is known here; the rules follow. One lease more or less is one element in them, and where that fails
-//! they are made anew from all that is known, so that it does not matter what became of them meanwhile.
+//! they are made anew from all that is known, so that it does not matter what became of them meanwhile. What has to hold elsewhere
+//! on the host while VMs have ports, and what others do to it, is for `upkeep` and `watch`.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use banger_linux::netlink::{Link, Mac, Netlink, NetlinkError};
-use tokio::sync::{Mutex as AsyncMutex, OnceCell};
+use banger_linux::netlink::{Events, Mac};
+use tokio::sync::{Mutex as AsyncMutex, Notify, RwLock, RwLockReadGuard};
+use tokio::task::AbortHandle;
 
 use super::addresses::{self, Subnet};
-use super::bridge::{self, BridgeError};
-use super::forwarding::{self, ForwardingError};
-use super::nft::{self, NftError};
+pub use super::error::NetworkError;
+use super::host::{self, Host, lock};
+use super::nft::{Nft, NftError};
 use super::ruleset::{self, Ground, Lease, Reach};
-use super::taps::{Tap, TapError, Taps};
+use super::taps::Tap;
+use super::upkeep::Duty;
+use super::watch;
 use crate::context::blocking;
 use crate::paths::{BRIDGE, TAPS};
-
-/// Why a VM has no network.
-#[derive(Debug, thiserror::Error)]
-pub enum NetworkError {
-    /// There is no bridge for it.
-    #[error("cannot set up the network of VMs")]
-    Bridge(#[from] BridgeError),
-    /// There is no TAP for it.
-    #[error("cannot give a VM its network device")]
-    Tap(#[from] TapError),
-    /// There are no rules for it.
-    #[error("cannot set up the rules of VMs' network")]
-    Rules(#[from] NftError),
-    /// Nothing goes between guests and the world.
-    #[error("cannot let VMs reach the world")]
-    Forwarding(#[from] ForwardingError),
-    /// The kernel is not spoken to.
-    #[error(transparent)]
-    Netlink(#[from] NetlinkError),
-}
-
-impl NetworkError {
-    /// What to do.
-    pub fn help(&self) -> Option<&'static str> {
-        let without = "or create VMs with --net none";
-        match self {
-            NetworkError::Bridge(BridgeError::Foreign { .. }) => {
-                Some("give that device another name: ip link set banger0 name OTHER; or create VMs with --net none")
-            }
-            NetworkError::Bridge(BridgeError::Taken { .. }) => Some("name another subnet in the configuration"),
-            NetworkError::Bridge(BridgeError::NoneFree) => Some("name a subnet in the configuration"),
-            NetworkError::Rules(NftError::Missing) => Some("install it: apt install nftables"),
-            NetworkError::Bridge(BridgeError::Netlink(error)) | NetworkError::Netlink(error)
-                if error.is_forbidden() =>
-            {
-                Some("run the daemon as root, or create VMs with --net none")
-            }
-            _ => Some(without).filter(|_| matches!(self, NetworkError::Tap(_))),
-        }
-    }
-}
 
 /// What a VM gets.
 #[derive(Debug)]
@@ -77,14 +41,20 @@ pub struct Port {
 #[derive(Debug)]
 pub struct Network {
     wanted: Option<Subnet>,
-    had: Option<Subnet>,
+    had: Mutex<Option<Subnet>>,
     /// How many TAPs shall wait.
     waiting: usize,
-    up: OnceCell<Up>,
+    /// Where it is kept what forwards because of VMs.
+    record: PathBuf,
+    /// Read by who uses it, written by who makes or removes it.
+    pub(super) up: RwLock<Option<Up>>,
     /// By the VM's id.
-    leases: Mutex<BTreeMap<String, Lease>>,
-    /// Held while rules are changed, so that none is lost between two who change them.
-    rules: AsyncMutex<()>,
+    leases: Mutex<BTreeMap<String, Held>>,
+    /// Taken after `up`.
+    pub(super) duty: AsyncMutex<Duty>,
+    pub(super) nft: Nft,
+    /// Has all of it looked at.
+    pub(super) nudge: Arc<Notify>,
 }
 
 /// The devices of a network.
@@ -98,36 +68,63 @@ pub struct Devices {
     pub waiting: Vec<String>,
 }
 
+/// The network while it is there.
 #[derive(Debug)]
-struct Up {
-    subnet: Subnet,
-    host: Arc<Mutex<Host>>,
+pub(super) struct Up {
+    pub(super) subnet: Subnet,
+    pub(super) host: Arc<Mutex<Host>>,
+    watch: AbortHandle,
 }
 
-/// What is done on the host, one after the other.
-#[derive(Debug)]
-struct Host {
-    netlink: Netlink,
-    taps: Taps,
+/// What a VM has.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub(super) lease: Lease,
+    /// Whether the rules know it.
+    pub(super) admitted: bool,
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
 }
 
 impl Network {
     /// A network that is made later: with the subnet that is wanted, else with that of an earlier daemon, if there was one.
-    pub fn new(wanted: Option<Subnet>, had: Option<Subnet>, waiting: usize) -> Network {
-        Network { wanted, had, waiting, up: OnceCell::new(), leases: Mutex::default(), rules: AsyncMutex::default() }
+    /// `record` is the file that says what forwards because of VMs.
+    pub fn new(wanted: Option<Subnet>, had: Option<Subnet>, waiting: usize, record: PathBuf) -> Network {
+        Network {
+            wanted,
+            had: Mutex::new(had),
+            waiting,
+            record,
+            up: RwLock::default(),
+            leases: Mutex::default(),
+            duty: AsyncMutex::default(),
+            nft: Nft::default(),
+            nudge: Arc::default(),
+        }
     }
 
     /// The guests' subnet. With this the bridge is there, and the rules are.
     ///
     /// # Errors
     /// [`NetworkError`]; the next call tries again.
-    pub async fn subnet(&self) -> Result<Subnet, NetworkError> {
+    pub async fn subnet(self: &Arc<Self>) -> Result<Subnet, NetworkError> {
         Ok(self.up().await?.subnet)
     }
 
     /// Remembers a VM that runs since an earlier daemon, before anything else is asked for.
     pub fn adopt(&self, id: &str, lease: Lease) {
-        self.leases().insert(id.to_owned(), lease);
+        self.leases().insert(id.to_owned(), Held { lease, admitted: true });
+    }
+
+    /// Whether an earlier daemon has left something that is to be taken over.
+    pub async fn is_left(&self) -> bool {
+        let record = self.record.clone();
+        // Where that cannot be told there is none that could be used.
+        self.is_in_use() || blocking(move || host::is_left(&record)).await.unwrap_or(false)
     }
 
     /// Whether a VM has a port.
@@ -140,23 +137,32 @@ impl Network {
     /// # Errors
     /// [`NetworkError`].
     pub async fn claim(self: &Arc<Self>, id: &str, address: Ipv4Addr, reach: Reach) -> Result<Port, NetworkError> {
-        let host = Arc::clone(&self.up().await?.host);
+        let up = self.up().await?;
+        let host = Arc::clone(&up.host);
         let claimed = blocking(move || lock(&host).claim()).await;
         let Tap { name, end } = claimed?;
         let mac = addresses::mac(address);
-        self.leases().insert(id.to_owned(), Lease { tap: name.clone(), mac, address, reach });
-        self.refill();
+        let lease = Lease { tap: name.clone(), mac, address, reach };
+        self.leases().insert(id.to_owned(), Held { lease, admitted: false });
+        self.level(&up);
         Ok(Port { tap: name, end, mac })
     }
 
     /// Lets a VM's packets through.
     ///
     /// # Errors
-    /// [`NetworkError::Rules`].
-    pub async fn admit(&self, id: &str) -> Result<(), NetworkError> {
-        let Some(lease) = self.leases().get(id).cloned() else { return Ok(()) };
-        let _changing = self.rules.lock().await;
-        self.apply_or_repair(&ruleset::added(&lease)).await
+    /// [`NetworkError`].
+    pub async fn admit(self: &Arc<Self>, id: &str) -> Result<(), NetworkError> {
+        let up = self.up().await?;
+        let mut duty = self.duty.lock().await;
+        let Some(lease) = self.leases().get_mut(id).map(|held| {
+            held.admitted = true;
+            held.lease.clone()
+        }) else {
+            return Ok(());
+        };
+        self.begin(&up, &mut duty).await?;
+        self.apply_or_repair(&up, &mut duty, &ruleset::added(&lease)).await
     }
 
     /// Takes a VM's port back; nothing where it has none.
@@ -164,148 +170,174 @@ impl Network {
     /// # Errors
     /// [`NetworkError`]; it still has its port then, and a second try is the same.
     pub async fn release(self: &Arc<Self>, id: &str) -> Result<(), NetworkError> {
-        // A VM of an earlier daemon's goes: what that daemon made is taken over first, so that it is known what to change.
-        if self.has(id)
-            && let Err(error) = self.up().await
-        {
-            let error = crate::api::error::chain(&error);
-            tracing::warn!(
-                error,
-                "there is no network; a VM's port in it is forgotten, and goes when there is one again"
-            );
+        if !self.has(id) {
+            return Ok(());
         }
-        let _changing = self.rules.lock().await;
-        let Some(lease) = self.leases().remove(id) else { return Ok(()) };
-        if let Err(error) = self.apply_or_repair(&ruleset::removed(&lease)).await {
-            self.leases().insert(id.to_owned(), lease);
+        // A VM of an earlier daemon's goes: what that daemon made is taken over first, so that it is known what to change.
+        let up = match self.up().await {
+            Ok(up) => up,
+            Err(error) => {
+                let error = crate::api::error::chain(&error);
+                tracing::warn!(
+                    error,
+                    "there is no network; a VM's port in it is forgotten, and goes when there is one again"
+                );
+                self.leases().remove(id);
+                return Ok(());
+            }
+        };
+        let mut duty = self.duty.lock().await;
+        let Some(held) = self.leases().remove(id) else { return Ok(()) };
+        if held.admitted
+            && let Err(error) = self.apply_or_repair(&up, &mut duty, &ruleset::removed(&held.lease)).await
+        {
+            self.leases().insert(id.to_owned(), held);
             return Err(error);
         }
-        if let Some(up) = self.up.get() {
-            lock(&up.host).taps.give_back(lease.tap);
+        lock(&up.host).give_back(held.lease.tap);
+        self.level(&up);
+        if !self.is_in_use()
+            && let Err(error) = self.end(&up, &mut duty).await
+        {
+            // The VM has its end all the same, and the watch tries again.
+            let error = crate::api::error::chain(&error);
+            tracing::warn!(error, "what only VMs need stays on the host for now");
+            self.nudge.notify_one();
         }
         Ok(())
     }
 
     /// The devices that are the network's, as far as it is made.
     pub async fn devices(&self) -> Devices {
-        let ports = self.leases().values().map(|lease| lease.tap.clone()).collect();
-        let Some(up) = self.up.get() else { return Devices { is_up: false, ports, waiting: Vec::new() } };
-        let host = Arc::clone(&up.host);
-        let waiting = blocking(move || lock(&host).taps.names()).await;
+        let ports = self.taps_in_use();
+        let host = self.up.read().await.as_ref().map(|up| Arc::clone(&up.host));
+        let Some(host) = host else { return Devices { is_up: false, ports, waiting: Vec::new() } };
+        let waiting = blocking(move || lock(&host).waiting()).await;
         Devices { is_up: true, ports, waiting }
     }
 
-    /// Removes all of it but what VMs have.
+    /// Removes all of it, so that the host is as it was before the first VM; nothing where VMs have ports. It is made again when
+    /// it is wanted again.
     ///
     /// # Errors
-    /// [`NetworkError`].
+    /// [`NetworkError`]; a second try is the same.
     pub async fn clear(&self) -> Result<(), NetworkError> {
-        let _changing = self.rules.lock().await;
-        let (Some(up), true) = (self.up.get(), self.leases().is_empty()) else { return Ok(()) };
-        nft::apply(&ruleset::none()).await?;
+        let mut slot = self.up.write().await;
+        let mut duty = self.duty.lock().await;
+        let (Some(up), false) = (slot.as_ref(), self.is_in_use()) else { return Ok(()) };
+        self.end(up, &mut duty).await?;
+        self.nft.apply(&ruleset::none()).await?;
         let host = Arc::clone(&up.host);
-        blocking(move || lock(&host).clear()).await
+        blocking(move || lock(&host).clear()).await?;
+        *duty = Duty::default();
+        *slot = None;
+        Ok(())
     }
 
-    async fn up(&self) -> Result<&Up, NetworkError> {
-        self.up
-            .get_or_try_init(async || {
-                let (wanted, had) = (self.wanted, self.had);
-                let used: Vec<String> = self.leases().values().map(|lease| lease.tap.clone()).collect();
-                let made = blocking(move || Host::make(wanted, had, &used)).await;
-                let (subnet, host) = made?;
-                let leases: Vec<Lease> = self.leases().values().cloned().collect();
-                nft::apply(&ruleset::tables(&ground(subnet), &leases)).await?;
-                Ok(Up { subnet, host: Arc::new(Mutex::new(host)) })
-            })
-            .await
+    async fn up(self: &Arc<Self>) -> Result<RwLockReadGuard<'_, Up>, NetworkError> {
+        loop {
+            if let Ok(up) = RwLockReadGuard::try_map(self.up.read().await, Option::as_ref) {
+                return Ok(up);
+            }
+            let mut slot = self.up.write().await;
+            if slot.is_none() {
+                *slot = Some(self.make().await?);
+            }
+        }
+    }
+
+    async fn make(self: &Arc<Self>) -> Result<Up, NetworkError> {
+        // Before anything is looked at, so that no change is missed.
+        let events = Events::open()?;
+        let (wanted, had) = (self.wanted, *self.had());
+        let (used, record) = (self.taps_in_use(), self.record.clone());
+        let host = blocking(move || Host::make(wanted, had, &used, &record)).await?;
+        let subnet = host.subnet();
+        *self.had() = Some(subnet);
+        let watch = watch::follow(Arc::downgrade(self), events, Arc::clone(&self.nudge));
+        let watch = tokio::spawn(watch).abort_handle();
+        let up = Up { subnet, host: Arc::new(Mutex::new(host)), watch };
+        let mut duty = self.duty.lock().await;
+        *duty = Duty::default();
+        self.make_own(&up, &mut duty).await?;
+        if self.is_in_use() {
+            self.begin(&up, &mut duty).await?;
+        }
+        self.level(&up);
+        // What an earlier daemon has left elsewhere is taken over, or back.
+        self.nudge.notify_one();
+        Ok(up)
     }
 
     /// Has one change done; where that fails, all anew.
-    async fn apply_or_repair(&self, change: &str) -> Result<(), NetworkError> {
-        let Some(up) = self.up.get() else { return Ok(()) };
-        match nft::apply(change).await {
+    async fn apply_or_repair(&self, up: &Up, duty: &mut Duty, change: &str) -> Result<(), NetworkError> {
+        match self.nft.apply(change).await {
             Err(NftError::Refused { said }) => {
                 tracing::warn!(said, "the rules are made anew");
-                let leases: Vec<Lease> = self.leases().values().cloned().collect();
-                Ok(nft::apply(&ruleset::tables(&ground(up.subnet), &leases)).await?)
+                self.make_own(up, duty).await
             }
             applied => Ok(applied?),
         }
     }
 
     /// Sees to it, behind, that as many TAPs wait as shall.
-    fn refill(self: &Arc<Self>) {
-        let (Some(up), waiting) = (self.up.get(), self.waiting) else { return };
-        let host = Arc::clone(&up.host);
+    fn level(&self, up: &Up) {
+        let (host, waiting) = (Arc::clone(&up.host), self.waiting);
         drop(tokio::task::spawn_blocking(move || {
             loop {
                 // One at a time: who claims meanwhile comes in between.
-                let mut host = lock(&host);
-                if host.taps.idle() >= waiting {
-                    return;
-                }
-                if let Err(error) = host.add() {
-                    tracing::warn!(error = crate::api::error::chain(&error), "no TAP can be made ahead");
-                    return;
+                match lock(&host).level(waiting) {
+                    Ok(false) => {}
+                    Ok(true) => return,
+                    Err(error) => {
+                        let error = crate::api::error::chain(&error);
+                        return tracing::warn!(error, "the TAPs that wait are not as many as shall");
+                    }
                 }
             }
         }));
     }
 
-    fn leases(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Lease>> {
+    /// Whether VMs have ports.
+    pub(super) fn is_in_use(&self) -> bool {
+        !self.leases().is_empty()
+    }
+
+    pub(super) fn taps_in_use(&self) -> Vec<String> {
+        self.leases().values().map(|held| held.lease.tap.clone()).collect()
+    }
+
+    pub(super) fn leases(&self) -> MutexGuard<'_, BTreeMap<String, Held>> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Host {
-    fn make(wanted: Option<Subnet>, had: Option<Subnet>, used: &[String]) -> Result<(Subnet, Host), NetworkError> {
-        let mut netlink = Netlink::open()?;
-        let subnet = bridge::choose(&mut netlink, BRIDGE, wanted, had)?;
-        let link = bridge::ensure(&mut netlink, BRIDGE, subnet)?;
-        forwarding::switch_on(&mut netlink, &link)?;
-        let taps = Taps::adopt(&mut netlink, TAPS, &link, |name| used.iter().any(|used| used == name))?;
-        Ok((subnet, Host { netlink, taps }))
-    }
-
-    fn claim(&mut self) -> Result<Tap, NetworkError> {
-        Ok(self.taps.claim(&mut self.netlink)?)
-    }
-
-    fn add(&mut self) -> Result<(), TapError> {
-        self.taps.add(&mut self.netlink)
-    }
-
-    fn clear(&mut self) -> Result<(), NetworkError> {
-        self.taps.clear(&mut self.netlink)?;
-        let found: Option<Link> = bridge::find(&mut self.netlink, BRIDGE)?;
-        match found.map(|link| self.netlink.remove_link(&link)) {
-            Some(Err(error)) if !error.is_missing() => Err(error.into()),
-            _ => Ok(()),
-        }
+    fn had(&self) -> MutexGuard<'_, Option<Subnet>> {
+        self.had.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn ground(subnet: Subnet) -> Ground<'static> {
+pub(super) fn ground(subnet: Subnet) -> Ground<'static> {
     Ground { bridge: BRIDGE, taps: TAPS, subnet }
-}
-
-fn lock(host: &Mutex<Host>) -> std::sync::MutexGuard<'_, Host> {
-    host.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use banger_linux::netlink::Netlink;
     use banger_linux::netns;
     use banger_linux::process::{Launch, Process, Program, Stream};
     use std::io::{Read, Seek};
+    use tempfile::TempDir;
 
     /// Runs a test in a network of its own.
-    fn elsewhere<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
+    fn elsewhere<F: Future<Output = ()>>(test: impl FnOnce(TempDir) -> F + Send) {
         // Threads for blocking work are made by the one that this is, and are where it is.
         let ran = netns::in_new_network(|| {
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test());
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+                .block_on(test(tempfile::tempdir().unwrap()));
         });
         if let Err(error) = ran {
             eprintln!("SKIPPED: no network namespace can be made: {error}");
@@ -338,6 +370,17 @@ mod tests {
         }
     }
 
+    fn network(dir: &TempDir, wanted: Option<Subnet>, had: Option<Subnet>, waiting: usize) -> Network {
+        Network::new(wanted, had, waiting, dir.path().join("forwarding"))
+    }
+
+    fn until_gone(name: &str) {
+        let mut netlink = Netlink::open().unwrap();
+        while netlink.link(name).unwrap().is_some() {
+            std::thread::yield_now();
+        }
+    }
+
     fn address(network: Subnet, number: u8) -> Ipv4Addr {
         let [a, b, c, _] = network.host().octets();
         Ipv4Addr::new(a, b, c, number)
@@ -345,8 +388,8 @@ mod tests {
 
     #[test]
     fn a_port_has_rules_from_its_admission_to_its_release() {
-        elsewhere(async || {
-            let network = Arc::new(Network::new(None, None, 0));
+        elsewhere(async |dir| {
+            let network = Arc::new(network(&dir, None, None, 0));
             let subnet = network.subnet().await.unwrap();
             let port = network.claim("a", address(subnet, 2), Reach::Everybody).await.unwrap();
             assert_eq!(elements("pinned").await, "");
@@ -360,25 +403,26 @@ mod tests {
             network.release("a").await.unwrap();
             network.release("a").await.unwrap();
             assert_eq!(elements("pinned").await, "\"tap-pool-1\" . 02:62:0a:89:4d:03 . 10.137.77.3");
-            // Its TAP is the next one's.
-            assert_eq!(network.claim("c", address(subnet, 4), Reach::Everybody).await.unwrap().tap, "tap-pool-0");
+            // None shall wait, so its TAP goes.
+            until_gone("tap-pool-0");
+            assert_eq!(network.claim("c", address(subnet, 4), Reach::Everybody).await.unwrap().tap, "tap-pool-2");
             drop(other);
         });
     }
 
     #[test]
     fn rules_that_somebody_has_flushed_are_made_anew() {
-        elsewhere(async || {
-            let network = Arc::new(Network::new(None, None, 0));
+        elsewhere(async |dir| {
+            let network = Arc::new(network(&dir, None, None, 0));
             let subnet = network.subnet().await.unwrap();
             for (id, number) in [("a", 2), ("b", 3)] {
                 drop(network.claim(id, address(subnet, number), Reach::Everybody).await.unwrap());
                 network.admit(id).await.unwrap();
             }
-            nft::apply("flush ruleset").await.unwrap();
+            Nft::default().apply("flush ruleset").await.unwrap();
             network.release("a").await.unwrap();
             assert_eq!(elements("pinned").await, "\"tap-pool-1\" . 02:62:0a:89:4d:03 . 10.137.77.3");
-            nft::apply("flush ruleset").await.unwrap();
+            Nft::default().apply("flush ruleset").await.unwrap();
             drop(network.claim("c", address(subnet, 4), Reach::Everybody).await.unwrap());
             network.admit("c").await.unwrap();
             assert_eq!(elements("pinned").await.matches("tap-pool-").count(), 2);
@@ -387,8 +431,8 @@ mod tests {
 
     #[test]
     fn the_next_daemon_has_the_same_subnet_leases_and_taps() {
-        elsewhere(async || {
-            let before = Arc::new(Network::new(Some("10.99.0.0/24".parse().unwrap()), None, 0));
+        elsewhere(async |dir| {
+            let before = Arc::new(network(&dir, Some("10.99.0.0/24".parse().unwrap()), None, 0));
             let subnet = before.subnet().await.unwrap();
             let port = before.claim("a", address(subnet, 2), Reach::Names).await.unwrap();
             before.admit("a").await.unwrap();
@@ -397,7 +441,7 @@ mod tests {
             until_closed("tap-pool-1");
             let lease =
                 Lease { tap: port.tap.clone(), mac: port.mac, address: address(subnet, 2), reach: Reach::Names };
-            let after = Arc::new(Network::new(None, Some(subnet), 0));
+            let after = Arc::new(network(&dir, None, Some(subnet), 1));
             after.adopt("a", lease);
             assert_eq!(after.subnet().await.unwrap(), subnet);
             assert_eq!(elements("pinned").await, "\"tap-pool-0\" . 02:62:0a:63:00:02 . 10.99.0.2");
@@ -417,29 +461,29 @@ mod tests {
 
     #[test]
     fn as_many_taps_wait_as_shall() {
-        elsewhere(async || {
-            let network = Arc::new(Network::new(None, None, 3));
+        elsewhere(async |dir| {
+            let network = Arc::new(network(&dir, None, None, 3));
             let subnet = network.subnet().await.unwrap();
             drop(network.claim("a", address(subnet, 2), Reach::Everybody).await.unwrap());
             // Whoever comes after the refilling one has the lock when it is done.
             let host = Arc::clone(&network.up().await.unwrap().host);
             let idle = async || {
                 let host = Arc::clone(&host);
-                blocking(move || lock(&host).taps.idle()).await
+                blocking(move || lock(&host).idle()).await
             };
             tokio::time::timeout(std::time::Duration::from_secs(10), async { while idle().await < 3 {} })
                 .await
                 .unwrap();
-            assert_eq!(Netlink::open().unwrap().links().unwrap().len(), 1 + 1 + 4);
+            assert_eq!(Netlink::open().unwrap().links().unwrap().len(), 1 + 2 + 4);
         });
     }
 
     #[test]
     fn what_cannot_be_is_told_with_what_to_do() {
-        elsewhere(async || {
+        elsewhere(async |dir| {
             let mut netlink = Netlink::open().unwrap();
             netlink.add_bridge(BRIDGE, Mac([0x52, 0x54, 0, 0, 0, 1])).unwrap();
-            let network = Arc::new(Network::new(None, None, 0));
+            let network = Arc::new(network(&dir, None, None, 0));
             let error = network.subnet().await.unwrap_err();
             assert!(error.help().is_some_and(|help| help.starts_with("give that device another name")));
             assert_eq!(nft_says(&["list", "ruleset"]).await, "");

@@ -126,6 +126,35 @@ impl Taps {
         self.make(netlink)
     }
 
+    /// Removes one that waits, the one with the highest number; nothing where none does.
+    ///
+    /// # Errors
+    /// [`TapError::Netlink`].
+    pub fn shed(&mut self, netlink: &mut Netlink) -> Result<(), TapError> {
+        let number = |name: &String| name.strip_prefix(self.prefix).and_then(|number| number.parse::<u32>().ok());
+        let Some(at) = (0..self.idle.len()).max_by_key(|at| self.idle.get(*at).and_then(number)) else { return Ok(()) };
+        let Some(name) = self.idle.remove(at) else { return Ok(()) };
+        remove(netlink, &name)
+    }
+
+    /// Sees to it that those that wait, and others that are VMs', are up and on the bridge, which may be another by now. One that is on
+    /// another bridge is where somebody wants it. Whether there was anything to do.
+    ///
+    /// # Errors
+    /// [`TapError::Netlink`].
+    pub fn keep(&mut self, netlink: &mut Netlink, bridge: &Link, others: &[String]) -> Result<bool, TapError> {
+        self.bridge = bridge.index;
+        let mut lost = netlink.links()?;
+        lost.retain(|link| {
+            let is_ours = self.idle.contains(&link.name) || others.contains(&link.name);
+            is_ours && (link.master.is_none() || link.master == Some(bridge.index) && !link.up)
+        });
+        for link in &lost {
+            self.set_up(netlink, &link.name)?;
+        }
+        Ok(!lost.is_empty())
+    }
+
     /// Takes one back that no VM has any more.
     pub fn give_back(&mut self, name: String) {
         if !self.idle.contains(&name) {
@@ -139,9 +168,7 @@ impl Taps {
     /// [`TapError::Netlink`]; those that are left still wait.
     pub fn clear(&mut self, netlink: &mut Netlink) -> Result<(), TapError> {
         while let Some(name) = self.idle.front() {
-            if let Some(link) = netlink.link(name)? {
-                netlink.remove_link(&link)?;
-            }
+            remove(netlink, name)?;
             self.idle.pop_front();
         }
         Ok(())
@@ -172,6 +199,14 @@ impl Taps {
         let Some(link) = netlink.link(name)? else { return Ok(()) };
         let change = LinkChange { up: Some(true), master: Some(self.bridge), ..LinkChange::default() };
         netlink.change_link(&link, &change)
+    }
+}
+
+fn remove(netlink: &mut Netlink, name: &str) -> Result<(), TapError> {
+    let Some(link) = netlink.link(name)? else { return Ok(()) };
+    match netlink.remove_link(&link) {
+        Err(error) if !error.is_missing() => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

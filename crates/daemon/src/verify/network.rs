@@ -6,7 +6,7 @@ use banger_linux::netlink::{Link, Netlink, NetlinkError};
 use super::{oddity, with_fix};
 use crate::context::{Context, blocking};
 use crate::net::network::Devices;
-use crate::paths::{BRIDGE, TAPS};
+use crate::paths::{BRIDGE, CARRIER, TAPS};
 
 /// The devices that do not fit. Where the kernel does not tell them, that is what is told.
 pub(super) async fn links(context: &Context) -> Vec<Oddity> {
@@ -27,7 +27,8 @@ fn compare(links: &[Link], known: &Devices) -> Vec<Oddity> {
     let is_on_bridge = |link: &Link| bridge.is_some_and(|bridge| link.master == Some(bridge.index));
     let mut oddities = Vec::new();
     for link in links.iter().filter(|link| link.name.starts_with(TAPS) || is_on_bridge(link)) {
-        if known.ports.contains(&link.name) || known.waiting.contains(&link.name) {
+        let is_carrier = known.is_up && link.name == CARRIER;
+        if is_carrier || known.ports.contains(&link.name) || known.waiting.contains(&link.name) {
             continue;
         }
         let fix = format!("ip link delete {}", link.name);
@@ -91,6 +92,7 @@ mod tests {
             link(3, "tap-pool-1", "tun", Some(2)),
             link(4, "tap-pool-2", "tun", Some(2)),
             link(5, "eth0", "", Some(9)),
+            link(7, CARRIER, "tun", Some(2)),
         ];
         assert_eq!(compare(&fitting, &known), []);
         let with = |more: Link| {

@@ -51,10 +51,11 @@ impl Registry {
     /// Where the records cannot be read.
     pub async fn recover(context: Arc<Context>) -> Result<Arc<Registry>, VmError> {
         let records = context.store.vms().await?;
-        let networked = start::ports_before(&context, &records).await;
-        if networked > 0 {
+        start::ports_before(&context, &records).await;
+        // Made ahead for VMs that will want it; and what an earlier daemon has left is taken over, or goes.
+        if records.iter().any(|record| record.definition.address.is_some()) || context.network.is_left().await {
             let context = Arc::clone(&context);
-            // Rules and bridge are made again where they are gone; who is told of an error is the next VM that wants them.
+            // Who is told of an error is the next VM that wants it.
             drop(tokio::spawn(async move { drop(context.subnet().await) }));
         }
         let registry = Arc::new(Registry { context, vms: RwLock::default() });

@@ -102,18 +102,15 @@ async fn port(
     Ok(Some(port))
 }
 
-/// Tells the network of the ports that VMs have since an earlier daemon; how many there are.
-pub(super) async fn ports_before(context: &Context, records: &[VmRecord]) -> usize {
-    let mut count = 0;
+/// Tells the network of the ports that VMs have since an earlier daemon.
+pub(super) async fn ports_before(context: &Context, records: &[VmRecord]) {
     for VmRecord { definition, .. } in records {
         let id = definition.id.as_str();
         let (Some(reach), Some(address)) = (reach(definition.net), definition.address) else { continue };
         if let Ok(tap) = tokio::fs::read_to_string(context.paths.vm(id).tap).await {
             context.network.adopt(id, Lease { tap, mac: addresses::mac(address), address, reach });
-            count += 1;
         }
     }
-    count
 }
 
 fn reach(net: Net) -> Option<Reach> {

@@ -54,6 +54,8 @@ pub struct LinkChange {
     pub mac: Option<Mac>,
     /// The largest packet, in bytes.
     pub mtu: Option<u32>,
+    /// How many packets wait for who takes them.
+    pub queue: Option<u32>,
 }
 
 /// `struct ifinfomsg`: family, type, index, flags, and which flags are to change.
@@ -122,6 +124,9 @@ impl Netlink {
         }
         if let Some(mtu) = change.mtu {
             request = request.with(libc::IFLA_MTU, &mtu.to_ne_bytes());
+        }
+        if let Some(queue) = change.queue {
+            request = request.with(libc::IFLA_TXQLEN, &queue.to_ne_bytes());
         }
         self.tell(&format!("set up the network device {}", link.name), request)
     }

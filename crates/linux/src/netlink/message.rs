@@ -94,22 +94,32 @@ pub(super) enum Answer<'a> {
 }
 
 /// The answers in what was received; those to other requests are passed over.
-pub(super) fn answers(mut bytes: &[u8], sequence: u32) -> impl Iterator<Item = Answer<'_>> {
+pub(super) fn answers(bytes: &[u8], sequence: u32) -> impl Iterator<Item = Answer<'_>> {
+    messages(bytes).filter_map(move |message| match message {
+        Some(message) => (number(message, 8) == Some(sequence)).then(|| answer(message)),
+        None => Some(Answer::Nonsense),
+    })
+}
+
+/// The announcements in what was received: the kind of each, and what follows its header. Where one makes no sense, what is
+/// behind it is not there.
+pub(super) fn announcements(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    messages(bytes).map_while(|message| {
+        let message = message?;
+        Some((u16::from_ne_bytes(message.get(4..6)?.try_into().ok()?), message.get(HEADER..)?))
+    })
+}
+
+/// The messages in what was received, each with its header; nothing for one that is longer than what there is.
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
     std::iter::from_fn(move || {
-        loop {
-            if bytes.is_empty() {
-                return None;
-            }
-            let length = number(bytes, 0).and_then(|length| usize::try_from(length).ok());
-            let Some(message) = length.filter(|length| *length >= HEADER).and_then(|length| bytes.get(..length)) else {
-                bytes = &[];
-                return Some(Answer::Nonsense);
-            };
-            bytes = bytes.get(aligned(message.len())..).unwrap_or_default();
-            if number(message, 8) == Some(sequence) {
-                return Some(answer(message));
-            }
+        if bytes.is_empty() {
+            return None;
         }
+        let length = number(bytes, 0).and_then(|length| usize::try_from(length).ok());
+        let message = length.filter(|length| *length >= HEADER).and_then(|length| bytes.get(..length));
+        bytes = message.and_then(|message| bytes.get(aligned(message.len())..)).unwrap_or_default();
+        Some(message)
     })
 }
 

@@ -97,6 +97,19 @@ fn a_tap_has_one_owner() {
 }
 
 #[test]
+fn a_tap_can_be_made_to_go_with_its_descriptor() {
+    elsewhere(|netlink| {
+        let end = tap::make_passing("tap0").unwrap();
+        let link = there(netlink, "tap0");
+        netlink.change_link(&link, &LinkChange { queue: Some(1), ..LinkChange::default() }).unwrap();
+        drop(end);
+        while netlink.link("tap0").unwrap().is_some() {
+            std::thread::yield_now();
+        }
+    });
+}
+
+#[test]
 fn a_hundred_links_are_listed() {
     elsewhere(|netlink| {
         for number in 0..100 {

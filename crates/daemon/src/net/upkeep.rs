@@ -1,0 +1,173 @@
+//! Bringing the host to what is wanted, whatever became of it: links, forwarding, banger's own rules, and its rules in others'
+//! chains. What is so already is left alone, so it can be done at any time; who does it is `watch`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use banger_linux::netlink::Event;
+
+use super::error::NetworkError;
+use super::foreign;
+use super::host::lock;
+use super::listing::Listing;
+use super::network::{Network, Up, ground};
+use super::nft::NftError;
+use super::ruleset::{self, Lease};
+use crate::context::blocking;
+use crate::paths::BRIDGE;
+
+/// The tables of iptables that are not nftables', one a line; the file is there once one of them has been used.
+const LEGACY_TABLES: &str = "/proc/net/ip_tables_names";
+
+/// What may not be as it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Doubt {
+    /// Links, addresses and forwarding.
+    pub(super) links: bool,
+    /// Rules, others' among them.
+    pub(super) rules: bool,
+}
+
+/// What holds on the host because there are VMs. Who has it changes rules, and nobody else does.
+#[derive(Debug)]
+pub(super) struct Duty {
+    /// Whether forwarding is on and others' chains are looked after.
+    pub(super) on: bool,
+    /// Whether there may be rules in others' chains. It is not known at first what an earlier daemon has left.
+    placed: bool,
+    /// banger's own tables, as they were made.
+    made: Option<Listing>,
+    /// Tables of others that take no rule, and what nft says about it.
+    closed: BTreeMap<String, String>,
+}
+
+impl Default for Duty {
+    fn default() -> Duty {
+        Duty { on: false, placed: true, made: None, closed: BTreeMap::new() }
+    }
+}
+
+impl Doubt {
+    pub(super) const ALL: Doubt = Doubt { links: true, rules: true };
+    const NONE: Doubt = Doubt { links: false, rules: false };
+
+    pub(super) fn is_none(self) -> bool {
+        self == Doubt::NONE
+    }
+}
+
+impl Network {
+    /// Others' tables that drop what guests send, and in which banger cannot put a rule, with the reason.
+    pub async fn closed_tables(&self) -> BTreeMap<String, String> {
+        self.duty.lock().await.closed.clone()
+    }
+
+    /// What this makes doubtful: changes of rules that were made here make nothing so.
+    pub(super) fn doubt(&self, events: &[Event]) -> Doubt {
+        let mut doubt = Doubt::NONE;
+        for event in events {
+            match *event {
+                Event::Links => doubt.links = true,
+                Event::Rules { by } => doubt.rules |= !by.is_some_and(|pid| self.nft.is_own(pid)),
+                Event::Lost => doubt = Doubt::ALL,
+            }
+        }
+        doubt
+    }
+
+    /// Mends what is not as it should be. Whether there was anything.
+    ///
+    /// # Errors
+    /// [`NetworkError`]; a second try is the same.
+    pub(super) async fn mend(&self, doubt: Doubt) -> Result<bool, NetworkError> {
+        let up = self.up.read().await;
+        let Some(up) = up.as_ref() else { return Ok(false) };
+        let mut duty = self.duty.lock().await;
+        let mut mended = false;
+        if doubt.links {
+            let (host, leased) = (Arc::clone(&up.host), self.taps_in_use());
+            mended |= blocking(move || lock(&host).mend(&leased)).await?;
+        }
+        // Without VMs nothing passes, with rules or without; they are looked at when there is one.
+        let wanted = self.is_in_use();
+        if doubt.rules && (wanted || duty.on || duty.placed) {
+            mended |= self.mend_own(up, &mut duty).await?;
+            mended |= self.mend_foreign(&mut duty, wanted).await?;
+        }
+        Ok(mended)
+    }
+
+    /// Has packets of VMs forwarded from now on. The rest follows behind: a guest takes longer to need it.
+    pub(super) async fn begin(&self, up: &Up, duty: &mut Duty) -> Result<(), NetworkError> {
+        if duty.on {
+            return Ok(());
+        }
+        let host = Arc::clone(&up.host);
+        blocking(move || lock(&host).forward(true)).await?;
+        duty.on = true;
+        self.nudge.notify_one();
+        Ok(())
+    }
+
+    /// Takes back what only VMs need: there are none any more.
+    pub(super) async fn end(&self, up: &Up, duty: &mut Duty) -> Result<(), NetworkError> {
+        let host = Arc::clone(&up.host);
+        blocking(move || lock(&host).forward(false)).await?;
+        self.mend_foreign(duty, false).await?;
+        duty.on = false;
+        Ok(())
+    }
+
+    /// Makes banger's own tables, with all that VMs have.
+    pub(super) async fn make_own(&self, up: &Up, duty: &mut Duty) -> Result<(), NetworkError> {
+        duty.made = None;
+        Ok(self.nft.apply(&ruleset::tables(&ground(up.subnet), &self.admitted())).await?)
+    }
+
+    async fn mend_own(&self, up: &Up, duty: &mut Duty) -> Result<bool, NetworkError> {
+        if let Some(found) = self.nft.own_tables().await?.filter(|found| found.has_exactly(&self.admitted())) {
+            // Those that were just made are the measure for all later ones.
+            if duty.made.get_or_insert_with(|| found.clone()).has_the_rules_of(&found) {
+                return Ok(false);
+            }
+        }
+        self.make_own(up, duty).await?;
+        duty.made = self.nft.own_tables().await?;
+        Ok(true)
+    }
+
+    async fn mend_foreign(&self, duty: &mut Duty, wanted: bool) -> Result<bool, NetworkError> {
+        if !wanted && !duty.placed {
+            return Ok(false);
+        }
+        let changes = foreign::changes(&self.nft.rules().await?, BRIDGE, wanted);
+        let mut closed = BTreeMap::new();
+        for change in &changes {
+            duty.placed = true;
+            match self.nft.apply_json(&change.commands).await {
+                Ok(()) => tracing::info!(table = change.table, wanted, "banger's rules in another program's table"),
+                // It belongs to another program alone, or was changed just now, of which will be heard.
+                Err(NftError::Refused { said }) => {
+                    if duty.closed.get(&change.table) != Some(&said) {
+                        tracing::warn!(table = change.table, said, "another program's table takes no rule for VMs");
+                    }
+                    closed.insert(change.table.clone(), said);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        duty.placed = wanted || !closed.is_empty();
+        let mended = changes.len() > closed.len();
+        duty.closed = closed;
+        Ok(mended)
+    }
+
+    fn admitted(&self) -> Vec<Lease> {
+        self.leases().values().filter(|held| held.admitted).map(|held| held.lease.clone()).collect()
+    }
+}
+
+/// Whether the host has rules of the iptables that came before nftables. They drop as others do, and nft does not show them.
+pub fn has_legacy_filter() -> bool {
+    std::fs::read_to_string(LEGACY_TABLES).is_ok_and(|tables| tables.lines().any(|table| table == "filter"))
+}
