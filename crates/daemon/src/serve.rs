@@ -16,6 +16,7 @@ use crate::api;
 use crate::config::{Config, ConfigError};
 use crate::context::{Context, random, unix_seconds};
 use crate::dns::names::Names;
+use crate::dns::wiring::{self, Wiring};
 use crate::doctor;
 use crate::events::Changes;
 use crate::image::builds::{BuildError, Builds};
@@ -163,6 +164,7 @@ impl Daemon {
         let run = u64::from_ne_bytes(random().map_err(io("get random bytes for a name of this run"))?);
         let network = Arc::new(Network::new(config.network.subnet, store.subnet().await?, config.network.taps));
         let names = Names::new(config.dns.domain.clone(), config.dns.port);
+        let wiring = Wiring::new(store.wired().await?);
         let context = Arc::new(Context {
             paths,
             config,
@@ -175,6 +177,7 @@ impl Daemon {
             turns: AllTurns::default(),
             network,
             names,
+            wiring,
             host_boot,
             installer,
             faults,
@@ -197,6 +200,7 @@ impl Daemon {
             drop(ready.write_all(b"ready\n"));
         }
         let clock = tokio::spawn(follow_the_clock(Arc::clone(&self)));
+        let wired = tokio::spawn(wiring::keep(Arc::clone(&self.context)));
         let vmm = Arc::clone(&self.context.vmm);
         // Asked for ahead, so that the first VM does not wait for a program to say its version. If it cannot be used, that VM's
         // creator is told.
@@ -227,6 +231,7 @@ impl Daemon {
             }
         }
         clock.abort();
+        wired.abort();
         remove_socket(&self.context.paths.socket())
     }
 

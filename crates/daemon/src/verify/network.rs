@@ -69,7 +69,8 @@ fn compare(links: &[Link], known: &Devices) -> Vec<Oddity> {
 /// Where names are not answered.
 pub(super) fn names(context: &Context) -> Vec<Oddity> {
     let told = |refusal: String| oddity(Kind::Name, Problem::Missing, format!("*.{}", context.names.domain()), refusal);
-    context.names.refusals().into_iter().map(told).collect()
+    let refusals = context.names.refusals();
+    refusals.host.into_iter().chain(refusals.guests).map(told).collect()
 }
 
 #[cfg(test)]
