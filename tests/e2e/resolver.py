@@ -96,7 +96,7 @@ class ResolvedHost(Net):
 
     @contextlib.contextmanager
     def tap_on(self, bridge):
-        """An open TAP on a bridge, without which it has no carrier while no VM runs."""
+        """An open TAP on a bridge."""
         holder = self.start(
             "python3", "-c", HOLD, bridge, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
