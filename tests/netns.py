@@ -28,21 +28,25 @@ class Net:
         self.fd = os.open(f"/proc/{holder.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         holder.communicate()
 
+    @property
+    def fds(self):
+        return [self.fd]
+
     def words(self):
-        """What a command begins with to run in it; a process started so must be given `fd`, too."""
+        """What a command begins with to run in it; a process started so must be given `fds`, too."""
         return ["nsenter", f"--net=/proc/self/fd/{self.fd}", "--"]
 
     def run(self, *words, input=None, seconds=DEADLINE):
         """Runs a command in it to its end, whatever that is. Output is text."""
         return subprocess.run(
-            [*self.words(), *map(str, words)], pass_fds=[self.fd], input=input, timeout=seconds,
+            [*self.words(), *map(str, words)], pass_fds=self.fds, input=input, timeout=seconds,
             stdin=None if input is not None else subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
     def start(self, *words, **options):
         """Starts a command in it and does not wait for it."""
-        return subprocess.Popen([*self.words(), *map(str, words)], pass_fds=[self.fd], **options)
+        return subprocess.Popen([*self.words(), *map(str, words)], pass_fds=self.fds, **options)
 
     def ask(self, *words, **options):
         """Runs a command in it, which must succeed, and returns its output."""

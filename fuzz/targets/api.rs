@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use banger_api::change::{VmChanged, VmRename, VmSet};
 use banger_api::console::Attached;
 use banger_api::daemon::{Finding, Status, Version};
+use banger_api::dns::{Dns, DnsInstall};
 use banger_api::error::ApiError;
 use banger_api::events::Line;
 use banger_api::exec::{ExecRequest, ExecStarted};
@@ -53,6 +54,8 @@ fuzz_target!(|input: (u64, u64, &[u8])| {
     again::<Status>(body);
     again::<Version>(body);
     again::<Finding>(body);
+    again::<Dns>(body);
+    again::<DnsInstall>(body);
     again::<ApiError>(body);
     again::<Event<Vm>>(body);
     again::<Event<Image>>(body);

@@ -89,7 +89,7 @@ class Process:
 class Place:
     """A banger with directories of its own: state (on a disk), runtime (a short path, for sockets), and a daemon."""
 
-    def __init__(self, state=None):
+    def __init__(self, state=None, net=Net):
         self.runtime_root = Path(tempfile.mkdtemp(prefix="bt-", dir="/tmp"))
         self.state_root = None if state else Path(tempfile.mkdtemp(prefix="banger-test-", dir="/var/tmp"))
         self.state = state or self.state_root / "state"
@@ -107,7 +107,7 @@ class Place:
         }
         self.daemon = None
         # The same for every daemon of this place, as guests live on in it.
-        self.net = Net()
+        self.net = net()
         atexit.register(self.remove)
 
     # The daemon.
@@ -125,7 +125,7 @@ class Place:
             words = [*self.net.words(), *words]
         # It leads a session of its own, as one that the command line starts does.
         popen = subprocess.Popen(
-            words, env=self.environment, pass_fds=[ready_end, self.net.fd], stdin=subprocess.DEVNULL,
+            words, env=self.environment, pass_fds=[ready_end, *self.net.fds], stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         os.close(ready_end)

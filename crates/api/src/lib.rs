@@ -6,6 +6,9 @@
 //! | `GET /v1/daemon` | | [`daemon::Status`] |
 //! | `POST /v1/daemon/stop` | | `204`, then the daemon ends; VMs run on |
 //! | `GET /v1/doctor` | | [`daemon::Finding`]s |
+//! | `GET /v1/dns` | | [`dns::Dns`] |
+//! | `POST /v1/dns/install` | [`dns::DnsInstall`] | [`dns::Dns`] |
+//! | `POST /v1/dns/uninstall` | | [`dns::Dns`] |
 //! | `GET /v1/openapi.json` | | this table and its types for programs: OpenAPI 3.1 |
 //! | `GET /v1/events?since=` | | [`events::Line`]s, as things happen |
 //! | `GET /v1/verify` | | [`verify::Oddity`]s: what does not fit the records |
@@ -47,6 +50,7 @@ pub mod change;
 pub mod console;
 pub mod daemon;
 pub mod dial;
+pub mod dns;
 pub mod error;
 pub mod events;
 pub mod exec;

@@ -6,6 +6,7 @@
 use banger_api::change::{Change, Effect, VmChanged};
 use banger_api::console::Attached;
 use banger_api::daemon::{Finding, Status, Verdict, Version};
+use banger_api::dns::{ByHand, Dns, Wired};
 use banger_api::error::{ApiError, ErrorCode};
 use banger_api::events::{Change as Happening, Line, Outcome};
 use banger_api::exec::{Command, ExecStarted, Exit};
@@ -168,9 +169,26 @@ fn all() -> Vec<String> {
         serde_json::to_string(&VmStats { guest: None, guest_error: None, ..stats.clone() }).unwrap(),
         serde_json::to_string(&Attached { shell: false, reason: Some("why".into()) }).unwrap(),
     ]);
+    lines.extend(dns().iter().map(|dns| serde_json::to_string(dns).unwrap()));
     lines.extend(events.iter().map(|event| serde_json::to_string(event).unwrap()));
     lines.extend(happenings.iter().map(|line| serde_json::to_string(line).unwrap()));
     lines
+}
+
+/// All that there can be of how the host is told names, and the least.
+fn dns() -> [Dns; 2] {
+    let full = Dns {
+        wired: Wired::Resolved,
+        resolves: true,
+        name: "host.vm".into(),
+        address: Some([10, 77, 0, 1].into()),
+        domain: "vm".into(),
+        server: Some("127.0.0.1:42069".parse().unwrap()),
+        findings: vec![Finding { check: "names".into(), verdict: Verdict::Pass, found: "all".into(), fix: None }],
+        by_hand: vec![ByHand { resolver: "dnsmasq".into(), place: "file".into(), lines: vec!["server=".into()] }],
+    };
+    let least = Dns { wired: Wired::HostsFile, address: None, server: None, findings: vec![], ..full.clone() };
+    [full, least]
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::config::Config;
 use crate::dns::names::Names;
+use crate::dns::wiring::Wiring;
 use crate::events::Changes;
 use crate::image::install::Installer;
 use crate::net::addresses::Subnet;
@@ -41,6 +42,8 @@ pub struct Context {
     pub network: Arc<Network>,
     /// Their names, and who answers for them.
     pub names: Names,
+    /// How the host is told them.
+    pub wiring: Wiring,
     /// This boot of the host.
     pub host_boot: String,
     /// What fills the trees of new images.

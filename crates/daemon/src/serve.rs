@@ -16,6 +16,7 @@ use crate::api;
 use crate::config::{Config, ConfigError};
 use crate::context::{Context, random, unix_seconds};
 use crate::dns::names::Names;
+use crate::dns::wiring::{self, Wiring};
 use crate::doctor;
 use crate::events::Changes;
 use crate::image::builds::{BuildError, Builds};
@@ -165,6 +166,7 @@ impl Daemon {
         let network = Network::new(config.network.subnet, had, config.network.taps, paths.forwarding());
         let network = Arc::new(network);
         let names = Names::new(config.dns.domain.clone(), config.dns.port);
+        let wiring = Wiring::new(store.wired().await?);
         let context = Arc::new(Context {
             paths,
             config,
@@ -177,6 +179,7 @@ impl Daemon {
             turns: AllTurns::default(),
             network,
             names,
+            wiring,
             host_boot,
             installer,
             faults,
@@ -199,6 +202,7 @@ impl Daemon {
             drop(ready.write_all(b"ready\n"));
         }
         let clock = tokio::spawn(follow_the_clock(Arc::clone(&self)));
+        let wired = tokio::spawn(wiring::keep(Arc::clone(&self.context)));
         let vmm = Arc::clone(&self.context.vmm);
         // Asked for ahead, so that the first VM does not wait for a program to say its version. If it cannot be used, that VM's
         // creator is told.
@@ -229,6 +233,7 @@ impl Daemon {
             }
         }
         clock.abort();
+        wired.abort();
         // Nobody asks for a VM any more. Where one runs, it keeps its network.
         if let Err(error) = self.context.network.clear().await {
             tracing::warn!(error = api::error::chain(&error), "the network of VMs stays, though none runs");

@@ -3,6 +3,7 @@
 
 mod clone;
 mod lock;
+mod replace;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use clone::{CloneMethod, clone_file, supports_reflink};
 pub use lock::{Lock, LockError};
+pub use replace::replace;
 
 static WRITES: AtomicU64 = AtomicU64::new(0);
 

@@ -39,6 +39,8 @@ pub enum Program {
     Debugfs,
     /// `/usr/sbin/nft`.
     Nft,
+    /// `/usr/bin/resolvectl`, to tell the host's systemd-resolved whom to ask for names.
+    Resolvectl,
     /// `/usr/bin/git`, which the command line asks for the files of a checkout.
     Git,
     /// `bangerd`; the command line starts one where none runs.
@@ -62,6 +64,7 @@ impl Program {
             Program::Mke2fs => Path::new("/sbin/mke2fs"),
             Program::Debugfs => Path::new("/sbin/debugfs"),
             Program::Nft => Path::new("/usr/sbin/nft"),
+            Program::Resolvectl => Path::new("/usr/bin/resolvectl"),
             Program::Git => Path::new("/usr/bin/git"),
             Program::Daemon(path) | Program::Agent(path) | Program::StandIn(path) | Program::Command(path) => path,
         }

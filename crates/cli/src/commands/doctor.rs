@@ -24,7 +24,7 @@ impl Doctor {
 }
 
 /// A line for each check, and one below with what to do. Quietly: only of what is not as it should be.
-fn report(findings: &[Finding], quiet: bool) -> String {
+pub(super) fn report(findings: &[Finding], quiet: bool) -> String {
     let wide = findings.iter().map(|finding| finding.check.chars().count()).max().unwrap_or(0);
     let mut text = String::new();
     for finding in findings {

@@ -14,6 +14,7 @@ mod console;
 mod cp;
 mod create;
 mod daemon;
+mod dns;
 mod doctor;
 mod events;
 mod exec;
@@ -87,6 +88,9 @@ pub enum Verb {
     /// The daemon, which owns the VMs
     #[command(subcommand, arg_required_else_help = true)]
     Daemon(daemon::DaemonVerb),
+    /// The names of VMs, for this host's programs
+    #[command(subcommand, arg_required_else_help = true)]
+    Dns(dns::DnsVerb),
     /// Check this host: what is there, what is missing, what to do about it
     Doctor(doctor::Doctor),
     /// Compare what is there with what is recorded: links, rules, mounts, processes, files and names
@@ -107,6 +111,7 @@ impl Verb {
             Verb::Image(_)
             | Verb::Network(_)
             | Verb::Daemon(_)
+            | Verb::Dns(_)
             | Verb::Doctor(_)
             | Verb::Verify(_)
             | Verb::Events(_)
@@ -126,6 +131,7 @@ pub async fn run(app: &App, verb: Verb) -> Result<u8, Failure> {
         Verb::Image(verb) => image::run(app, verb).await,
         Verb::Network(verb) => network::run(app, verb).await,
         Verb::Daemon(verb) => daemon::run(app, verb).await,
+        Verb::Dns(verb) => dns::run(app, verb).await,
         Verb::Doctor(doctor) => doctor.run(app).await,
         Verb::Verify(verify) => verify.run(app).await,
         Verb::Events(events) => events.run(app).await,

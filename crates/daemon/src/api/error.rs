@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use banger_api::error::{ApiError, ErrorCode};
 use banger_protocol::call::CallErrorCode;
 
+use crate::dns::wiring::WiringError;
 use crate::guest::GuestError;
 use crate::image::ImageError;
 use crate::image::builds::BuildError;
@@ -92,6 +93,16 @@ impl From<StoreError> for Failure {
 impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Failure {
         Failure(of_build(&error))
+    }
+}
+
+impl From<WiringError> for Failure {
+    fn from(error: WiringError) -> Failure {
+        let code = match &error {
+            WiringError::Store(error) => of_store(error).0,
+            _ => ErrorCode::HostUnfit,
+        };
+        Failure::new(code, chain(&error), Some(error.help()))
     }
 }
 

@@ -6,6 +6,7 @@ pub mod listener;
 mod console;
 mod daemon;
 mod dial;
+mod dns;
 mod events;
 mod exec;
 mod files;
@@ -46,6 +47,9 @@ fn routes() -> Vec<Route> {
         get("verify", "/v1/verify", network::verify),
         get("showNetwork", "/v1/network", network::show),
         delete("forgetAddress", "/v1/network/leases/{name}", network::forget),
+        get("getDns", "/v1/dns", dns::status),
+        post("installDns", "/v1/dns/install", dns::install),
+        post("uninstallDns", "/v1/dns/uninstall", dns::uninstall),
         get("followEvents", "/v1/events", events::follow),
         get("listVms", "/v1/vms", vms::list),
         post("createVm", "/v1/vms", vms::create),

@@ -5,4 +5,5 @@ pub mod domain;
 pub mod names;
 pub mod server;
 pub mod upstream;
+pub mod wiring;
 pub mod zone;

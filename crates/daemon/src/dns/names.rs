@@ -7,14 +7,14 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use banger_api::name::HOST;
+use tokio::sync::watch;
+
 use super::domain::Domain;
 use super::server::{Server, Service, Zones, loopback};
-use super::upstream::{PORT, Upstream};
+use super::upstream::{PORT, RESOLV_CONF, Upstream};
 use super::zone::Zone;
 use crate::net::addresses::Subnet;
-
-/// Where the host says whom it asks for names.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// The names of a daemon's VMs.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub struct Names {
     /// Where the host is answered, on its loopback address; 0 where it is not.
     port: u16,
     state: Mutex<State>,
+    changed: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +41,15 @@ struct Served {
     guests: Result<Server, Refusal>,
 }
 
+/// Who is not answered, and why.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// The host.
+    pub host: Option<String>,
+    /// Guests.
+    pub guests: Option<String>,
+}
+
 /// Why there are no answers at an address.
 #[derive(Debug, thiserror::Error)]
 #[error("names are not answered at {at}")]
@@ -54,7 +64,7 @@ pub struct Refusal {
 impl Names {
     /// No names yet, in this domain; the host is to be answered at this port.
     pub fn new(domain: Domain, port: u16) -> Names {
-        Names { domain, port, state: Mutex::default() }
+        Names { domain, port, state: Mutex::default(), changed: watch::Sender::new(()) }
     }
 
     /// The domain.
@@ -65,6 +75,31 @@ impl Names {
     /// Where the host is answered; nothing where the configuration does not want it.
     pub fn for_host(&self) -> Option<SocketAddrV4> {
         (self.port != 0).then(|| loopback(self.port))
+    }
+
+    /// The host's own name.
+    pub fn host(&self) -> String {
+        format!("{HOST}.{}", self.domain)
+    }
+
+    /// Tells of every change from now on, of names and of where they are answered; of several at once only once.
+    pub fn follow(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// The subnet that names are answered for, once they are.
+    pub fn subnet(&self) -> Option<Subnet> {
+        self.state().served.as_ref().map(|served| served.subnet)
+    }
+
+    /// All names with their domain, the host's own first, once they are answered.
+    pub fn all(&self) -> Vec<(Ipv4Addr, String)> {
+        let state = self.state();
+        let Some(subnet) = state.served.as_ref().map(|served| served.subnet) else { return Vec::new() };
+        let mut vms: Vec<_> = state.vms.values().filter(|(_, address)| subnet.contains(*address)).collect();
+        vms.sort_unstable();
+        let vms = vms.into_iter().map(|(name, address)| (*address, format!("{name}.{}", self.domain)));
+        std::iter::once((subnet.host(), self.host())).chain(vms).collect()
     }
 
     /// Answers from now on, as far as that is possible, with this subnet's addresses. What is not answered yet is tried again.
@@ -88,6 +123,8 @@ impl Names {
         let upstream = Upstream::new(PathBuf::from(RESOLV_CONF));
         let guests = again(guests, SocketAddrV4::new(subnet.host(), PORT), Service::Guests(upstream));
         *served = Some(Served { subnet, zones, host, guests });
+        drop(state);
+        self.changed.send_replace(());
     }
 
     /// What a VM is called from now on, and where it is; nothing where it is gone or has no network.
@@ -104,15 +141,16 @@ impl Names {
         if let Some(served) = &state.served {
             served.zones.set(self.zone(served.subnet, &state.vms));
         }
+        drop(state);
+        self.changed.send_replace(());
     }
 
-    /// Why names are not answered, where they should be: for the host, for guests.
-    pub fn refusals(&self) -> Vec<String> {
+    /// Who is not answered where it should be, and why. There is nobody before names are answered at all.
+    pub fn refusals(&self) -> Refusals {
         let state = self.state();
-        let Some(served) = &state.served else { return Vec::new() };
+        let Some(served) = &state.served else { return Refusals::default() };
         let of = |server: &Result<Server, Refusal>| server.as_ref().err().map(|error| crate::api::error::chain(error));
-        let host = of(&served.host).filter(|_| self.port != 0);
-        host.into_iter().chain(of(&served.guests)).collect()
+        Refusals { host: of(&served.host).filter(|_| self.port != 0), guests: of(&served.guests) }
     }
 
     fn zone(&self, subnet: Subnet, vms: &BTreeMap<String, (String, Ipv4Addr)>) -> Zone {
@@ -151,16 +189,24 @@ mod tests {
             let names = Names::new(Domain::default(), 42069);
             names.tell("1", Some(("a", [10, 9, 0, 2].into())));
             names.tell("2", Some(("old", [10, 8, 0, 2].into())));
-            assert_eq!((found(&names, "a.vm"), names.refusals().len()), (None, 0));
+            assert_eq!((found(&names, "a.vm"), names.refusals(), names.all()), (None, Refusals::default(), vec![]));
+            let mut follower = names.follow();
             // Guests' address is not there yet, and the port is somebody's.
             let taken = std::net::UdpSocket::bind(loopback(42069)).unwrap();
             names.serve("10.9.0.0/24".parse().unwrap());
-            let refusals = names.refusals();
-            assert!(refusals.len() == 2 && refusals[0].starts_with("names are not answered at 127.0.0.1:42069: "));
+            let Refusals { host: Some(host), guests: Some(_) } = names.refusals() else { panic!("both are answered") };
+            assert!(host.starts_with("names are not answered at 127.0.0.1:42069: "), "{host}");
             drop(taken);
             netlink.add_address(&lo, [10, 9, 0, 1].into(), 24).unwrap();
             names.serve("10.9.0.0/24".parse().unwrap());
-            assert_eq!(names.refusals(), Vec::<String>::new());
+            assert_eq!(names.refusals(), Refusals::default());
+            assert!(follower.has_changed().unwrap());
+            let all = [([10, 9, 0, 1].into(), "host.vm".to_owned()), ([10, 9, 0, 2].into(), "a.vm".to_owned())];
+            assert_eq!(names.all(), all);
+            follower.mark_unchanged();
+            // What is told twice is no change.
+            names.tell("1", Some(("a", [10, 9, 0, 2].into())));
+            assert!(!follower.has_changed().unwrap());
             assert_eq!(found(&names, "a.vm").as_deref(), Some("10.9.0.2"));
             // What has an address of a subnet of before has none now.
             assert_eq!(found(&names, "old.vm").as_deref(), Some("Nothing"));

@@ -10,6 +10,9 @@ use tokio::net::{TcpStream, UdpSocket};
 
 use super::server::Way;
 
+/// Where the host says whom it asks for names.
+pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
+
 /// The port of name servers.
 pub(super) const PORT: u16 = 53;
 

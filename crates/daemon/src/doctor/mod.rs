@@ -6,6 +6,7 @@
 mod host;
 mod images;
 mod leftovers;
+mod names;
 mod places;
 mod programs;
 
@@ -17,6 +18,8 @@ use banger_linux::kvm;
 use banger_linux::process::Program;
 
 use crate::context::{Context, blocking};
+use crate::dns::names::Refusals;
+use crate::dns::wiring::{self, Seen};
 use crate::image::containment;
 use crate::vmm::qemu::Qemu;
 use crate::vmm::select::{Access, KVM};
@@ -57,7 +60,14 @@ pub async fn examine(context: &Context) -> Vec<Finding> {
         let dir = context.paths.vms_runtime();
         findings.push(blocking(move || leftovers::leftovers(&dir, names, &known)).await);
     }
+    let (seen, refusals) = (wiring::look(&context.wiring, &context.names).await, context.names.refusals());
+    findings.extend(blocking(move || of_names(&seen, &refusals)).await);
     findings
+}
+
+/// Only the checks of names.
+pub fn of_names(seen: &Seen, refusals: &Refusals) -> Vec<Finding> {
+    names::all(seen, refusals, wiring::holder)
 }
 
 fn pass(check: &str, found: impl Into<String>) -> Finding {

@@ -18,7 +18,7 @@ mod modules;
 mod private;
 pub mod record;
 pub mod request;
-mod tool;
+pub(crate) mod tool;
 mod tree;
 
 use std::io;

@@ -107,6 +107,20 @@ impl Subnet {
         (0..guests).map(|step| self.at(2 + (after + step) % guests)).find(|address| !is_taken(*address))
     }
 
+    /// The names that its addresses' names are below, as few as cover it and nothing else: `77.137.10.in-addr.arpa`. Where it is
+    /// smaller than a byte they are those of its addresses themselves.
+    pub fn reverse_zones(&self) -> Vec<String> {
+        let labels = u32::from(self.prefix.div_ceil(8));
+        let step = 1 << (8 * (4 - labels));
+        let size = 1 << (32 - u32::from(self.prefix));
+        let zone = |number: u32| {
+            let octets = self.at(number).octets();
+            let kept = octets.iter().take(labels as usize).rev().map(u8::to_string);
+            kept.chain(["in-addr.arpa".to_owned()]).collect::<Vec<_>>().join(".")
+        };
+        (0..size).step_by(step).map(zone).collect()
+    }
+
     fn at(&self, number: u32) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.network.to_bits() + number)
     }
@@ -157,6 +171,17 @@ mod tests {
 
     fn ip(text: &str) -> Ipv4Addr {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn reverse_zones_cover_the_subnet_and_nothing_else() {
+        let zones = |text: &str| text.parse::<Subnet>().unwrap().reverse_zones();
+        assert_eq!(zones("10.137.77.0/24"), ["77.137.10.in-addr.arpa"]);
+        assert_eq!(zones("10.137.0.0/16"), ["137.10.in-addr.arpa"]);
+        assert_eq!(zones("10.137.76.0/23"), ["76.137.10.in-addr.arpa", "77.137.10.in-addr.arpa"]);
+        let small = zones("192.168.7.8/29");
+        assert_eq!((small.len(), small[0].as_str()), (8, "8.7.168.192.in-addr.arpa"));
+        assert_eq!(small[7], "15.7.168.192.in-addr.arpa");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod schema;
 #[cfg(fuzzing)]
 pub mod schema;
 mod vms;
+mod wiring;
 
 use std::path::{Path, PathBuf};
 

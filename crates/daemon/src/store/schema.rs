@@ -67,6 +67,7 @@ const STEPS: &[M<'static>] = &[
     ALTER TABLE vms ADD COLUMN net TEXT NOT NULL DEFAULT '\"none\"';",
     ),
     M::up("ALTER TABLE vms ADD COLUMN publish TEXT NOT NULL DEFAULT '[]';"),
+    M::up("CREATE TABLE wiring (wired TEXT NOT NULL) STRICT"),
 ];
 
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);

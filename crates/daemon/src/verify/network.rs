@@ -70,7 +70,8 @@ fn compare(links: &[Link], known: &Devices) -> Vec<Oddity> {
 /// Where names are not answered.
 pub(super) fn names(context: &Context) -> Vec<Oddity> {
     let told = |refusal: String| oddity(Kind::Name, Problem::Missing, format!("*.{}", context.names.domain()), refusal);
-    context.names.refusals().into_iter().map(told).collect()
+    let refusals = context.names.refusals();
+    refusals.host.into_iter().chain(refusals.guests).map(told).collect()
 }
 
 #[cfg(test)]
@@ -80,7 +81,17 @@ mod tests {
 
     fn link(index: u32, name: &str, kind: &str, master: Option<u32>) -> Link {
         let mac = Mac([2, 0, 0, 0, 0, 1]);
-        Link { index, name: name.into(), mac, up: true, carrier: false, kind: Some(kind.into()), master, mtu: 1500 }
+        Link {
+            index,
+            name: name.into(),
+            mac,
+            up: true,
+            carrier: false,
+            running: false,
+            kind: Some(kind.into()),
+            master,
+            mtu: 1500,
+        }
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub struct Link {
     pub up: bool,
     /// Whether there is somebody at the other end.
     pub carrier: bool,
+    /// Whether it carries packets; the kernel says so up to a second after the carrier is there (`IFF_RUNNING`).
+    pub running: bool,
     /// The bridge that it is a port of.
     pub master: Option<u32>,
     /// Its hardware address; zero where it has none of six bytes.
@@ -138,6 +140,7 @@ fn link(part: &[u8]) -> Option<Link> {
         index: number(part, 4)?,
         up: flags & UP != 0,
         carrier: flags & libc::IFF_LOWER_UP.cast_unsigned() != 0,
+        running: flags & libc::IFF_RUNNING.cast_unsigned() != 0,
         ..Link::default()
     };
     for (kind, value) in attributes(part.get(16..)?) {

@@ -137,3 +137,31 @@ fn a_refusal_says_what_was_attempted_and_why() {
         assert!(matches!(error, Err(NetlinkError::Refused { .. })), "{error:?}");
     });
 }
+
+#[test]
+fn a_link_that_begins_to_run_is_announced() {
+    let ran = netns::in_new_network(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut netlink = Netlink::open().unwrap();
+            let news = LinkNews::open().unwrap();
+            netlink.add_bridge("br0", MAC).unwrap();
+            let bridge = netlink.link("br0").unwrap().unwrap();
+            netlink.change_link(&bridge, &LinkChange { up: Some(true), ..LinkChange::default() }).unwrap();
+            let _end = tap::make("tap0").unwrap();
+            let port = netlink.link("tap0").unwrap().unwrap();
+            let onto = LinkChange { master: Some(bridge.index), up: Some(true), ..LinkChange::default() };
+            netlink.change_link(&port, &onto).unwrap();
+            tokio::time::timeout(std::time::Duration::from_secs(10), async {
+                while !netlink.link("br0").unwrap().unwrap().running {
+                    news.next().await.unwrap();
+                }
+            })
+            .await
+            .unwrap();
+        });
+    });
+    if let Err(error) = ran {
+        eprintln!("SKIPPED: no network namespace can be made: {error}");
+    }
+}

@@ -4,6 +4,7 @@
 use banger_api::change::{VmChanged, VmRename, VmSet};
 use banger_api::daemon::{Finding, Status, Version};
 use banger_api::dial::Dial;
+use banger_api::dns::{Dns, DnsInstall};
 use banger_api::error::ErrorCode::{self, *};
 use banger_api::events::Line;
 use banger_api::exec::{Command, ExecRequest, ExecStarted, Terminal};
@@ -99,6 +100,22 @@ pub(super) fn entries() -> Vec<Entry> {
             .about("A VM of that name gets another one.")
             .json::<Lease>()
             .fails(&[Invalid, LeaseNotFound, InUse, Internal]),
+        entry("getDns", "How this host's programs are told the names of VMs, and whether they are")
+            .about("A name is looked up, as programs do it.")
+            .json::<Dns>()
+            .fails(&[Internal]),
+        entry("installDns", "Have this host's programs told the names of VMs")
+            .about(
+                "By systemd-resolved, or by a block in /etc/hosts, in place of what was set up before. It is looked whether it \
+                 works, and undone where it does not. It goes on when the client hangs up.",
+            )
+            .body::<DnsInstall>()
+            .json::<Dns>()
+            .fails(&[Invalid, TooLarge, HostUnfit, Internal]),
+        entry("uninstallDns", "Undo what was set up for the names of VMs")
+            .about("Nothing happens where nothing was. It goes on when the client hangs up.")
+            .json::<Dns>()
+            .fails(&[HostUnfit, Internal]),
         entry("followEvents", "What happens, as it happens")
             .about(
                 "A list and a watch in one: without `since` the first line is a `reset` with all that there is, then every \
