@@ -105,6 +105,7 @@ fn vm(uid: i64) -> VmRecord {
             env: BTreeMap::new(),
             workdir: None,
             user: None,
+            ssh_keys: Vec::new(),
             net: banger_api::vm::Net::None,
             address: None,
             restart: RestartPolicy::No,

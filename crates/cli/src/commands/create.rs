@@ -97,6 +97,7 @@ impl Shape {
             workdir: self.workdir.clone(),
             net: self.net.map(Net::from),
             user: caller::user(&app.environment),
+            ssh_keys: Vec::new(),
             lifetime,
             restart: self.restart.map(RestartPolicy::from).unwrap_or_default(),
             stopped: false,

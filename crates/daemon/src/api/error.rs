@@ -182,6 +182,9 @@ fn of_spec(error: &SpecError) -> (ErrorCode, Option<String>) {
         SpecError::Shrink { .. } => (ErrorCode::Invalid, Some("give --disk a larger size".to_owned())),
         SpecError::Variable(_) | SpecError::Environment => (ErrorCode::Invalid, Some("look at --env".to_owned())),
         SpecError::User { .. } => (ErrorCode::Invalid, Some("create the VM as another user".to_owned())),
+        SpecError::SshKey { .. } => {
+            (ErrorCode::Invalid, Some("a key is a line of a file such as ~/.ssh/id_ed25519.pub".to_owned()))
+        }
         SpecError::Workdir(_) => (ErrorCode::Invalid, Some("give --workdir a path that begins with /".to_owned())),
     }
 }

@@ -66,6 +66,7 @@ const STEPS: &[M<'static>] = &[
     CREATE TABLE network (subnet TEXT NOT NULL) STRICT;
     ALTER TABLE vms ADD COLUMN net TEXT NOT NULL DEFAULT '\"none\"';",
     ),
+    M::up("ALTER TABLE vms ADD COLUMN ssh_keys TEXT NOT NULL DEFAULT '[]'"),
 ];
 
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
