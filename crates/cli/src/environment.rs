@@ -58,6 +58,41 @@ impl Environment {
         Client::new(host.unwrap_or_else(|| self.own_socket()))
     }
 
+    /// The running program.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// The user's home directory.
+    pub fn home(&self) -> Option<PathBuf> {
+        self.var("HOME").map(PathBuf::from).filter(|home| home.is_absolute())
+    }
+
+    /// Where the user's programs keep what they make, by the XDG Base Directory Specification.
+    pub fn data_dir(&self) -> Option<PathBuf> {
+        self.base_directory("XDG_DATA_HOME", ".local/share")
+    }
+
+    /// Where the user's programs are configured, likewise.
+    pub fn config_dir(&self) -> Option<PathBuf> {
+        self.base_directory("XDG_CONFIG_HOME", ".config")
+    }
+
+    fn base_directory(&self, variable: &str, below_home: &str) -> Option<PathBuf> {
+        // The specification has relative ones passed over.
+        let named = self.var(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+        named.or_else(|| Some(self.home()?.join(below_home)))
+    }
+
+    /// A program of this name in the user's `PATH`.
+    pub fn find_program(&self, name: &str) -> Option<PathBuf> {
+        let runs = |path: &PathBuf| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && path.is_file();
+        std::env::split_paths(self.var("PATH")?)
+            .filter(|directory| directory.is_absolute())
+            .map(|directory| directory.join(name))
+            .find(runs)
+    }
+
     /// A program that is installed in the same directory as this one.
     pub fn beside(&self, name: &str) -> PathBuf {
         self.program.parent().unwrap_or(Path::new("/")).join(name)

@@ -14,6 +14,7 @@ use crate::complete::Offer;
 use crate::failure::Failure;
 use crate::output::{Format, human};
 use crate::size::Size;
+use crate::ssh::keys;
 
 /// What a new VM is to be like.
 #[derive(Debug, Clone, Args)]
@@ -97,7 +98,7 @@ impl Shape {
             workdir: self.workdir.clone(),
             net: self.net.map(Net::from),
             user: caller::user(&app.environment),
-            ssh_keys: Vec::new(),
+            ssh_keys: keys::for_new_vm(&app.environment),
             lifetime,
             restart: self.restart.map(RestartPolicy::from).unwrap_or_default(),
             stopped: false,
