@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 
 use banger_api::client::Client;
 
+/// Where the daemon keeps its socket unless it is told otherwise, and the socket's name.
+const RUNTIME_DIR: &str = "/run/banger";
+const SOCKET: &str = "bangerd.sock";
+
 /// The process's surroundings.
 #[derive(Debug, Clone)]
 pub struct Environment {
@@ -42,12 +46,17 @@ impl Environment {
 
     /// Where the daemon keeps its socket.
     pub fn runtime_dir(&self) -> PathBuf {
-        self.var("BANGER_RUNTIME_DIR").map_or_else(|| "/run/banger".into(), PathBuf::from)
+        self.var("BANGER_RUNTIME_DIR").map_or_else(|| RUNTIME_DIR.into(), PathBuf::from)
     }
 
     /// The socket of the daemon that this process would start.
     pub fn own_socket(&self) -> PathBuf {
-        self.runtime_dir().join("bangerd.sock")
+        self.runtime_dir().join(SOCKET)
+    }
+
+    /// Whether this is the socket that is found without being named.
+    pub fn is_usual(socket: &Path) -> bool {
+        socket == Path::new(RUNTIME_DIR).join(SOCKET)
     }
 
     /// The daemon that is to be asked: the one on `host`, if that was typed.

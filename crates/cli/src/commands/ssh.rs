@@ -18,6 +18,7 @@ use super::operation::{reach, showing};
 use super::values::WaitLevel;
 use crate::app::{App, own};
 use crate::attach::interrupts::Interrupts;
+use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::output::complain;
 use crate::ssh::options::{Caller, OLDEST, options, version};
@@ -29,9 +30,6 @@ const SSH_FAILED: u8 = 255;
 
 /// How long a guest may take to say that it lives.
 const ALIVE: Duration = Duration::from_secs(2);
-
-/// The usual place of the daemon's socket.
-const USUAL_SOCKET: &str = "/run/banger/bangerd.sock";
 
 /// Arguments of `ssh`.
 #[derive(Debug, Args)]
@@ -158,7 +156,7 @@ impl Ssh {
 /// The daemon's socket, where it has to be named.
 pub(super) fn socket(app: &App) -> Option<PathBuf> {
     let socket = app.client.socket();
-    (socket != Path::new(USUAL_SOCKET)).then(|| socket.to_owned())
+    (!Environment::is_usual(socket)).then(|| socket.to_owned())
 }
 
 /// Runs ssh with this process's streams, in its process group; its exit code.
