@@ -6,6 +6,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -13,6 +14,7 @@ use banger_api::daemon::{Status, Version};
 use banger_api::error::ErrorCode;
 use banger_api::frame::Kind;
 use banger_api::vm::{Vm, VmSshKeys, VmState};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use support::{Fake, Frames, Ran, Request, vm, wait};
 
 /// A daemon whose VMs are in the domain `lab.test`: `devbox`, and `down`, which is stopped. `carry` is what listens in `devbox`.
@@ -165,6 +167,26 @@ fn ssh_is_told_how_to_get_there_and_its_code_is_the_code() {
     );
     assert_eq!(ran.stdout, expected);
     assert_eq!(with_ssh(&fake, "kill -15 $$", &["ssh", "devbox"]).code, Some(143));
+}
+
+#[test]
+fn who_waits_for_ssh_has_the_terminal_while_ssh_is_stopped() {
+    let fake = start(|_| ());
+    let path = fake.dir.path().join("ssh");
+    std::fs::write(&path, "#!/bin/sh\nkill -STOP $$\nexit 5\n").unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = fake.banger(&["ssh", "devbox"]);
+    // A job of its own, as a shell makes one: it is stopped as a whole, and goes on as a whole.
+    command.env("PATH", fake.dir.path()).process_group(0);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    let status = rustix::process::waitid(
+        WaitId::Pid(pid),
+        WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
+    );
+    assert!(status.unwrap().unwrap().stopped());
+    rustix::process::kill_process(pid, Signal::CONT).unwrap();
+    assert_eq!(wait(child).code, Some(5));
 }
 
 #[test]
