@@ -55,7 +55,7 @@ class Ssh(Case):
     # What stands in the way.
 
     def test_a_machine_that_is_down_or_is_none_is_said_in_a_line(self):
-        self.place.banger("create", "down", "--stopped")
+        self.place.banger("create", "down", "--stopped", "--net", "none")
         try:
             line = "down is stopped; start it with: banger vm start down"
             proxy = self.place.run("vm", "proxy", "down.vm")
@@ -95,10 +95,10 @@ class Ssh(Case):
         # They are read, too.
         own = self.files / "own"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", own], check=True)
-        self.place.shell("box", f"mkdir -m 700 /root/.ssh; echo '{own.with_suffix('.pub').read_text().strip()}' >/root/.ssh/authorized_keys")
+        self.place.shell("box", f"mkdir -p -m 700 /root/.ssh; echo '{own.with_suffix('.pub').read_text().strip()}' >/root/.ssh/authorized_keys")
         words = ["-i", own, "-o", f"IdentityFile={own}", "-o", "IdentityAgent=none", "root@box.vm", "hostname"]
         self.assertEqual(self.ssh(*words).stdout, "box\n")
-        self.place.shell("box", "rm -r /root/.ssh")
+        self.place.shell("box", "rm /root/.ssh/authorized_keys")
 
     def test_another_users_key_is_let_in_and_is_there_after_a_restart(self):
         other = self.files / "other"
