@@ -191,7 +191,10 @@ pub fn first_process(protocol: u32) -> Result<(), BootError> {
         Side::Parent(agent) => {
             mounts::mount_later()?;
             identity::write(&boot.identity, Path::new("/"))?;
-            let network = network.and_then(|network| network.finish(Path::new("/")).err());
+            let network = match network {
+                Some(network) => network.finish(Path::new("/")).err(),
+                None => network::set_up_loopback().err().map(|error| in_one_line(&error)),
+            };
             let network = network.map(|error| format!("banger-agent: the network was not set up: {error}"));
             let steps = [network, ensure_user(boot.user.as_ref()), let_in(&boot)];
             let lines: Vec<String> = steps.into_iter().flatten().collect();
