@@ -81,6 +81,7 @@ fn change(wanted: Wanted, memory: u64) {
         env: [("A".to_owned(), "1".to_owned())].into(),
         workdir: None,
         user: None,
+        ssh_keys: Vec::new(),
         net: banger_api::vm::Net::None,
         address: None,
         publish: Vec::new(),

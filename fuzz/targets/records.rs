@@ -108,6 +108,7 @@ fn vm(uid: i64) -> VmRecord {
             env: BTreeMap::new(),
             workdir: None,
             user: None,
+            ssh_keys: Vec::new(),
             net: banger_api::vm::Net::None,
             address: None,
             publish: Vec::new(),

@@ -41,5 +41,8 @@ class Book(Case):
     def test_the_recipe_of_an_agent(self):
         self.runs("docs/book/src/agent.md")
 
+    def test_the_recipe_of_ssh(self):
+        self.runs("docs/book/src/ssh.md")
+
     def test_the_recipe_of_something_wrong(self):
         self.runs("docs/book/src/wrong.md")

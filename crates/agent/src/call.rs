@@ -77,7 +77,15 @@ async fn answer(guest: &Rc<Guest>, incoming: &mut Incoming, outgoing: &Rc<Outgoi
             guest.settled().await;
             done(outgoing, console::open(guest, &terminal)).await?;
         }
-        Call::Dial { port } => dial::dial(port, incoming, outgoing).await?,
+        Call::Authorize { keys, user } => {
+            guest.settled().await;
+            done(outgoing, changes::authorize(guest, &keys, user.as_deref())).await?;
+        }
+        Call::Dial { port } => {
+            // Its loopback is up by then.
+            guest.settled().await;
+            dial::dial(port, incoming, outgoing).await?;
+        }
         Call::Facts => outgoing.answer(&Answer::Facts(facts::gather(guest))).await?,
         Call::PowerOff => return power_off(guest, outgoing).await,
     }

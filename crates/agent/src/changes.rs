@@ -27,6 +27,14 @@ pub fn set_name(guest: &Guest, name: &str) -> Result<(), CallError> {
     boot::set_name(name).map_err(|error| failed(boot::in_one_line(&error)))
 }
 
+/// Lets the owners of these keys log in by SSH, as root and as `user`.
+///
+/// # Errors
+/// The error that the caller is to be told.
+pub fn authorize(guest: &Guest, keys: &[String], user: Option<&str>) -> Result<(), CallError> {
+    boot::authorize(keys, user, &guest.system_root()).map_err(|error| failed(boot::in_one_line(&error)))
+}
+
 /// Waits until the work disk has this size, in bytes, and grows its file system to it.
 ///
 /// # Errors

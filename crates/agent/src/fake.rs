@@ -11,6 +11,7 @@ use tokio::io::BufReader;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{JoinHandle, LocalSet};
 
+use crate::boot::{self, BootError};
 use crate::guest::Guest;
 use crate::serve::serve_session;
 
@@ -57,6 +58,9 @@ pub enum FakeError {
         #[source]
         source: io::Error,
     },
+    /// Its keys cannot be written.
+    #[error(transparent)]
+    Ssh(BootError),
     /// The event loop does not start.
     #[error("start the event loop")]
     Runtime(#[source] io::Error),
@@ -67,17 +71,19 @@ pub enum FakeError {
 /// # Errors
 /// Every [`FakeError`].
 pub fn run(options: &Options) -> Result<(), FakeError> {
-    read_boot(&options.boot)?;
+    let boot = read_boot(&options.boot)?;
     fs::create_dir_all(&options.root).map_err(|source| FakeError::MakeRoot { path: options.root.clone(), source })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(FakeError::Runtime)?;
-    LocalSet::new().block_on(&runtime, serve(options))
+    LocalSet::new().block_on(&runtime, serve(options, &boot))
 }
 
-async fn serve(options: &Options) -> Result<(), FakeError> {
+async fn serve(options: &Options, boot: &Boot) -> Result<(), FakeError> {
     let failed = |source| FakeError::Listen { path: options.listen.clone(), source };
     let listener = listen(&options.listen).map_err(failed)?;
     let root = fs::canonicalize(&options.root).map_err(failed)?;
     let guest = Rc::new(Guest::fake(options.protocol, boot_id(), root));
+    let user = boot.user.as_ref().map(|user| user.name.as_str());
+    boot::authorize(&boot.ssh_keys, user, &guest.system_root()).map_err(FakeError::Ssh)?;
     let mut session: Option<JoinHandle<()>> = None;
     loop {
         let connection = tokio::select! {

@@ -98,6 +98,14 @@ impl Guest {
         }
     }
 
+    /// Below which the files of the system are: for a host, a place where it does not look for them.
+    pub fn system_root(&self) -> PathBuf {
+        match &self.kind {
+            Kind::Fake { home } => home.join(".banger"),
+            Kind::Real { .. } => "/".into(),
+        }
+    }
+
     /// What a path in a call means: relative ones begin at root's home.
     pub fn path(&self, path: &str) -> PathBuf {
         match &self.kind {

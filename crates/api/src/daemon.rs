@@ -32,6 +32,9 @@ pub struct Status {
     pub running: u32,
     /// Where its records and disks are.
     pub state_dir: String,
+    /// The domain that VMs' names are in: the VM devbox is also devbox.vm.
+    #[serde(default)]
+    pub domain: String,
     /// Where its log is.
     pub log: String,
 }

@@ -23,6 +23,7 @@
 //! | `POST /v1/vms/{vm}/start` | | events, result [`vm::Vm`] |
 //! | `POST /v1/vms/{vm}/stop` | [`vm::VmStop`] | events, result [`vm::Vm`] |
 //! | `POST /v1/vms/{vm}/restart` | [`vm::VmStop`] | events, result [`vm::Vm`] |
+//! | `POST /v1/vms/{vm}/ssh-keys` | [`vm::VmSshKeys`] | [`vm::Vm`] |
 //! | `GET /v1/vms/{vm}/wait?level=` | | [`vm::Vm`], when the level is reached |
 //! | `POST /v1/vms/{vm}/exec` | [`exec::ExecRequest`] | `101`, then [`frame`]s; detached: [`exec::ExecStarted`] |
 //! | `POST /v1/vms/{vm}/dial` | [`dial::Dial`] | `101`, then frames: bytes both ways as data |
@@ -70,6 +71,8 @@ pub mod client;
 pub use banger_protocol::frame;
 /// Names by pattern: the guest finds them, the client checks them.
 pub use banger_protocol::pattern;
+/// Public SSH keys: what a line has to be.
+pub use banger_protocol::ssh;
 
 /// The API that this build speaks. A daemon of another number is refused with a hint.
 pub const VERSION: u32 = 1;

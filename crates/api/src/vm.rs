@@ -159,6 +159,10 @@ pub struct VmCreate {
     /// A user whom its guest is to have beside root. Left out where the daemon's configuration says so.
     #[serde(default)]
     pub user: Option<User>,
+    /// Public SSH keys whose owners may log in as root and as that user: a line each, as in `id_ed25519.pub`.
+    #[cfg_attr(feature = "schema", schemars(length(max = crate::ssh::MAX_KEYS), inner(regex(pattern = crate::ssh::PATTERN), length(max = crate::ssh::MAX_LINE))))]
+    #[serde(default)]
+    pub ssh_keys: Vec<String>,
     /// When it goes away by itself.
     #[serde(default)]
     pub lifetime: Lifetime,
@@ -232,6 +236,16 @@ pub enum Lifetime {
     Connection,
     /// When its detached command named `main` ends, or when the creating connection closes before there is one.
     Command,
+}
+
+/// Public SSH keys whose owners may log in to a VM, too.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct VmSshKeys {
+    /// A line each, as in `id_ed25519.pub`.
+    #[cfg_attr(feature = "schema", schemars(length(max = crate::ssh::MAX_KEYS), inner(regex(pattern = crate::ssh::PATTERN), length(max = crate::ssh::MAX_LINE))))]
+    pub ssh_keys: Vec<String>,
 }
 
 /// How to stop.

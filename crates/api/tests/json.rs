@@ -83,6 +83,7 @@ fn all() -> Vec<String> {
         vms: 2,
         running: 1,
         state_dir: "/state".into(),
+        domain: "vm".into(),
         log: "/state/log".into(),
     };
     let finding =

@@ -19,6 +19,12 @@ pub fn user(environment: &Environment) -> Option<User> {
     user.flaw().is_none().then_some(user)
 }
 
+/// Who used sudo(8) to be root, if somebody did.
+pub fn sudo_user(environment: &Environment) -> Option<String> {
+    let name = environment.var("SUDO_USER")?.to_str()?;
+    (getuid().is_root() && name != "root").then(|| name.to_owned())
+}
+
 fn by_sudo(environment: &Environment) -> Option<User> {
     let text = |name: &str| environment.var(name).and_then(|value| value.to_str());
     let number = |name: &str| text(name)?.parse().ok();

@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 
 use banger_api::client::Client;
 
+/// Where the daemon keeps its socket unless it is told otherwise, and the socket's name.
+const RUNTIME_DIR: &str = "/run/banger";
+const SOCKET: &str = "bangerd.sock";
+
 /// The process's surroundings.
 #[derive(Debug, Clone)]
 pub struct Environment {
@@ -42,12 +46,17 @@ impl Environment {
 
     /// Where the daemon keeps its socket.
     pub fn runtime_dir(&self) -> PathBuf {
-        self.var("BANGER_RUNTIME_DIR").map_or_else(|| "/run/banger".into(), PathBuf::from)
+        self.var("BANGER_RUNTIME_DIR").map_or_else(|| RUNTIME_DIR.into(), PathBuf::from)
     }
 
     /// The socket of the daemon that this process would start.
     pub fn own_socket(&self) -> PathBuf {
-        self.runtime_dir().join("bangerd.sock")
+        self.runtime_dir().join(SOCKET)
+    }
+
+    /// Whether this is the socket that is found without being named.
+    pub fn is_usual(socket: &Path) -> bool {
+        socket == Path::new(RUNTIME_DIR).join(SOCKET)
     }
 
     /// The daemon that is to be asked: the one on `host`, if that was typed.
@@ -56,6 +65,41 @@ impl Environment {
         // As docker and others write it.
         let host = host.map(|host| host.strip_prefix("unix:").map(|path| Path::new("/").join(path)).unwrap_or(host));
         Client::new(host.unwrap_or_else(|| self.own_socket()))
+    }
+
+    /// The running program.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// The user's home directory.
+    pub fn home(&self) -> Option<PathBuf> {
+        self.var("HOME").map(PathBuf::from).filter(|home| home.is_absolute())
+    }
+
+    /// Where the user's programs keep what they make, by the XDG Base Directory Specification.
+    pub fn data_dir(&self) -> Option<PathBuf> {
+        self.base_directory("XDG_DATA_HOME", ".local/share")
+    }
+
+    /// Where the user's programs are configured, likewise.
+    pub fn config_dir(&self) -> Option<PathBuf> {
+        self.base_directory("XDG_CONFIG_HOME", ".config")
+    }
+
+    fn base_directory(&self, variable: &str, below_home: &str) -> Option<PathBuf> {
+        // The specification has relative ones passed over.
+        let named = self.var(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+        named.or_else(|| Some(self.home()?.join(below_home)))
+    }
+
+    /// A program of this name in the user's `PATH`.
+    pub fn find_program(&self, name: &str) -> Option<PathBuf> {
+        let runs = |path: &PathBuf| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && path.is_file();
+        std::env::split_paths(self.var("PATH")?)
+            .filter(|directory| directory.is_absolute())
+            .map(|directory| directory.join(name))
+            .find(runs)
     }
 
     /// A program that is installed in the same directory as this one.

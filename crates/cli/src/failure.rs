@@ -8,6 +8,7 @@ use banger_api::client::ClientError;
 use banger_api::error::ErrorCode;
 use banger_api::exec::{CallError, CallErrorCode};
 use banger_api::frame::FrameError;
+use banger_api::vm::VmState;
 use banger_linux::process::ProcessError;
 
 use crate::checkout::CheckoutError;
@@ -15,6 +16,9 @@ use crate::copy::CopyError;
 use crate::daemon_start::StartError;
 use crate::output::{complain, printable};
 use crate::pull::PullError;
+use crate::ssh::config_file::ConfigFileError;
+use crate::ssh::keys::KeyError;
+use crate::ssh::target::TargetError;
 
 /// A failed command.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +121,32 @@ pub enum Failure {
     /// Files could not be copied.
     #[error(transparent)]
     Copy(#[from] CopyError),
+    /// A host name means no VM.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// A VM is down that was to be connected to.
+    #[error("{name} is {}", state.as_str())]
+    Down {
+        /// The VM.
+        name: String,
+        /// What it is doing.
+        state: VmState,
+    },
+    /// A guest is up and runs no SSH server.
+    #[error("nothing listens on port 22 of {name}, which is up")]
+    NoServer {
+        /// The VM.
+        name: String,
+    },
+    /// There is no ssh.
+    #[error("there is no program ssh in PATH")]
+    NoSsh,
+    /// There is no key of banger's own.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// ssh could not be told how to reach VMs.
+    #[error(transparent)]
+    SshConfig(#[from] ConfigFileError),
     /// A guest's changes could not be brought back.
     #[error(transparent)]
     Pull(#[from] PullError),
@@ -173,6 +203,12 @@ impl Failure {
         }
     }
 
+    /// As one line, with what to do about it.
+    pub fn one_line(&self) -> String {
+        let help = self.help().map_or_else(String::new, |help| format!("; {help}"));
+        printable(&format!("{}{help}", chain(self)))
+    }
+
     fn help(&self) -> Option<String> {
         match self {
             Failure::Usage { help, .. } | Failure::Helped { help, .. } | Failure::NoCommand { help, .. } => {
@@ -198,6 +234,16 @@ impl Failure {
             Failure::Checkout(error) => error.help(),
             Failure::Copy(error) => error.help(),
             Failure::Pull(error) => error.help(),
+            Failure::Key(error) => error.help(),
+            Failure::SshConfig(error) => error.help(),
+            Failure::Target(TargetError::Elsewhere { .. }) => Some("`banger ls` lists all VMs".to_owned()),
+            Failure::Target(TargetError::Host(_)) => None,
+            Failure::Down { name, state: VmState::Stopped } => Some(format!("start it with: banger vm start {name}")),
+            Failure::Down { .. } => Some("wait until that is done".to_owned()),
+            Failure::NoServer { name } => Some(format!(
+                "install one: banger exec {name} -- apt-get install -y openssh-server; `banger shell {name}` needs none"
+            )),
+            Failure::NoSsh => Some("install OpenSSH's client: apt-get install openssh-client".to_owned()),
             Failure::Interrupted { .. } | Failure::Stdout { .. } | Failure::Own { .. } | Failure::Process(_) => None,
         }
     }

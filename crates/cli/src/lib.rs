@@ -28,6 +28,7 @@ mod git;
 mod output;
 mod pull;
 mod size;
+mod ssh;
 mod surroundings;
 mod usage;
 

@@ -173,6 +173,7 @@ fn status(pid: u32) -> Status {
         vms: 3,
         running: 1,
         state_dir: "/var/lib/banger".into(),
+        domain: "vm".into(),
         log: "/var/lib/banger/bangerd.log".into(),
     }
 }

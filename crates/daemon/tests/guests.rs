@@ -52,6 +52,49 @@ fn an_agent_of_the_protocol_before_is_served() {
 }
 
 #[test]
+fn ssh_keys_are_told_at_boot_and_later_and_kept() {
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJ1dCBub3QgYSByZWFsIG9uZSBhdCBhbGwhISEh";
+    const READ: &str = "grep -v '#' .banger/etc/ssh/banger-keys.d/root";
+    let other = KEY.replace("GJ1", "GJ2");
+    let mut house = House::new();
+    let told = |house: &House| house.run(async |daemon| output_of(daemon, READ).await);
+    house.run(async |daemon| {
+        let (operation, _) = Operation::begin("create", "one");
+        let request = VmCreate { name: Some("one".into()), ssh_keys: vec![KEY.into()], ..VmCreate::default() };
+        daemon.registry.create(&request, &operation).await.unwrap().done().await.unwrap();
+    });
+    assert_eq!(told(&house), format!("{KEY}\n"));
+    house.run(async |daemon| {
+        let vm = daemon.registry.find("one").unwrap();
+        let generation = vm.view().generation;
+        // What is known already changes nothing.
+        assert_eq!(vm.authorize(vec![format!("{KEY} again")]).await.unwrap().generation, generation);
+        vm.authorize(vec![other.clone()]).await.unwrap();
+        assert!(matches!(vm.authorize(vec!["no key".into()]).await, Err(VmError::Spec(_))));
+    });
+    let both = format!("{KEY}\n{other}\n");
+    assert_eq!(told(&house), both);
+    house.kill();
+    house.start();
+    house.run_or_die(Verb::Stop).unwrap().unwrap();
+    house.run_or_die(Verb::Start).unwrap().unwrap();
+    assert_eq!(told(&house), both);
+}
+
+#[test]
+fn an_agent_that_cannot_be_told_of_ssh_keys_is_said_to_be_too_old_and_none_is_recorded() {
+    let mut house = House::with(r#"exec "$AGENT" "$@" --protocol 3"#);
+    house.run_or_die(Verb::Create).unwrap().unwrap();
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJ1dCBub3QgYSByZWFsIG9uZSBhdCBhbGwhISEh";
+    house.run(async |daemon| {
+        let vm = daemon.registry.find("one").unwrap();
+        let refused = vm.authorize(vec![key.to_owned()]).await;
+        assert!(matches!(refused, Err(VmError::Guest(GuestError::TooOld(3)))), "{refused:?}");
+        assert_eq!(vm.view().definition.ssh_keys, Vec::<String>::new());
+    });
+}
+
+#[test]
 fn a_silent_guest_fails_its_create_at_the_deadline_and_leaves_nothing() {
     let mut house = House::with("exec sleep 60");
     let failed = house.run_or_die(Verb::Create).unwrap().unwrap_err();

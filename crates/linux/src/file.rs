@@ -36,6 +36,51 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     sync_dir(parent(path))
 }
 
+/// Writes a file as [`write_atomic`] does, but only where there is none, whoever else does the same at this moment. Whether
+/// it did.
+///
+/// # Errors
+/// Those of open(2), write(2), fsync(2), link(2).
+pub fn create_once(path: &Path, bytes: &[u8], mode: u32) -> io::Result<bool> {
+    let temporary = temporary_beside(path)?;
+    let written = write_synced(&temporary, bytes, mode).and_then(|()| std::fs::hard_link(&temporary, path));
+    drop(std::fs::remove_file(&temporary));
+    match written {
+        Ok(()) => sync_dir(parent(path)).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives a file that is there another content as [`write_atomic`] does; its mode and its owner stay. Links are followed.
+///
+/// # Errors
+/// As [`write_atomic`], and those of stat(2), chown(2).
+pub fn rewrite_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let path = std::fs::canonicalize(path)?;
+    let found = std::fs::metadata(&path)?;
+    let temporary = temporary_beside(&path)?;
+    // It is the owner's before it has its name: who reads it meanwhile finds the old one.
+    let written = write_synced(&temporary, bytes, found.mode() & 0o7777)
+        .and_then(|()| keep_owner(&temporary, &found))
+        .and_then(|()| std::fs::rename(&temporary, &path));
+    if written.is_err() {
+        drop(std::fs::remove_file(&temporary));
+    }
+    written?;
+    sync_dir(parent(&path))
+}
+
+fn keep_owner(path: &Path, of: &std::fs::Metadata) -> io::Result<()> {
+    let made = std::fs::symlink_metadata(path)?;
+    if (made.uid(), made.gid()) == (of.uid(), of.gid()) {
+        return Ok(());
+    }
+    std::os::unix::fs::lchown(path, Some(of.uid()), Some(of.gid()))?;
+    // To change the owner takes bits away (chown(2)).
+    std::fs::set_permissions(path, of.permissions())
+}
+
 /// A file in memory, without a path; the name is what others see in /proc. Where a program is to say something that is read
 /// when it has ended, a pipe could fill up.
 ///
@@ -172,5 +217,35 @@ mod tests {
         let taken = allocated(&path).unwrap();
         assert!((1 << 20..2 << 20).contains(&taken), "{taken}");
         assert!(free_space(dir.path()).unwrap() > 0);
+    }
+
+    #[test]
+    fn only_the_first_creates_and_all_find_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let created: usize = std::thread::scope(|scope| {
+            let create = |number: u8| usize::from(create_once(&dir.path().join("key"), &[number; 64], 0o600).unwrap());
+            let threads: Vec<_> = (0..8).map(|number| scope.spawn(move || create(number))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(created, 1);
+        let content = std::fs::read(&path).unwrap();
+        assert_eq!(content, vec![content[0]; 64]);
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_rewritten_keeps_its_mode_and_the_link_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, link) = (dir.path().join("config"), dir.path().join("link"));
+        std::fs::write(&path, "old").unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink("config", &link).unwrap();
+        rewrite_atomic(&link, b"new").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(rewrite_atomic(&dir.path().join("none"), b"").unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -4,7 +4,6 @@
 //! this code into every guest, where a library for all of netlink would weigh more than the agent itself.
 
 mod address;
-mod announced;
 mod events;
 mod link;
 mod message;
@@ -17,7 +16,6 @@ use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 pub use self::address::Address;
-pub use self::announced::LinkNews;
 pub use self::events::{Event, Events};
 pub use self::link::{Link, LinkChange, Mac};
 use self::message::{Answer, Request};

@@ -43,6 +43,8 @@ pub enum Program {
     Resolvectl,
     /// `/usr/bin/git`, which the command line asks for the files of a checkout.
     Git,
+    /// `ssh`, wherever its user's `PATH` has it; only the command line starts it.
+    Ssh(PathBuf),
     /// `bangerd`; the command line starts one where none runs.
     Daemon(PathBuf),
     /// The static agent, as the fake VMM runs it on the host; the caller names the file.
@@ -66,7 +68,11 @@ impl Program {
             Program::Nft => Path::new("/usr/sbin/nft"),
             Program::Resolvectl => Path::new("/usr/bin/resolvectl"),
             Program::Git => Path::new("/usr/bin/git"),
-            Program::Daemon(path) | Program::Agent(path) | Program::StandIn(path) | Program::Command(path) => path,
+            Program::Ssh(path)
+            | Program::Daemon(path)
+            | Program::Agent(path)
+            | Program::StandIn(path)
+            | Program::Command(path) => path,
         }
     }
 }
@@ -308,6 +314,12 @@ impl Process {
         let mut fds = [rustix::event::PollFd::new(&self.pidfd, rustix::event::PollFlags::IN)];
         let at_once = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         rustix::event::poll(&mut fds, Some(&at_once)).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Whether a child has been stopped by a signal since this was asked last: true once for each time.
+    pub fn was_stopped(&self) -> bool {
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+        matches!(rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), options), Ok(Some(status)) if status.stopped())
     }
 
     fn reap(&self) -> Result<Option<ExitStatus>, ProcessError> {

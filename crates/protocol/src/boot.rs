@@ -31,6 +31,9 @@ pub struct Boot {
     /// A user whom the guest is to have beside root. Since protocol 3.
     #[serde(default)]
     pub user: Option<User>,
+    /// Public SSH keys whose owners may log in as root and as `user`, a line each ([`crate::ssh`]). Since protocol 4.
+    #[serde(default)]
+    pub ssh_keys: Vec<String>,
     /// The network that the guest is in, if it is in one.
     #[serde(default)]
     pub network: Option<Network>,
@@ -70,9 +73,7 @@ impl User {
     /// What makes it unfit to be written into a guest's files: a name that is not of the plain kind (useradd(8)), or a number
     /// that is root's or beyond those of people (adduser.conf(5)).
     pub fn flaw(&self) -> Option<&'static str> {
-        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
-        let begins = self.name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_');
-        if self.name.len() > 32 || !begins || !self.name.bytes().all(plain) {
+        if !is_login_name(&self.name) {
             return Some("a name has up to 32 of a-z, 0-9, '_' and '-', the first one a letter or '_'");
         }
         let numbers = 1..=60_000;
@@ -81,6 +82,13 @@ impl User {
         }
         None
     }
+}
+
+/// Whether it is a login name of the plain kind (useradd(8)), which can be a file's name, too.
+pub fn is_login_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+    let begins = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_');
+    name.len() <= 32 && begins && name.bytes().all(plain)
 }
 
 /// What makes a VM its own machine. The same at every boot, but for `entropy` and `unix_nanos`.

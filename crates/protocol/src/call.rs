@@ -82,6 +82,14 @@ pub enum Call {
         /// From 1 on.
         port: u16,
     },
+    /// Lets the owners of these keys, and of no others, log in by SSH: as root, and as `user`. It adds to what the users' own
+    /// files say, and holds until the next boot, which brings its own. [`Answer::Done`]. Since protocol 4.
+    Authorize {
+        /// Public keys, a line each ([`crate::ssh`]).
+        keys: Vec<String>,
+        /// The login name of a user beside root.
+        user: Option<String>,
+    },
     /// Powers the guest off in order, through its init. [`Answer::Done`] when the request was handed over.
     PowerOff,
 }
@@ -105,7 +113,7 @@ impl Call {
             | Call::Grow { .. }
             | Call::Load
             | Call::Console(_) => 3,
-            Call::Ports | Call::Dial { .. } => 4,
+            Call::Ports | Call::Dial { .. } | Call::Authorize { .. } => 4,
         }
     }
 }

@@ -15,7 +15,7 @@
 //! | 1 | hello, exec, commands, files, levels, power-off |
 //! | 2 | [`call::Call::SetClock`] carries fresh random bytes; [`call::Call::Facts`]; the hello tells the time |
 //! | 3 | [`call::Exec`] tells the caller's locale and time zone; [`boot::Boot`] names a user; [`call::Call::Get`] takes patterns; [`call::Call::SetName`], [`call::Call::Grow`], [`call::Call::Load`], [`call::Call::Console`] |
-//! | 4 | [`call::Call::Dial`], [`call::Call::Ports`] |
+//! | 4 | [`call::Call::Dial`], [`call::Call::Ports`]; [`boot::Boot`] has public SSH keys, [`call::Call::Authorize`] changes them |
 
 pub mod boot;
 pub mod call;
@@ -26,6 +26,7 @@ pub mod hello;
 pub mod pattern;
 #[cfg(feature = "session")]
 pub mod session;
+pub mod ssh;
 
 /// The protocol that this build speaks.
 pub const VERSION: u32 = 4;

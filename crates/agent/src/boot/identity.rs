@@ -54,7 +54,7 @@ pub fn write_name(name: &str, root: &Path) -> Result<(), BootError> {
 }
 
 /// Writes a file, unless it has this content: what does not change costs no write at each boot.
-fn put(path: &Path, content: &str, mode: u32) -> Result<(), BootError> {
+pub(super) fn put(path: &Path, content: &str, mode: u32) -> Result<(), BootError> {
     let write = || -> io::Result<()> {
         if fs::read(path).is_ok_and(|old| old == content.as_bytes()) {
             return fs::set_permissions(path, Permissions::from_mode(mode));

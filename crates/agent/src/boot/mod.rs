@@ -10,6 +10,7 @@ mod identity;
 mod modules;
 mod mounts;
 mod network;
+mod ssh;
 mod units;
 mod user;
 
@@ -22,6 +23,7 @@ use banger_linux::process::{Launch, ProcessError, Program, Stream};
 use banger_linux::uevent::Uevents;
 use banger_protocol::boot::{Boot, PATH, User, serial};
 
+pub use ssh::authorize;
 pub use units::{STATE, SYSTEM_UP};
 
 use disks::Growth;
@@ -100,6 +102,12 @@ pub enum BootError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// What is no key was to be let in.
+    #[error("let an SSH key in: {flaw}")]
+    SshKey {
+        /// What is wrong.
+        flaw: &'static str,
     },
     /// The kernel did not take the host name.
     #[error("set the host name {name}")]
@@ -183,9 +191,13 @@ pub fn first_process(protocol: u32) -> Result<(), BootError> {
         Side::Parent(agent) => {
             mounts::mount_later()?;
             identity::write(&boot.identity, Path::new("/"))?;
-            let network = network.and_then(|network| network.finish(Path::new("/")).err());
+            let network = match network {
+                Some(network) => network.finish(Path::new("/")).err(),
+                None => network::set_up_loopback().err().map(|error| in_one_line(&error)),
+            };
             let network = network.map(|error| format!("banger-agent: the network was not set up: {error}"));
-            let lines: Vec<String> = [network, ensure_user(boot.user.as_ref())].into_iter().flatten().collect();
+            let steps = [network, ensure_user(boot.user.as_ref()), let_in(&boot)];
+            let lines: Vec<String> = steps.into_iter().flatten().collect();
             if !lines.is_empty()
                 && let Ok(Side::Child) = banger_linux::fork::fork()
             {
@@ -281,6 +293,13 @@ fn ensure_user(user: Option<&User>) -> Option<String> {
         Ok(Outcome::Left(why)) => Some(format!("banger-agent: {why}")),
         Err(error) => Some(format!("banger-agent: the user {} was not made: {}", user.name, in_one_line(&error))),
     }
+}
+
+/// Lets in those who have the keys. A guest without them still runs: the line that says what stood against it.
+fn let_in(boot: &Boot) -> Option<String> {
+    let user = boot.user.as_ref().map(|user| user.name.as_str());
+    let failed = ssh::authorize(&boot.ssh_keys, user, Path::new("/")).err()?;
+    Some(format!("banger-agent: nobody is let in by SSH keys of banger's: {}", in_one_line(&failed)))
 }
 
 fn read_boot() -> Result<Boot, BootError> {

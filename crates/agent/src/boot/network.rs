@@ -42,6 +42,9 @@ pub enum NetworkError {
 /// The module of the cards' driver.
 pub const DRIVER: &str = "virtio_net";
 
+/// What brings a link up.
+const UP: LinkChange = LinkChange { up: Some(true), master: None, mac: None, mtu: None, queue: None };
+
 /// A network that is being set up, by a process beside this one: loading the driver waits for all processors to pass through a quiet
 /// state, and so does mounting a disk.
 #[derive(Debug)]
@@ -85,18 +88,30 @@ impl Begun {
     }
 }
 
+/// Sets up what a guest has that is in no network, too: its loopback device, on which the daemon's users connect to it.
+///
+/// # Errors
+/// [`NetworkError::Netlink`].
+pub fn set_up_loopback() -> Result<(), NetworkError> {
+    loopback_up(&mut Netlink::open()?)
+}
+
+fn loopback_up(netlink: &mut Netlink) -> Result<(), NetworkError> {
+    match netlink.link("lo")? {
+        Some(loopback) => Ok(netlink.change_link(&loopback, &UP)?),
+        None => Ok(()),
+    }
+}
+
 fn set_up(network: &Network) -> Result<(), NetworkError> {
     let mut netlink = Netlink::open()?;
-    let up = LinkChange { up: Some(true), ..LinkChange::default() };
-    if let Some(loopback) = netlink.link("lo")? {
-        netlink.change_link(&loopback, &up)?;
-    }
+    loopback_up(&mut netlink)?;
     let card = find(&mut netlink, network)?;
     match netlink.add_address(&card, network.address, network.prefix) {
         Err(error) if !error.is_there() => return Err(error.into()),
         _ => {}
     }
-    netlink.change_link(&card, &up)?;
+    netlink.change_link(&card, &UP)?;
     Ok(netlink.set_default_route(&card, network.gateway)?)
 }
 

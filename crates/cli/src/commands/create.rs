@@ -15,6 +15,7 @@ use crate::complete::Offer;
 use crate::failure::Failure;
 use crate::output::{Format, human};
 use crate::size::Size;
+use crate::ssh::keys;
 
 /// What a new VM is to be like.
 #[derive(Debug, Clone, Args)]
@@ -102,6 +103,7 @@ impl Shape {
             net: self.net.map(Net::from),
             publish: self.publish.clone(),
             user: caller::user(&app.environment),
+            ssh_keys: keys::for_new_vm(&app.environment),
             lifetime,
             restart: self.restart.map(RestartPolicy::from).unwrap_or_default(),
             stopped: false,

@@ -118,6 +118,7 @@ async fn status(app: &App) -> Result<u8, Failure> {
             ("started", human::ago(status.started, human::now())),
             ("memory", Size(status.resident).to_string()),
             ("vms", format!("{}, {} running", status.vms, status.running)),
+            ("domain", status.domain.clone()),
             ("state", status.state_dir.clone()),
             ("log", status.log.clone()),
         ]),

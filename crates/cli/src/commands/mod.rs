@@ -26,9 +26,12 @@ mod logs;
 mod network;
 mod operation;
 mod ports;
+mod proxy;
 mod prune;
 mod run;
 mod several;
+mod ssh;
+mod ssh_config;
 mod stats;
 pub mod suggest;
 mod values;
@@ -37,6 +40,8 @@ mod version;
 mod vm;
 
 pub use cp::report_skipped;
+pub use operation::reach;
+pub use values::WaitLevel;
 pub use vm::VmVerb;
 
 /// Real virtual machines with names, at once.
@@ -91,6 +96,8 @@ pub enum Verb {
     /// The names of VMs, for this host's programs
     #[command(subcommand, arg_required_else_help = true)]
     Dns(dns::DnsVerb),
+    /// Tell ssh how to reach VMs by name, without DNS or a network
+    SshConfig(ssh_config::SshConfig),
     /// Check this host: what is there, what is missing, what to do about it
     Doctor(doctor::Doctor),
     /// Compare what is there with what is recorded: links, rules, mounts, processes, files and names
@@ -112,6 +119,7 @@ impl Verb {
             | Verb::Network(_)
             | Verb::Daemon(_)
             | Verb::Dns(_)
+            | Verb::SshConfig(_)
             | Verb::Doctor(_)
             | Verb::Verify(_)
             | Verb::Events(_)
@@ -132,6 +140,7 @@ pub async fn run(app: &App, verb: Verb) -> Result<u8, Failure> {
         Verb::Network(verb) => network::run(app, verb).await,
         Verb::Daemon(verb) => daemon::run(app, verb).await,
         Verb::Dns(verb) => dns::run(app, verb).await,
+        Verb::SshConfig(config) => config.run(app).await,
         Verb::Doctor(doctor) => doctor.run(app).await,
         Verb::Verify(verify) => verify.run(app).await,
         Verb::Events(events) => events.run(app).await,

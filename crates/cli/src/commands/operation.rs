@@ -120,11 +120,23 @@ async fn next_step<T: DeserializeOwned>(app: &App, operation: &mut Operation<T>)
 /// # Errors
 /// Every [`Failure`].
 pub async fn wait(app: &App, name: &str, level: WaitLevel, interrupts: &mut Interrupts) -> Result<Vm, Failure> {
+    showing(app, name, &format!("guest.{}", level.word()), reach(app, name, level), interrupts).await
+}
+
+/// Waits for something of a guest's that comes up, as one more stage where that takes a while.
+///
+/// # Errors
+/// Every [`Failure`].
+pub async fn showing<T>(
+    app: &App,
+    name: &str,
+    stage: &str,
+    asked: impl Future<Output = Result<T, Failure>>,
+    interrupts: &mut Interrupts,
+) -> Result<T, Failure> {
     let mut stages = Stages::new(&app.screen);
-    let stage = format!("guest.{}", level.word());
     let began = Instant::now();
-    stages.started(&stage);
-    let asked = reach(app, name, level);
+    stages.started(stage);
     let mut asked = std::pin::pin!(asked);
     let result = loop {
         tokio::select! {
@@ -136,7 +148,7 @@ pub async fn wait(app: &App, name: &str, level: WaitLevel, interrupts: &mut Inte
         }
     };
     if result.is_ok() && began.elapsed() > PATIENCE {
-        stages.finished(&stage, began.elapsed());
+        stages.finished(stage, began.elapsed());
     } else {
         stages.clear();
     }

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::{change, console, cp, create, exec, forward, lifecycle, list, logs, ports, prune, run, stats};
+use super::{change, console, cp, create, exec, forward, lifecycle, list, logs, ports, proxy, prune, run, ssh, stats};
 use crate::app::App;
 use crate::complete::Offer;
 use crate::failure::Failure;
@@ -26,6 +26,9 @@ pub enum VmVerb {
     /// Open a login shell in a running VM
     #[command(add = Offer::Running)]
     Shell(exec::Shell),
+    /// Log in to a running VM by your own ssh, or run a command in it
+    #[command(add = Offer::Running)]
+    Ssh(ssh::Ssh),
     /// Copy files into or out of a running VM
     Cp(cp::Copy),
     /// Start stopped VMs
@@ -65,11 +68,16 @@ pub enum VmVerb {
     /// Show how busy VMs are, anew every second
     #[command(visible_alias = "top", add = Offer::Running)]
     Stats(stats::Stats),
+    /// Join standard input and output to a TCP port of a running VM
+    #[command(add = Offer::Running)]
+    Proxy(proxy::Proxy),
+    /// Print a VM's SSH host key, as ssh knows hosts
+    KnownHosts(proxy::KnownHosts),
 }
 
 impl VmVerb {
     pub(super) fn is_for_command(&self) -> bool {
-        matches!(self, VmVerb::Run(_) | VmVerb::Exec(_) | VmVerb::Shell(_))
+        matches!(self, VmVerb::Run(_) | VmVerb::Exec(_) | VmVerb::Shell(_) | VmVerb::Ssh(_))
     }
 }
 
@@ -81,6 +89,7 @@ pub(super) async fn dispatch(app: &App, verb: VmVerb) -> Result<u8, Failure> {
         VmVerb::Show(show) => show.run(app).await,
         VmVerb::Exec(exec) => exec.run(app).await,
         VmVerb::Shell(shell) => shell.run(app).await,
+        VmVerb::Ssh(ssh) => ssh.run(app).await,
         VmVerb::Cp(copy) => copy.run(app).await,
         VmVerb::Start(start) => start.run(app).await,
         VmVerb::Stop(stop) => stop.run(app).await,
@@ -95,5 +104,7 @@ pub(super) async fn dispatch(app: &App, verb: VmVerb) -> Result<u8, Failure> {
         VmVerb::Ports(ports) => ports.run(app).await,
         VmVerb::Forward(forward) => forward.run(app).await,
         VmVerb::Stats(stats) => stats.run(app).await,
+        VmVerb::Proxy(proxy) => proxy.run(app).await,
+        VmVerb::KnownHosts(known) => known.run(app).await,
     }
 }

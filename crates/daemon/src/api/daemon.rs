@@ -26,6 +26,7 @@ pub(super) async fn status(State(daemon): State<Arc<Daemon>>) -> Json<Status> {
         vms: count(vms.len()),
         running: count(running),
         state_dir: daemon.context.paths.state.display().to_string(),
+        domain: daemon.context.names.domain().to_string(),
         log: daemon.context.paths.log().display().to_string(),
     })
 }

@@ -201,6 +201,9 @@ fn of_spec(error: &SpecError) -> (ErrorCode, Option<String>) {
             (ErrorCode::Invalid, Some("`banger forward` forwards more while it runs".to_owned()))
         }
         SpecError::PortTwice(_) => (ErrorCode::Invalid, Some("look at --publish".to_owned())),
+        SpecError::SshKey { .. } => {
+            (ErrorCode::Invalid, Some("a key is a line of a file such as ~/.ssh/id_ed25519.pub".to_owned()))
+        }
         SpecError::Workdir(_) => (ErrorCode::Invalid, Some("give --workdir a path that begins with /".to_owned())),
     }
 }

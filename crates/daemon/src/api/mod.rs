@@ -60,6 +60,7 @@ fn routes() -> Vec<Route> {
         post("stopVm", "/v1/vms/{vm}/stop", vms::stop),
         post("restartVm", "/v1/vms/{vm}/restart", vms::restart),
         post("renameVm", "/v1/vms/{vm}/rename", vms::rename),
+        post("addSshKeys", "/v1/vms/{vm}/ssh-keys", vms::add_ssh_keys),
         get("waitForVm", "/v1/vms/{vm}/wait", vms::wait),
         post("exec", "/v1/vms/{vm}/exec", exec::exec),
         get("listCommands", "/v1/vms/{vm}/commands", exec::commands),

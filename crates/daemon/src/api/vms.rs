@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 use banger_api::change::{VmChanged, VmRename, VmSet};
-use banger_api::vm::{Level, Lifetime, Vm, VmCreate, VmState, VmStop};
+use banger_api::vm::{Level, Lifetime, Vm, VmCreate, VmSshKeys, VmState, VmStop};
 use serde::Deserialize;
 
 use super::error::{Failure, of_vm};
@@ -154,6 +154,15 @@ where
         let work = work(handle, operation);
         async move { work.await.map(|view| (daemon.wire(&view), None)).map_err(|error| of_vm(&error)) }
     })
+}
+
+pub(super) async fn add_ssh_keys(
+    State(daemon): State<Arc<Daemon>>,
+    Path(vm): Path<String>,
+    Body(VmSshKeys { ssh_keys }): Body<VmSshKeys>,
+) -> Result<Json<Vm>, Failure> {
+    let handle = daemon.registry.find(&vm)?;
+    Ok(Json(daemon.wire(&handle.authorize(ssh_keys).await?)))
 }
 
 #[derive(Debug, Deserialize)]

@@ -150,7 +150,8 @@ impl Guest {
                 | Call::SetClock { .. }
                 | Call::Await { .. }
                 | Call::SetName { .. }
-                | Call::Grow { .. } => self.opener.open_own().await,
+                | Call::Grow { .. }
+                | Call::Authorize { .. } => self.opener.open_own().await,
                 _ => self.opener.open().await,
             };
             let mut stream = opened.map_err(GuestError::Session)?;

@@ -68,6 +68,7 @@ const STEPS: &[M<'static>] = &[
     ),
     M::up("ALTER TABLE vms ADD COLUMN publish TEXT NOT NULL DEFAULT '[]';"),
     M::up("CREATE TABLE wiring (wired TEXT NOT NULL) STRICT"),
+    M::up("ALTER TABLE vms ADD COLUMN ssh_keys TEXT NOT NULL DEFAULT '[]'"),
 ];
 
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);

@@ -46,8 +46,8 @@ impl Store {
             let inserted = records.execute(
                 "INSERT INTO vms (id, name, image, cpus, memory, disk, env, workdir, lifetime, uid, machine_id, host_key,
                                   host_key_public, created, state, generation, host_boot, main, restart, wanted,
-                                  guest_user, net, publish)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                                  guest_user, net, publish, ssh_keys)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 params![
                     definition.id.as_str(),
                     definition.name,
@@ -72,6 +72,7 @@ impl Store {
                     definition.user.as_ref().map(|user| json(user, "user", definition)).transpose()?,
                     json(&definition.net, "network", definition)?,
                     json(&definition.publish, "ports", definition)?,
+                    json(&definition.ssh_keys, "SSH keys", definition)?,
                 ],
             );
             match inserted {
@@ -117,7 +118,8 @@ impl Store {
             let before = records.query_row("SELECT name FROM vms WHERE id = ?", [id], |row| row.get::<_, String>(0));
             rename(records, &attempt(WHAT, before)?, &definition.name)?;
             let updated = records.execute(
-                "UPDATE vms SET name = ?, cpus = ?, memory = ?, disk = ?, env = ?, workdir = ?, restart = ?, generation = ?
+                "UPDATE vms SET name = ?, cpus = ?, memory = ?, disk = ?, env = ?, workdir = ?, restart = ?, ssh_keys = ?,
+                                generation = ?
                  WHERE id = ?",
                 params![
                     definition.name,
@@ -127,6 +129,7 @@ impl Store {
                     json(&definition.env, "environment", definition)?,
                     definition.workdir,
                     json(&definition.restart, "restart policy", definition)?,
+                    json(&definition.ssh_keys, "SSH keys", definition)?,
                     record.generation.cast_signed(),
                     definition.id.as_str(),
                 ],
@@ -216,6 +219,7 @@ fn vm(row: &Row<'_>) -> Result<VmRecord, StoreError> {
             user: attempt(WHAT, row.get::<_, Option<String>>("guest_user"))?
                 .map(|user| serde_json::from_str(&user).map_err(|_| unusable("user")))
                 .transpose()?,
+            ssh_keys: serde_json::from_str(&text("ssh_keys")?).map_err(|_| unusable("SSH keys"))?,
             net,
             address: attempt(WHAT, row.get::<_, Option<u32>>("address"))?
                 .map(Ipv4Addr::from_bits)
@@ -282,6 +286,7 @@ mod tests {
             env: std::collections::BTreeMap::new(),
             workdir: None,
             user: None,
+            ssh_keys: Vec::new(),
             net: Net::None,
             address: None,
             publish: Vec::new(),

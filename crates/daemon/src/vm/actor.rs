@@ -174,6 +174,7 @@ impl Actor {
                 _ => self.start_once(operation).await,
             },
             Verb::StartAgain => self.start_again(operation).await,
+            Verb::Authorize(keys) => self.authorize(operation, &keys).await,
             Verb::Restart { force, patience } => self.restart(operation, force, patience).await,
             Verb::Stop { force, patience } => self.stop_wanting(operation, force, patience, false).await,
             Verb::Remove { force } => {

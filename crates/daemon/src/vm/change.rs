@@ -122,6 +122,7 @@ mod tests {
             env: [("A".to_owned(), "1".to_owned())].into(),
             workdir: Some("/srv".into()),
             user: None,
+            ssh_keys: Vec::new(),
             net: banger_api::vm::Net::None,
             address: None,
             publish: Vec::new(),

@@ -69,6 +69,8 @@ pub struct Definition {
     pub workdir: Option<String>,
     /// Whom its guest has beside root.
     pub user: Option<User>,
+    /// Public SSH keys whose owners may log in, a line each.
+    pub ssh_keys: Vec<String>,
     /// Whom its guest can reach.
     pub net: Net,
     /// Its address, where it has a network.

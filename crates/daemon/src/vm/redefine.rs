@@ -11,6 +11,7 @@ use super::actor::Actor;
 use super::change::{self, Wanted, field};
 use super::definition::Definition;
 use super::error::VmError;
+use super::spec;
 use super::start;
 use super::state::{Denied, State};
 use crate::context;
@@ -41,6 +42,26 @@ impl Actor {
             }
         }
         Ok(changes)
+    }
+
+    /// Lets the owners of these SSH keys in, too. The guest is told first: what is recorded is never told it again while it
+    /// runs.
+    pub(super) async fn authorize(&mut self, operation: &Operation, keys: &[String]) -> Result<(), VmError> {
+        let name = self.definition.name.clone();
+        if self.record.state == State::Removing {
+            return Err(VmError::Denied { attempted: "add SSH keys to", name, denied: Denied::Removing });
+        }
+        let keys = spec::with_keys(&self.definition.ssh_keys, keys)?;
+        if keys == self.definition.ssh_keys {
+            return Ok(());
+        }
+        if let Some(running) = &self.running {
+            let guest = running.guest.as_ref().ok_or(VmError::NoAgent(name))?;
+            let user = self.definition.user.as_ref().map(|user| user.name.clone());
+            guest.call(&Call::Authorize { keys: keys.clone(), user }).await?;
+        }
+        let definition = Definition { ssh_keys: keys, ..self.record.definition.clone() };
+        self.redefine(operation, definition).await
     }
 
     /// Records what it is from now on.

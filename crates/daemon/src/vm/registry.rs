@@ -14,6 +14,7 @@ use super::change::Wanted;
 use super::definition::{Definition, VmId, VmRecord};
 use super::error::VmError;
 use super::request::{Outcome, Request, Verb, View};
+use super::spec::with_keys;
 use super::state::State;
 use super::{identity, names, spec, start};
 use crate::context::{Context, blocking, host, random, unix_seconds};
@@ -143,6 +144,7 @@ impl Registry {
             env: spec.env,
             workdir: spec.workdir,
             user: spec.user,
+            ssh_keys: spec.ssh_keys,
             net: spec.net,
             address: None,
             publish: spec.publish,
@@ -320,6 +322,18 @@ impl Handle {
     pub async fn change(&self, wanted: Wanted, operation: Operation) -> Result<(View, Vec<Change>), VmError> {
         let outcome = self.send(Verb::Change(wanted), operation).await?.await.map_err(|_| self.went())??;
         Ok((outcome.view, outcome.changes))
+    }
+
+    /// Lets the owners of these SSH keys in, too; nothing happens where it knows them all.
+    ///
+    /// # Errors
+    /// [`VmError`]; the keys are not recorded then.
+    pub async fn authorize(&self, keys: Vec<String>) -> Result<View, VmError> {
+        let view = self.view();
+        if with_keys(&view.definition.ssh_keys, &keys)? == view.definition.ssh_keys {
+            return Ok(view);
+        }
+        self.ask(Verb::Authorize(keys), Operation::unwatched("ssh keys", &view.definition.name)).await
     }
 
     /// Removes it.

@@ -72,6 +72,8 @@ pub(super) enum Verb {
     Restart { force: bool, patience: Duration },
     /// Make it something else.
     Change(Wanted),
+    /// Let the owners of these SSH keys in, too.
+    Authorize(Vec<String>),
     /// Stop it; force does not ask the guest.
     Stop { force: bool, patience: Duration },
     /// Remove it; force also where it runs.

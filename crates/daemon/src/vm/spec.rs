@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use banger_api::exec::MAX_PATH;
 use banger_api::name::HOST;
 use banger_api::port::Publish;
+use banger_api::ssh;
 use banger_api::vm::{Lifetime, MAX_CPUS, MAX_DISK, MAX_PUBLISH, MIN_MEMORY, Net, RestartPolicy, User, VmCreate};
 
 use crate::config::{Config, GuestUser};
@@ -35,6 +36,8 @@ pub struct Spec {
     pub workdir: Option<String>,
     /// Whom the guest has beside root, without a flaw.
     pub user: Option<User>,
+    /// Public SSH keys whose owners may log in.
+    pub ssh_keys: Vec<String>,
     /// Whom the guest can reach.
     pub net: Net,
     /// Ports of the host that lead to its own: not too many, each once.
@@ -120,6 +123,14 @@ pub enum SpecError {
     /// A port of the host that shall lead to two.
     #[error("{0} is to be published twice")]
     PortTwice(SocketAddr),
+    /// A line that is no public SSH key, or too many of them.
+    #[error("{}: {flaw}", match line { Some(line) => format!("{line:?} cannot be an SSH key"), None => "these SSH keys are too many".to_owned() })]
+    SshKey {
+        /// The line's begin.
+        line: Option<String>,
+        /// What is wrong.
+        flaw: &'static str,
+    },
     /// A user whom no guest can be given.
     #[error("{name:?} cannot be a guest's user with the numbers {uid} and {gid}: {flaw}")]
     User {
@@ -170,6 +181,7 @@ pub fn resolve(
         env: request.env.clone(),
         workdir: request.workdir.clone(),
         user,
+        ssh_keys: with_keys(&[], &request.ssh_keys)?,
         net: request.net.unwrap_or(config.defaults.net),
         publish: request.publish.clone(),
         lifetime: request.lifetime,
@@ -192,6 +204,7 @@ pub fn check(request: &VmCreate) -> Result<(), SpecError> {
     check_env(&request.env)?;
     request.workdir.as_deref().map_or(Ok(()), check_workdir)?;
     check_ports(&request.publish)?;
+    with_keys(&[], &request.ssh_keys)?;
     match request.user.as_ref().and_then(|user| Some((user, user.flaw()?))) {
         Some((user, flaw)) => Err(SpecError::User { name: user.name.clone(), uid: user.uid, gid: user.gid, flaw }),
         None => Ok(()),
@@ -266,6 +279,23 @@ pub fn check_env(env: &BTreeMap<String, String>) -> Result<(), SpecError> {
         return Err(SpecError::Environment);
     }
     Ok(())
+}
+
+/// Keys with more of them; each only once, whatever is said about it.
+///
+/// # Errors
+/// [`SpecError::SshKey`].
+pub fn with_keys(keys: &[String], more: &[String]) -> Result<Vec<String>, SpecError> {
+    let mut all: Vec<String> = keys.to_vec();
+    for key in more {
+        if !all.iter().any(|known| ssh::key_of(known) == ssh::key_of(key)) {
+            all.push(key.clone());
+        }
+    }
+    match ssh::flaw_of_all(&all) {
+        Some((line, flaw)) => Err(SpecError::SshKey { line: line.map(shown), flaw }),
+        None => Ok(all),
+    }
 }
 
 /// The begin of a text that may be long.
@@ -376,6 +406,17 @@ mod tests {
         let request = VmCreate { user: Some(dev), ..VmCreate::default() };
         let spec = resolve(&request, "a".into(), Some(image()), 1 << 30, &Host { memory: 4 << 30 }, &config).unwrap();
         assert_eq!(spec.user, None);
+    }
+
+    #[test]
+    fn keys_are_checked_and_each_is_there_once() {
+        const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJ1dCBub3QgYSByZWFsIG9uZSBhdCBhbGwhISEh";
+        let (one, again) = (format!("{KEY} one"), format!("{KEY} again"));
+        let keys = with("a", |r| r.ssh_keys = vec![one.clone(), again.clone()]).unwrap().ssh_keys;
+        assert_eq!(keys, std::slice::from_ref(&one));
+        assert_eq!(with_keys(&keys, &[again, KEY.replace("GJ1", "GJ2")]).unwrap(), [one, KEY.replace("GJ1", "GJ2")]);
+        let refused = with("a", |r| r.ssh_keys = vec!["x".repeat(9000)]).unwrap_err();
+        assert!(matches!(&refused, SpecError::SshKey { line: Some(line), .. } if line.len() == 80), "{refused}");
     }
 
     #[test]

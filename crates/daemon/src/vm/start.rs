@@ -219,7 +219,7 @@ async fn prepare(
     let bases = Arc::clone(&context.bases);
     let fill_work_disk = !image.join(names::WORK_SEED).exists();
     let (work, size) = (context.paths.vm(definition.id.as_str()).work, definition.disk);
-    let user = definition.user.clone();
+    let (user, ssh_keys) = (definition.user.clone(), definition.ssh_keys.clone());
     blocking(move || {
         // A disk that was to grow while its VM did not run, or while a daemon was killed over it.
         storage::grow(&work, size)?;
@@ -229,7 +229,7 @@ async fn prepare(
             let _one_at_a_time = bases.lock().unwrap_or_else(PoisonError::into_inner);
             boot::base_initramfs(&image, &agent)?
         };
-        let boot = Boot { modules: boot::modules(&image)?, identity, fill_work_disk, user, network };
+        let boot = Boot { modules: boot::modules(&image)?, identity, fill_work_disk, user, ssh_keys, network };
         Ok(boot::initramfs(&base, &boot, &to)?)
     })
     .await

@@ -144,7 +144,7 @@ fn a_link_that_begins_to_run_is_announced() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut netlink = Netlink::open().unwrap();
-            let news = LinkNews::open().unwrap();
+            let events = Events::open().unwrap();
             netlink.add_bridge("br0", MAC).unwrap();
             let bridge = netlink.link("br0").unwrap().unwrap();
             netlink.change_link(&bridge, &LinkChange { up: Some(true), ..LinkChange::default() }).unwrap();
@@ -154,7 +154,7 @@ fn a_link_that_begins_to_run_is_announced() {
             netlink.change_link(&port, &onto).unwrap();
             tokio::time::timeout(std::time::Duration::from_secs(10), async {
                 while !netlink.link("br0").unwrap().unwrap().running {
-                    news.next().await.unwrap();
+                    drop(events.next().await.unwrap());
                 }
             })
             .await

@@ -14,7 +14,7 @@ use banger_api::operation::Event;
 use banger_api::port::Port;
 use banger_api::stats::VmStats;
 use banger_api::verify::Oddity;
-use banger_api::vm::{Vm, VmCreate, VmStop};
+use banger_api::vm::{Vm, VmCreate, VmSshKeys, VmStop};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::api::{console, events, exec, files, vms};
@@ -176,6 +176,12 @@ pub(super) fn entries() -> Vec<Entry> {
             .body::<VmRename>()
             .operation::<VmChanged>(CHANGE)
             .fails(&[Invalid, TooLarge, VmNotFound]),
+        entry("addSshKeys", "Let the owners of more SSH keys log in to a VM")
+            .about("A guest that runs is told at once. Those that it knows already are passed over; all go with the VM.")
+            .body::<VmSshKeys>()
+            .json::<Vm>()
+            .fails(&[Invalid, TooLarge])
+            .fails(&GUEST),
         entry("waitForVm", "Wait until a guest has come up to a level")
             .query::<vms::Wait>()
             .json::<Vm>()

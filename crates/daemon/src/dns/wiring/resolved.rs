@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use banger_linux::file;
-use banger_linux::netlink::{LinkNews, Netlink, NetlinkError};
+use banger_linux::netlink::{Events, Netlink, NetlinkError};
 use banger_linux::process::Program;
 
 use crate::image::tool::{Tool, ToolError};
@@ -119,12 +119,12 @@ pub(super) async fn usable() -> Result<(), ResolvedError> {
 pub(super) async fn until_running(link: &str) -> Result<u32, ResolvedError> {
     let heard = |source| ResolvedError::Io { attempted: format!("follow the state of {link}"), source };
     // Opened before the first look: no change is lost in between.
-    let news = LinkNews::open().map_err(heard)?;
+    let events = Events::open()?;
     let waiting = async {
         loop {
             match Netlink::open()?.link(link)? {
                 Some(found) if found.running => return Ok(found.index),
-                _ => news.next().await.map_err(heard)?,
+                _ => drop(events.next().await.map_err(heard)?),
             }
         }
     };

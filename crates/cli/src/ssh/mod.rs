@@ -1,0 +1,7 @@
+//! SSH to VMs: who is meant, by which keys, and how ssh(1) is told to go through the daemon and not through a network.
+
+pub mod config_file;
+pub mod keys;
+pub mod options;
+pub mod reach;
+pub mod target;
