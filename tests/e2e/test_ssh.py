@@ -198,7 +198,7 @@ class Ssh(Case):
         here = self.files / "forwarded-port"
         forward = self.place.start("ssh", "-N", "-L", f"{here}:127.0.0.1:22", "-v", "box", text=True)
         try:
-            while "Local connections to" not in (line := forward.stderr.readline()):
+            while "Entering interactive session" not in (line := forward.stderr.readline()):
                 self.assertTrue(line, "ssh has ended")
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.settimeout(DEADLINE)

@@ -43,7 +43,9 @@ pub enum NetworkError {
 pub const DRIVER: &str = "virtio_net";
 
 /// What brings a link up.
-const UP: LinkChange = LinkChange { up: Some(true), master: None, mac: None, mtu: None, queue: None };
+fn up() -> LinkChange {
+    LinkChange { up: Some(true), ..LinkChange::default() }
+}
 
 /// A network that is being set up, by a process beside this one: loading the driver waits for all processors to pass through a quiet
 /// state, and so does mounting a disk.
@@ -98,7 +100,7 @@ pub fn set_up_loopback() -> Result<(), NetworkError> {
 
 fn loopback_up(netlink: &mut Netlink) -> Result<(), NetworkError> {
     match netlink.link("lo")? {
-        Some(loopback) => Ok(netlink.change_link(&loopback, &UP)?),
+        Some(loopback) => Ok(netlink.change_link(&loopback, &up())?),
         None => Ok(()),
     }
 }
@@ -111,7 +113,7 @@ fn set_up(network: &Network) -> Result<(), NetworkError> {
         Err(error) if !error.is_there() => return Err(error.into()),
         _ => {}
     }
-    netlink.change_link(&card, &UP)?;
+    netlink.change_link(&card, &up())?;
     Ok(netlink.set_default_route(&card, network.gateway)?)
 }
 

@@ -1,7 +1,6 @@
 //! From a request to a validated machine. Pure: the last point without effects.
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::SocketAddr;
 
 use banger_api::exec::MAX_PATH;
 use banger_api::name::HOST;
@@ -121,8 +120,8 @@ pub enum SpecError {
     #[error("a VM can publish at most {MAX_PUBLISH} ports, not {0}")]
     ManyPorts(usize),
     /// A port of the host that shall lead to two.
-    #[error("{0} is to be published twice")]
-    PortTwice(SocketAddr),
+    #[error("{} is to be published twice", .0.at())]
+    PortTwice(Publish),
     /// A line that is no public SSH key, or too many of them.
     #[error("{}: {flaw}", match line { Some(line) => format!("{line:?} cannot be an SSH key"), None => "these SSH keys are too many".to_owned() })]
     SshKey {
@@ -260,7 +259,7 @@ fn check_ports(ports: &[Publish]) -> Result<(), SpecError> {
         return Err(SpecError::ManyPorts(ports.len()));
     }
     let mut seen = HashSet::new();
-    ports.iter().map(Publish::at).find(|at| !seen.insert(*at)).map_or(Ok(()), |twice| Err(SpecError::PortTwice(twice)))
+    ports.iter().find(|port| !seen.insert(port.at())).map_or(Ok(()), |twice| Err(SpecError::PortTwice(*twice)))
 }
 
 /// Checks variables as a request gives them.
