@@ -479,6 +479,25 @@ mod tests {
     }
 
     #[test]
+    fn they_are_made_before_anybody_asks_and_those_that_are_too_many_go() {
+        elsewhere(async |dir| {
+            let waiting = async |network: Arc<Network>, wanted: usize| {
+                network.subnet().await.unwrap();
+                let enough = async { while network.devices().await.waiting.len() != wanted {} };
+                tokio::time::timeout(std::time::Duration::from_secs(10), enough).await.unwrap();
+                network.devices().await.waiting
+            };
+            let made = waiting(Arc::new(network(&dir, None, None, 3)), 3).await;
+            for name in &made {
+                until_closed(name);
+            }
+            assert_eq!(waiting(Arc::new(network(&dir, None, None, 1)), 1).await, made[..1]);
+            assert_eq!(waiting(Arc::new(network(&dir, None, None, 0)), 0).await, [""; 0]);
+            assert_eq!(Netlink::open().unwrap().links().unwrap().len(), 1 + 2);
+        });
+    }
+
+    #[test]
     fn what_cannot_be_is_told_with_what_to_do() {
         elsewhere(async |dir| {
             let mut netlink = Netlink::open().unwrap();

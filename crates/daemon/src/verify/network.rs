@@ -27,7 +27,7 @@ fn compare(links: &[Link], known: &Devices) -> Vec<Oddity> {
     let is_on_bridge = |link: &Link| bridge.is_some_and(|bridge| link.master == Some(bridge.index));
     let mut oddities = Vec::new();
     for link in links.iter().filter(|link| link.name.starts_with(TAPS) || is_on_bridge(link)) {
-        let is_carrier = known.is_up && link.name == CARRIER;
+        let is_carrier = known.is_up && link.name == CARRIER && link.kind.as_deref() == Some("tun");
         if is_carrier || known.ports.contains(&link.name) || known.waiting.contains(&link.name) {
             continue;
         }

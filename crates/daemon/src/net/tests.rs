@@ -1,6 +1,136 @@
-//! Links and forwarding, from the first guest to the last, and what is told where there is no network.
+//! The network's life on a host that others change, too: with traffic between a guest and a world, judged by ping(8), ip(8) and
+//! nft(8).
 
-use super::*;
+mod place;
+
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::time::Duration;
+
+use banger_linux::netlink::Events;
+
+use self::place::{
+    DROPS, DROPS_BUT_FOR_USERS, Place, REJECTS, TAP, elsewhere, elsewhere_bridged_either_way, forwarding, has_carrier,
+    is_mended, json, looked_after, network, pid, place, placed, rules, run, sh,
+};
+use super::addresses;
+use super::network::NetworkError;
+use super::ruleset::{Lease, Reach};
+
+#[test]
+fn guests_reach_the_world_past_chains_that_drop() {
+    for (drops, rules) in [(DROPS, 2), (DROPS_BUT_FOR_USERS, 2), (REJECTS, 2), ("true", 0)] {
+        elsewhere_bridged_either_way(async || {
+            let place = place(Reach::Everybody, drops).await;
+            looked_after(place.network()).await;
+            assert!(place.flows().await, "{drops}");
+            assert_eq!(placed().await, rules, "{drops}");
+            let users = sh("nft list chain ip filter DOCKER-USER 2>/dev/null || :").await;
+            assert_eq!(users.contains("comment \"banger\""), drops == DROPS_BUT_FOR_USERS, "{users}");
+        });
+    }
+}
+
+#[test]
+fn those_chains_let_nothing_through_that_banger_drops() {
+    elsewhere_bridged_either_way(async || {
+        let mut place = place(Reach::Everybody, DROPS).await;
+        assert!(place.flows().await);
+        let guest = format!("ping -n -c 1 -w 1 {}", Ipv4Addr::from_bits(place.subnet.host().to_bits() + 1));
+        assert!(!place.in_world(&guest).await, "the world begins");
+        // The same packets pass where banger does not drop: it is not the way that is missing.
+        place.network = None;
+        sh("nft insert rule inet banger forward oifname banger0 accept").await;
+        assert!(place.in_world(&guest).await);
+    });
+    elsewhere_bridged_either_way(async || {
+        let mut place = place(Reach::Names, DROPS).await;
+        looked_after(place.network()).await;
+        assert_eq!(placed().await, 2);
+        assert!(!place.flows().await);
+        place.network = None;
+        sh("for way in iifname oifname; do nft insert rule inet banger forward $way banger0 accept; done").await;
+        assert!(place.flows().await);
+    });
+}
+
+#[test]
+fn guests_are_told_names_by_a_host_that_takes_nothing() {
+    elsewhere(async || {
+        let place = place(Reach::Everybody, "iptables -P INPUT DROP").await;
+        looked_after(place.network()).await;
+        let host = place.subnet.host();
+        let udp = |port| UdpSocket::bind((host, port)).unwrap();
+        let (names, other) = (udp(53), udp(54));
+        let _tcp = [53u16, 54].map(|port| TcpListener::bind((host, port)).unwrap());
+        let connects =
+            async |port| place.in_guest(&format!("timeout 1 bash -c 'exec 3<>/dev/tcp/{host}/{port}'")).await;
+        assert!(connects(53).await && !connects(54).await);
+        for port in [54, 53] {
+            assert!(place.in_guest(&format!("echo name >/dev/udp/{host}/{port}")).await);
+        }
+        let mut packet = [0; 8];
+        names.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        assert_eq!(names.recv(&mut packet).unwrap(), 5);
+        // What came first would be there by now.
+        other.set_nonblocking(true).unwrap();
+        assert!(other.recv(&mut packet).is_err());
+    });
+}
+
+#[test]
+fn what_others_flush_or_make_anew_is_mended_soon() {
+    elsewhere_bridged_either_way(async || {
+        let place = place(Reach::Everybody, DROPS).await;
+        let changes = [
+            ("nft flush ruleset", 0),
+            (DROPS, 2),
+            (&format!("nft flush ruleset; {DROPS_BUT_FOR_USERS}"), 2),
+            (&format!("nft delete table ip filter; {DROPS}"), 2),
+            (&format!("nft delete table ip filter; {DROPS_BUT_FOR_USERS}"), 2),
+            (&format!("nft delete table ip filter; {REJECTS}"), 2),
+        ];
+        is_mended(&place, &changes).await;
+    });
+}
+
+#[test]
+fn iptables_works_with_what_is_in_its_chains() {
+    elsewhere(async || {
+        let place = place(Reach::Everybody, &format!("{DROPS_BUT_FOR_USERS}; iptables -P INPUT DROP")).await;
+        is_mended(
+            &place,
+            &[("iptables -F DOCKER-USER", 4), ("iptables -F FORWARD", 4), ("iptables -P INPUT ACCEPT", 2)],
+        )
+        .await;
+        // Without a way to its users' chain, they are at the head of Docker's own.
+        let rules = sh("iptables -S FORWARD").await;
+        assert!(rules.contains("-A FORWARD -i banger0 -m comment --comment banger -j ACCEPT"), "{rules}");
+        sh("iptables -L -v; iptables-save >/dev/null; iptables -A FORWARD -i x -j DROP; iptables -D FORWARD -i x -j DROP").await;
+        is_mended(
+            &place,
+            &[
+                ("iptables-save | { rules=$(cat); echo \"$rules\" | iptables-restore; }", 0),
+                ("iptables -P FORWARD ACCEPT", 0),
+            ],
+        )
+        .await;
+    });
+}
+
+#[test]
+fn what_others_do_to_bangers_own_tables_is_mended_soon() {
+    elsewhere(async || {
+        let place = place(Reach::Everybody, DROPS).await;
+        let changes = [
+            ("nft flush chain inet banger to_world", 2),
+            ("nft insert rule inet banger forward drop", 2),
+            ("nft flush set bridge banger pinned", 2),
+            ("nft add element inet banger isolated { 10.137.77.2 }", 2),
+            ("nft delete table bridge banger", 2),
+        ];
+        is_mended(&place, &changes).await;
+    });
+}
 
 #[test]
 fn what_is_changed_here_is_no_reason_to_change_more() {
@@ -41,14 +171,6 @@ fn a_bridge_that_somebody_deletes_is_made_again_with_its_guests() {
             assert!(has_carrier().await && place.flows().await, "{change}");
         }
     });
-}
-
-/// Whether the bridge has its carrier, and that by banger's own TAP.
-async fn has_carrier() -> bool {
-    let links = json("ip -j link show master banger0").await;
-    let own = links.as_array().unwrap().iter().any(|link| link["ifname"] == "banger-carrier");
-    let bridge = json("ip -j link show banger0").await;
-    own && ["UP", "LOWER_UP"].iter().all(|flag| bridge[0]["flags"].as_array().unwrap().contains(&(*flag).into()))
 }
 
 #[test]
@@ -153,7 +275,7 @@ fn what_a_crashed_daemon_has_left_is_taken_over_or_goes() {
         };
         place.network = None;
         for _ in 0..2 {
-            let next = super::network(&place.dir);
+            let next = network(&place.dir);
             next.adopt("a", lease());
             next.subnet().await.unwrap();
             looked_after(&next).await;
@@ -161,7 +283,7 @@ fn what_a_crashed_daemon_has_left_is_taken_over_or_goes() {
             drop(next);
         }
         // And one that finds that the guest is gone.
-        let last = super::network(&place.dir);
+        let last = network(&place.dir);
         assert!(last.is_left().await);
         last.subnet().await.unwrap();
         looked_after(&last).await;
@@ -187,8 +309,8 @@ fn a_daemon_without_rights_is_told_so() {
 
 #[test]
 fn what_is_wrong_with_nft_is_told_with_what_to_do() {
-    use crate::net::listing::Listing;
-    use crate::net::nft::NftError;
+    use super::listing::Listing;
+    use super::nft::NftError;
     let help = |error: NftError| NetworkError::from(error).help();
     assert_eq!(help(NftError::Missing), Some("install it: apt install nftables"));
     let old = Listing::parse("table ip filter {").unwrap_err();
