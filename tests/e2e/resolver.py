@@ -3,7 +3,6 @@
 It sees this machine's files but for those that say whom a program asks for names, which it has of its own.
 """
 
-import contextlib
 import os
 import signal
 import socket
@@ -94,19 +93,6 @@ class ResolvedHost(Net):
     def read(self, path):
         return self.ask("cat", path)
 
-    @contextlib.contextmanager
-    def tap_on(self, bridge):
-        """An open TAP on a bridge."""
-        holder = self.start(
-            "python3", "-c", HOLD, bridge, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        if holder.stdout.readline() != "held\n":
-            raise Failed(f"no TAP can be held: {holder.communicate(timeout=DEADLINE)}")
-        try:
-            yield
-        finally:
-            holder.communicate(timeout=DEADLINE)
-
     def close(self):
         """Does nothing twice."""
         self.stop_resolved()
@@ -118,14 +104,3 @@ class ResolvedHost(Net):
             os.close(self.mounts)
             self.mounts = None
         super().close()
-
-
-# TUNSETIFF, with IFF_TAP and IFF_NO_PI (tun(4)); the TAP goes with its descriptor.
-HOLD = """
-import fcntl, os, struct, subprocess, sys
-tun = os.open("/dev/net/tun", os.O_RDWR)
-fcntl.ioctl(tun, 0x400454CA, struct.pack("16sH22x", b"held0", 0x1002))
-subprocess.run(["ip", "link", "set", "held0", "master", sys.argv[1], "up"], check=True)
-print("held", flush=True)
-sys.stdin.read()
-"""

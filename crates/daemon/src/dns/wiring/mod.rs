@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use banger_api::dns::Wired;
-use banger_linux::netlink::{Netlink, NetlinkError};
+use banger_linux::netlink::{Events, Netlink, NetlinkError};
 use tokio::sync::Mutex as AsyncMutex;
 
 pub use self::by_hand::lines as by_hand;
@@ -240,15 +240,32 @@ pub async fn keep(context: Arc<Context>) {
     {
         tracing::warn!(error = crate::api::error::chain(&error), "names are not answered: there is no network yet");
     }
+    // Without them the bridge is looked at when names change.
+    let events = Events::open().ok();
+    let mut told = None;
     loop {
         // Seen before it is acted on, so that what changes meanwhile is not lost; several changes at once are one.
         changed.mark_unchanged();
-        if let Err(error) = context.wiring.renew(&context.names).await {
-            tracing::warn!(error = crate::api::error::chain(&error), "this host is not told the names of VMs");
+        let failed = context.wiring.renew(&context.names).await.err().map(|error| crate::api::error::chain(&error));
+        // It is tried after each change, and said once.
+        if failed != told
+            && let Some(error) = &failed
+        {
+            tracing::warn!(error, "this host is not told the names of VMs");
         }
-        if changed.changed().await.is_err() {
-            return;
+        told = failed;
+        // The bridge may be made anew by who watches over the network, and names stay the same then.
+        tokio::select! {
+            changed = changed.changed() => if changed.is_err() { return },
+            () = happened(events.as_ref()) => {}
         }
+    }
+}
+
+async fn happened(events: Option<&Events>) {
+    match events {
+        Some(events) if events.next().await.is_ok() => {}
+        _ => std::future::pending().await,
     }
 }
 

@@ -92,7 +92,9 @@ impl ResolvedError {
             ResolvedError::Refused { .. } | ResolvedError::Silent { .. } => {
                 "run the daemon as root; `systemctl status systemd-resolved` says more; or give --hosts-file"
             }
-            ResolvedError::NoCarrier { .. } => "start a VM with a network, and try again; or give --hosts-file",
+            ResolvedError::NoCarrier { .. } => {
+                "see `ip link show master banger0`, where banger-carrier should be up; or give --hosts-file"
+            }
             ResolvedError::Io { .. } | ResolvedError::Netlink(_) => "the daemon's log says more; or give --hosts-file",
         }
     }
