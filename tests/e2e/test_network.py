@@ -5,12 +5,15 @@ of the test's own; what passes is judged by what arrives, what is there by ip(8)
 import contextlib
 import itertools
 import json
+import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
 
+import tiny_image
 from fake import FakeCase
-from harness import DEADLINE, Case, Failed, Net
+from harness import DEADLINE, Case, Failed, Net, names
 
 # Says yes to each TCP connection at an address and port, one after the other.
 LISTENER = """
@@ -281,11 +284,7 @@ class Leases(FakeCase):
             if number % 7 == 6:
                 self.place.banger("rm", "--force", *(f"vm{number}" for number in range(7)))
         self.place.banger("rm", "--force", "--all")
-        # TAPs that are too many go behind.
-        deadline = time.monotonic() + DEADLINE
-        while self.there() != before and time.monotonic() < deadline:
-            pass
-        self.assertEqual(self.there(), before)
+        self.becomes(before)
         self.place.banger("create", "--net", "nat", "first")
 
     def test_an_address_belongs_to_a_name(self):
@@ -311,7 +310,7 @@ class Leases(FakeCase):
             self.place.settled()
             self.place.banger("create", "--net", "nat", "third")
             self.place.banger("rm", "--force", "third")
-            self.assertEqual((self.rules(), self.links()), (rules, links))
+            self.becomes((rules, links))
         self.place.banger("rm", "--force", "second")
 
     def test_bad_input_is_told_and_leaves_nothing(self):
@@ -325,6 +324,13 @@ class Leases(FakeCase):
 
     def address(self, name):
         return self.place.vms()[name]["address"]
+
+    def becomes(self, expected):
+        """TAPs are made and removed behind, so that it is looked at until it is so, each time by whole commands."""
+        deadline = time.monotonic() + DEADLINE
+        while self.there() != expected and time.monotonic() < deadline:
+            pass
+        self.assertEqual(self.there(), expected)
 
     def there(self):
         return self.rules(), self.links()
@@ -344,3 +350,199 @@ def without_handles(entry):
     if isinstance(entry, list):
         return [without_handles(value) for value in entry]
     return entry
+
+
+class Refused(FakeCase):
+    """What stands against a network is told, and nothing is half made."""
+
+    def refused(self, cause, help, *args):
+        before = self.place.net.links()
+        result = self.place.run("create", "--net", "nat", *args, "one")
+        self.assertEqual(result.returncode, 1, result.stdout + result.stderr)
+        self.assertIn(cause, result.stderr)
+        self.assertIn(help, result.stderr)
+        self.assertEqual(self.place.vms(), {})
+        self.assertEqual(names(self.place.state / "vms"), set())
+        self.assertEqual(set(self.place.net.links()), set(before))
+
+    def with_config(self, more):
+        self.place.stop_daemon()
+        Path(self.place.environment["BANGER_CONFIG"]).write_text(tiny_image.CONFIG + more)
+        self.place.start_daemon(*self.args)
+
+    def test_a_bridge_of_somebody_elses(self):
+        net = self.place.net
+        net.ask("ip", "link", "add", "banger0", "type", "bridge")
+        self.refused("banger0", "ip link set banger0 name OTHER")
+        net.ask("ip", "link", "delete", "banger0")
+        self.place.banger("create", "--net", "nat", "one")
+        self.place.banger("rm", "--force", "one")
+
+    def test_a_subnet_of_somebody_elses(self):
+        net = self.place.net
+        net.ask("ip", "link", "add", "other0", "type", "bridge")
+        net.ask("ip", "address", "add", "10.99.0.1/25", "dev", "other0")
+        self.with_config("[network]\nsubnet = '10.99.0.0/24'\n")
+        self.refused("10.99.0.0/24 is in use: other0", "another subnet")
+        net.ask("ip", "link", "delete", "other0")
+        self.with_config("")
+
+    def test_more_machines_than_addresses(self):
+        self.with_config("[network]\nsubnet = '10.99.0.0/29'\n")
+        made = []
+        while self.place.run("create", "--net", "nat", f"vm{len(made)}").returncode == 0:
+            made.append(f"vm{len(made)}")
+        self.assertEqual(len(made), 5)
+        result = self.place.run("create", "--net", "nat", "more")
+        self.assertIn("every address of 10.99.0.0/29 is a VM's", result.stderr)
+        self.assertIn("[network] subnet", result.stderr)
+        self.assertEqual(sorted(self.place.vms()), made)
+        self.assertLessEqual(set(made), {lease["name"] for lease in self.place.json("network", "ls")["leases"]})
+        # An address of one that is gone is the next one's, when there is no other.
+        self.place.banger("rm", "--force", "vm0")
+        self.place.banger("create", "--net", "nat", "more")
+        self.place.banger("rm", "--force", "--all")
+        self.place.banger("network", "forget", "more")
+        self.assertNotIn("more", {lease["name"] for lease in self.place.json("network", "ls")["leases"]})
+        self.assertIn("no address belongs to more", self.place.run("network", "forget", "more").stderr)
+        self.with_config("")
+
+
+class Verify(FakeCase):
+    """Everything that somebody plants on banger's ground is named; without that there is nothing to name."""
+
+    def oddities(self):
+        result = self.place.run("-o", "json", "verify")
+        found = {(oddity["problem"], oddity["kind"], oddity["which"]) for oddity in json.loads(result.stdout)}
+        self.assertEqual(result.returncode, int(bool(found)), result.stderr)
+        return found
+
+    def test_nothing_of_bangers_is_odd(self):
+        self.assertEqual(self.oddities(), set())
+        for number in range(20):
+            self.place.banger("create", "--net", "isolated" if number % 2 else "nat", f"vm{number}")
+            self.assertEqual(self.oddities(), set())
+            if number % 3 == 0:
+                self.place.banger("stop", f"vm{number}")
+            if number % 3 == 1:
+                self.place.kill_daemon()
+                self.place.start_daemon(*self.args)
+                self.place.settled()
+        self.assertEqual(self.oddities(), set())
+        self.place.banger("rm", "--force", "--all")
+        self.assertEqual(self.oddities(), set())
+
+    def test_whatever_is_planted_is_named(self):
+        place, net = self.place, self.place.net
+        place.banger("create", "--net", "nat", "one")
+        place.banger("rm", "--force", "one")
+        self.assertEqual(self.oddities(), set())
+        net.ask("ip", "tuntap", "add", "tap-pool-x", "mode", "tap")
+        net.ask("ip", "link", "add", "guest0", "type", "bridge")
+        net.ask("ip", "link", "set", "guest0", "name", "stray0")
+        self.assertEqual(self.oddities(), {("foreign", "link", "tap-pool-x")})
+        net.ask("ip", "link", "delete", "tap-pool-x")
+        net.ask("ip", "link", "delete", "stray0")
+        net.ask("nft", "add", "rule", "inet", "banger", "forward", "counter", "accept")
+        self.assertEqual(self.oddities(), {("foreign", "rule", "inet banger forward")})
+        handle = next(
+            entry["rule"]["handle"] for entry in reversed(net.json("nft", "-j", "list", "chain", "inet", "banger", "forward")["nftables"])
+            if "rule" in entry
+        )  # fmt: skip
+        net.ask("nft", "delete", "rule", "inet", "banger", "forward", "handle", handle)
+        stray, left = place.state / "stray", place.runtime / "vms/nobody"
+        stray.write_text("")
+        left.mkdir()
+        self.assertEqual(self.oddities(), {("foreign", "file", str(stray)), ("leak", "file", str(left))})
+        stray.unlink()
+        left.rmdir()
+        user = str(1879048192 + 7)
+        words = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "cat"]
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        process.stdout.read(1)
+        self.assertEqual(self.oddities(), {("foreign", "process", str(process.pid))})
+        process.communicate()
+        self.assertEqual(self.oddities(), set())
+
+    def test_a_mount_is_named(self):
+        place = self.place
+        place.stop_daemon()
+        place.start_daemon(*self.args, inside=f"mount -t tmpfs stray {place.state}/logs")
+        self.assertEqual(self.oddities(), {("foreign", "mount", f"{place.state}/logs")})
+        place.stop_daemon()
+        place.start_daemon(*self.args)
+        self.assertEqual(self.oddities(), set())
+
+
+class Ports(FakeCase):
+    """Ports that lead to guests, which here are agents in the network of the test's own."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.ends = contextlib.ExitStack()
+        cls.addClassCleanup(cls.ends.close)
+        cls.ends.enter_context(started(cls.place.net, LISTENER, "127.0.0.1", 8000, "inside"))
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.ends.close()
+        super().tearDownClass()
+
+    def published(self, port):
+        """What a published port says; the daemon listens in the network of the test's own."""
+        return self.place.net.run("timeout", "5", "bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{port} && cat <&3").stdout
+
+    def test_what_listens_is_shown(self):
+        self.place.banger("create", "seen", "--publish", "9000:8000")
+        ports = {port["port"]: port for port in self.place.json("ports", "seen")}
+        self.assertEqual(ports[8000]["process"], "python3")
+        self.assertEqual(ports[8000]["addresses"], ["127.0.0.1"])
+        self.assertEqual(ports[8000]["published_at"], ["127.0.0.1:9000"])
+        self.assertIn("http://127.0.0.1:9000", self.place.banger("ports", "seen"))
+        self.place.banger("rm", "--force", "seen")
+
+    def test_a_port_is_published_while_its_machine_runs(self):
+        place = self.place
+        place.banger("create", "-p", "9001:8000", "open")
+        self.assertEqual(self.published(9001), "hello from inside, 127.0.0.1")
+        for attempted in ("other", "another"):
+            result = place.run("create", "-p", "9002:8000", "-p", "9001:8000", attempted)
+            self.assertEqual(result.returncode, 1)
+            self.assertIn("cannot publish a port at 127.0.0.1:9001", result.stderr)
+            self.assertIn("ss -lntp", result.stderr)
+        self.assertEqual(sorted(place.vms()), ["open"])
+        place.kill_daemon()
+        place.start_daemon(*self.args)
+        place.settled()
+        place.banger("exec", "open", "--", "true")
+        self.assertEqual(self.published(9001), "hello from inside, 127.0.0.1")
+        place.banger("stop", "open")
+        self.assertEqual(self.published(9001), "")
+        place.banger("start", "open")
+        self.assertEqual(self.published(9001), "hello from inside, 127.0.0.1")
+        place.banger("rm", "--force", "open")
+        self.assertEqual(self.published(9001), "")
+
+    def test_a_port_is_forwarded_until_it_is_interrupted(self):
+        place = self.place
+        place.banger("create", "led")
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            result = place.run("forward", "led", f"{port}:8000")
+            self.assertEqual(result.returncode, 1)
+            self.assertIn(f"cannot listen at 127.0.0.1:{port}", result.stderr)
+        forward = place.start("forward", "led", f"{port}:8000", text=True)
+        try:
+            self.assertIn(f"127.0.0.1:{port} leads to port 8000 of led", forward.stderr.readline())
+            for _ in range(3):
+                with socket.create_connection(("127.0.0.1", port), DEADLINE) as client:
+                    self.assertEqual(client.makefile().read(), "hello from inside, 127.0.0.1")
+        finally:
+            forward.send_signal(signal.SIGINT)
+            forward.communicate()
+        self.assertEqual(forward.returncode, 130)
+        self.assertIn("there is no VM nobody", place.run("forward", "nobody", "9000").stderr)
+        place.banger("rm", "--force", "led")

@@ -9,6 +9,7 @@
 //! | `GET /v1/dns` | | [`dns::Dns`] |
 //! | `POST /v1/dns/install` | [`dns::DnsInstall`] | [`dns::Dns`] |
 //! | `POST /v1/dns/uninstall` | | [`dns::Dns`] |
+//! | `POST /v1/doctor/fix` | | [`daemon::Finding`]s, after what is safe to mend is mended |
 //! | `GET /v1/openapi.json` | | this table and its types for programs: OpenAPI 3.1 |
 //! | `GET /v1/events?since=` | | [`events::Line`]s, as things happen |
 //! | `GET /v1/verify` | | [`verify::Oddity`]s: what does not fit the records |

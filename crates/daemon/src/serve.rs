@@ -246,6 +246,12 @@ impl Daemon {
         doctor::examine(&self.context).await
     }
 
+    /// Mends what is safe to mend, and examines again.
+    pub async fn mend(&self) -> Vec<banger_api::daemon::Finding> {
+        doctor::mend(&self.context).await;
+        doctor::examine(&self.context).await
+    }
+
     /// Where what happens is told.
     pub fn changes(&self) -> Arc<Changes> {
         Arc::clone(&self.context.changes)

@@ -10,11 +10,16 @@ use crate::output::Format;
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
-pub struct Doctor {}
+pub struct Doctor {
+    /// Mend what is safe to mend, the network and names, and say what is left
+    #[arg(long)]
+    fix: bool,
+}
 
 impl Doctor {
     pub(super) async fn run(self, app: &App) -> Result<u8, Failure> {
-        let findings: Vec<Finding> = app.call(Request::get(["doctor"])).await?;
+        let request = if self.fix { Request::post(["doctor", "fix"]) } else { Request::get(["doctor"]) };
+        let findings: Vec<Finding> = app.call(request).await?;
         app.screen.print(&findings, || match app.screen.format {
             Format::Name => findings.iter().map(|finding| format!("{}\n", finding.check)).collect(),
             Format::Table | Format::Json => report(&findings, app.screen.quiet),

@@ -40,6 +40,10 @@ pub(super) async fn doctor(State(daemon): State<Arc<Daemon>>) -> Json<Vec<Findin
     Json(daemon.examine().await)
 }
 
+pub(super) async fn fix(State(daemon): State<Arc<Daemon>>) -> Json<Vec<Finding>> {
+    Json(daemon.mend().await)
+}
+
 fn this() -> Version {
     Version {
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -44,6 +44,7 @@ fn routes() -> Vec<Route> {
         get("getDaemon", "/v1/daemon", daemon::status),
         post("stopDaemon", "/v1/daemon/stop", daemon::stop),
         get("getDoctor", "/v1/doctor", daemon::doctor),
+        post("fixHost", "/v1/doctor/fix", daemon::fix),
         get("verify", "/v1/verify", network::verify),
         get("showNetwork", "/v1/network", network::show),
         delete("forgetAddress", "/v1/network/leases/{name}", network::forget),

@@ -7,6 +7,7 @@ mod host;
 mod images;
 mod leftovers;
 mod names;
+mod network;
 mod places;
 mod programs;
 
@@ -15,12 +16,14 @@ use std::path::Path;
 
 use banger_api::daemon::{Finding, Verdict};
 use banger_linux::kvm;
+use banger_linux::netlink::Netlink;
 use banger_linux::process::Program;
 
 use crate::context::{Context, blocking};
 use crate::dns::names::Refusals;
 use crate::dns::wiring::{self, Seen};
 use crate::image::containment;
+use crate::net::has_legacy_filter;
 use crate::vmm::qemu::Qemu;
 use crate::vmm::select::{Access, KVM};
 
@@ -41,6 +44,7 @@ pub async fn examine(context: &Context) -> Vec<Finding> {
             programs::mke2fs(Program::Mke2fs.path()),
             programs::debugfs(Program::Debugfs.path()),
             programs::unshare(Program::Unshare.path()),
+            programs::nft(Program::Nft.path()),
             programs::git(Program::Git.path()),
             places::state(&paths.state),
             places::space(&paths.state, banger_linux::file::free_space(&paths.state)),
@@ -60,9 +64,48 @@ pub async fn examine(context: &Context) -> Vec<Finding> {
         let dir = context.paths.vms_runtime();
         findings.push(blocking(move || leftovers::leftovers(&dir, names, &known)).await);
     }
+    findings.extend(of_network(context).await);
     let (seen, refusals) = (wiring::look(&context.wiring, &context.names).await, context.names.refusals());
     findings.extend(blocking(move || of_names(&seen, &refusals)).await);
     findings
+}
+
+/// Does what is safe to do about what was found: the network is made as it should be, names are answered where they were not, and
+/// this host's programs are told them where they shall be. What fails is found by the next examination, and the log says why.
+pub async fn mend(context: &Context) {
+    let failed = |what: &str, error: &dyn std::error::Error| {
+        tracing::warn!(what, error = crate::api::error::chain(error), "not mended");
+    };
+    match context.network.repair().await {
+        Ok(mended) => tracing::info!(mended, "the network was looked at"),
+        Err(error) => failed("the network", &error),
+    }
+    if context.network.is_up().await
+        && let Err(error) = context.subnet().await
+    {
+        failed("names", &error);
+    }
+    if let Err(error) = context.wiring.renew(&context.names).await {
+        failed("names of this host's programs", &error);
+    }
+}
+
+/// The checks of the network. Where the kernel does not tell of it there is nothing to say.
+async fn of_network(context: &Context) -> Vec<Finding> {
+    let known = context.store.subnet().await.ok().flatten();
+    let told = blocking(|| Netlink::open().and_then(|mut netlink| Ok((netlink.routes()?, netlink.links()?)))).await;
+    let Ok((routes, links)) = told else { return Vec::new() };
+    let dropping = match context.network.unfit().await {
+        Ok(unfit) => unfit.dropping,
+        // Without nft there are no rules in which something could be missing; another check says that it is not there.
+        Err(_) => Vec::new(),
+    };
+    let closed = context.network.closed_tables().await;
+    vec![
+        network::firewall(&closed, &dropping, has_legacy_filter()),
+        network::subnet(context.config.network.subnet.or(known), &routes, &links),
+        network::mtu(&routes, &links),
+    ]
 }
 
 /// Only the checks of names.

@@ -43,6 +43,11 @@ pub(super) fn unshare(path: &Path) -> Finding {
     program("unshare", path, "images cannot be built", "util-linux")
 }
 
+/// Whether VMs can have a network.
+pub(super) fn nft(path: &Path) -> Finding {
+    program("nft", path, "VMs can have no network: create them with --net none", "nftables")
+}
+
 /// Whether the files of a checkout can be listed.
 pub(super) fn git(path: &Path) -> Finding {
     program("git", path, "`banger run DIR` cannot tell which files of a checkout to take along", "git")

@@ -103,15 +103,39 @@ impl Listing {
         self.elements == leases.iter().flat_map(elements).collect()
     }
 
+    /// The elements that are no lease's, and those of leases that are not there, as a person reads them.
+    pub fn compared(&self, leases: &[Lease]) -> (Vec<String>, Vec<String>) {
+        let wanted: BTreeSet<_> = leases.iter().flat_map(elements).collect();
+        let told = |(family, set, parts): &(String, String, Vec<String>)| {
+            format!("{} in the set {set} of the table {family} {TABLE}", parts.join(" . "))
+        };
+        let beyond = self.elements.difference(&wanted).map(told).collect();
+        (beyond, wanted.difference(&self.elements).map(told).collect())
+    }
+
+    /// The chains that are not the same there, or are only in one of the two, with their families.
+    pub fn chains_unlike(&self, other: &Listing) -> Vec<String> {
+        let known = |chain: &Chain, listing: &Listing| listing.chains.iter().any(|other| is_same(chain, other));
+        let unlike = self.chains.iter().filter(|chain| !known(chain, other));
+        let unlike = unlike.chain(other.chains.iter().filter(|chain| !known(chain, self)));
+        unlike
+            .map(|chain| format!("{} {} {}", chain.family, chain.table, chain.name))
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
+    }
+
     /// Whether it has the same chains with the same rules, whatever their numbers are.
     pub fn has_the_rules_of(&self, other: &Listing) -> bool {
-        let rules = |chain: &Chain| chain.rules.iter().map(|rule| rule.steps.clone()).collect::<Vec<_>>();
-        let same = |one: &Chain, two: &Chain| {
-            (&one.family, &one.name, &one.base) == (&two.family, &two.name, &two.base) && rules(one) == rules(two)
-        };
         self.chains.len() == other.chains.len()
-            && self.chains.iter().all(|one| other.chains.iter().any(|two| same(one, two)))
+            && self.chains.iter().all(|one| other.chains.iter().any(|two| is_same(one, two)))
     }
+}
+
+/// Whether two chains do the same, whatever the numbers of their rules are.
+fn is_same(one: &Chain, two: &Chain) -> bool {
+    let rules = |chain: &Chain| chain.rules.iter().map(|rule| rule.steps.clone()).collect::<Vec<_>>();
+    (&one.family, &one.name, &one.base) == (&two.family, &two.name, &two.base) && rules(one) == rules(two)
 }
 
 impl Chain {

@@ -15,7 +15,7 @@ pub mod taps;
 mod upkeep;
 mod watch;
 
-pub use upkeep::has_legacy_filter;
+pub use upkeep::{Unfit, has_legacy_filter};
 
 #[cfg(test)]
 mod tests;

@@ -127,6 +127,11 @@ impl Network {
         self.is_in_use() || blocking(move || host::is_left(&record)).await.unwrap_or(false)
     }
 
+    /// Whether it is there.
+    pub async fn is_up(&self) -> bool {
+        self.up.read().await.is_some()
+    }
+
     /// Whether a VM has a port.
     pub fn has(&self, id: &str) -> bool {
         self.leases().contains_key(id)

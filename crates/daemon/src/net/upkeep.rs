@@ -19,6 +19,25 @@ use crate::paths::BRIDGE;
 /// The tables of iptables that are not nftables', one a line; the file is there once one of them has been used.
 const LEGACY_TABLES: &str = "/proc/net/ip_tables_names";
 
+/// What is not as it should be in rules.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Unfit {
+    /// Whether there are tables of banger's though there is no network.
+    pub left: bool,
+    /// Whether there is a network and there are none.
+    pub gone: bool,
+    /// Chains of banger's that are not as it made them, or that it did not make.
+    pub chains: Vec<String>,
+    /// Elements of no VM's.
+    pub beyond: Vec<String>,
+    /// Elements that VMs should have.
+    pub lacking: Vec<String>,
+    /// Tables of others with rules of banger's that nobody needs now.
+    pub superfluous: Vec<String>,
+    /// Tables of others that drop what guests send.
+    pub dropping: Vec<String>,
+}
+
 /// What may not be as it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Doubt {
@@ -60,6 +79,36 @@ impl Network {
     /// Others' tables that drop what guests send, and in which banger cannot put a rule, with the reason.
     pub async fn closed_tables(&self) -> BTreeMap<String, String> {
         self.duty.lock().await.closed.clone()
+    }
+
+    /// Looks at all rules, and changes none.
+    ///
+    /// # Errors
+    /// [`NetworkError`], where nft does not tell.
+    pub async fn unfit(&self) -> Result<Unfit, NetworkError> {
+        let is_up = self.up.read().await.is_some();
+        let duty = self.duty.lock().await;
+        let mut unfit = Unfit::default();
+        match self.nft.own_tables().await? {
+            Some(_) if !is_up => unfit.left = true,
+            None => unfit.gone = is_up,
+            Some(found) => {
+                (unfit.beyond, unfit.lacking) = found.compared(&self.admitted());
+                unfit.chains = duty.made.as_ref().map(|made| made.chains_unlike(&found)).unwrap_or_default();
+            }
+        }
+        let wanted = self.is_in_use();
+        let tables = foreign::changes(&self.nft.rules().await?, BRIDGE, wanted).into_iter().map(|change| change.table);
+        *if wanted { &mut unfit.dropping } else { &mut unfit.superfluous } = tables.collect();
+        Ok(unfit)
+    }
+
+    /// Looks at all of it, and mends what is not as it should be, as after a change by somebody else. Whether there was anything.
+    ///
+    /// # Errors
+    /// [`NetworkError`]; a second try is the same.
+    pub async fn repair(&self) -> Result<bool, NetworkError> {
+        self.mend(Doubt::ALL).await
     }
 
     /// What this makes doubtful: changes of rules that were made here make nothing so.

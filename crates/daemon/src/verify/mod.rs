@@ -66,6 +66,7 @@ async fn look(daemon: &Daemon) -> Result<Vec<Oddity>, VmError> {
     oddities.extend(mounts);
     oddities.extend(files::compare(&context.paths, &files, &vms, &images));
     oddities.extend(links);
+    oddities.extend(network::rules(context).await);
     oddities.extend(network::names(context));
     Ok(oddities)
 }

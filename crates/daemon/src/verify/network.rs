@@ -5,7 +5,10 @@ use banger_linux::netlink::{Link, Netlink, NetlinkError};
 
 use super::{oddity, with_fix};
 use crate::context::{Context, blocking};
-use crate::net::network::Devices;
+use crate::net::Unfit;
+use crate::net::network::{Devices, NetworkError};
+use crate::net::nft::NftError;
+use crate::net::ruleset::TABLE;
 use crate::paths::{BRIDGE, CARRIER, TAPS};
 
 /// The devices that do not fit. Where the kernel does not tell them, that is what is told.
@@ -67,6 +70,49 @@ fn compare(links: &[Link], known: &Devices) -> Vec<Oddity> {
     oddities
 }
 
+/// Rules that do not fit. Where nft does not tell them, that is what is told; a host without nft has none.
+pub(super) async fn rules(context: &Context) -> Vec<Oddity> {
+    match context.network.unfit().await {
+        Ok(unfit) => told(unfit),
+        Err(NetworkError::Rules(NftError::Missing)) => Vec::new(),
+        Err(error) => vec![oddity(Kind::Rule, Problem::Missing, TABLE, crate::api::error::chain(&error))],
+    }
+}
+
+fn told(unfit: Unfit) -> Vec<Oddity> {
+    const ANEW: &str = "banger daemon stop; banger daemon start";
+    let mut oddities = Vec::new();
+    let mut tell = |problem, which: &str, found: &str, fix: String| {
+        oddities.push(with_fix(oddity(Kind::Rule, problem, which, found), fix));
+    };
+    let Unfit { left, gone, chains, beyond, lacking, superfluous, dropping } = unfit;
+    if left {
+        let fix = format!("nft delete table inet {TABLE}; nft delete table bridge {TABLE}");
+        tell(Problem::Leak, TABLE, "tables of banger's rules, though there is no network of VMs", fix);
+    }
+    if gone {
+        tell(Problem::Missing, TABLE, "the tables of banger's rules are gone", ANEW.to_owned());
+    }
+    for chain in &chains {
+        tell(Problem::Foreign, chain, "a chain of banger's that is not as banger made it", ANEW.to_owned());
+    }
+    for element in &beyond {
+        tell(Problem::Leak, element, "what no VM has", ANEW.to_owned());
+    }
+    for element in &lacking {
+        tell(Problem::Missing, element, "without it a VM reaches nobody", ANEW.to_owned());
+    }
+    for table in &superfluous {
+        let fix = format!("nft -a list table {table}, and delete the rules with the comment banger");
+        tell(Problem::Leak, table, "another program's table has rules of banger's, and no VM runs", fix);
+    }
+    for table in &dropping {
+        let found = "another program's table drops what VMs send";
+        tell(Problem::Missing, table, found, format!("see what nft -a list table {table} says"));
+    }
+    oddities
+}
+
 /// Where names are not answered.
 pub(super) fn names(context: &Context) -> Vec<Oddity> {
     let told = |refusal: String| oddity(Kind::Name, Problem::Missing, format!("*.{}", context.names.domain()), refusal);
@@ -117,5 +163,27 @@ mod tests {
         let missing: Vec<_> = found.iter().map(|oddity| (oddity.problem, oddity.which.as_str())).collect();
         assert_eq!(missing, [(Problem::Missing, BRIDGE), (Problem::Missing, "tap-pool-1")]);
         assert_eq!(compare(&fitting[..1], &Devices::default()), []);
+    }
+
+    #[test]
+    fn every_rule_that_does_not_fit_has_its_line() {
+        assert_eq!(told(Unfit::default()), []);
+        let unfit = Unfit {
+            left: true,
+            gone: true,
+            chains: vec!["inet banger forward".into()],
+            beyond: vec!["x".into()],
+            lacking: vec!["y".into()],
+            superfluous: vec!["ip filter".into()],
+            dropping: vec!["ip filter".into()],
+        };
+        let found = told(unfit);
+        assert_eq!(found.len(), 7);
+        assert!(found.iter().all(|oddity| oddity.kind == Kind::Rule && oddity.fix.is_some()));
+        assert!(
+            found
+                .iter()
+                .any(|oddity| (oddity.problem, oddity.which.as_str()) == (Problem::Foreign, "inet banger forward"))
+        );
     }
 }

@@ -87,6 +87,9 @@ pub(super) fn entries() -> Vec<Entry> {
             .about("VMs run on, and the next daemon takes them over. Operations under way are brought to their end first.")
             .answers(Answer::Nothing("The daemon is about to end.")),
         entry("getDoctor", "What this host can do, and what to do about the rest").json::<Vec<Finding>>(),
+        entry("fixHost", "Mend what is safe to mend on this host")
+            .about("The network, its rules and names are made as they should be; the answer is what is found then.")
+            .json::<Vec<Finding>>(),
         entry("verify", "What is there and does not fit the records")
             .about(
                 "Links, rules, mounts, processes, files and names on banger's ground are compared with its records: what a VM that is \

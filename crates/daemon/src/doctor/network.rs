@@ -1,0 +1,131 @@
+//! The network of VMs: what others on this host do to it.
+
+use std::collections::BTreeMap;
+
+use banger_api::daemon::Finding;
+use banger_linux::netlink::{Link, Route};
+
+use super::{pass, warn};
+use crate::net::addresses::Subnet;
+use crate::paths::BRIDGE;
+
+/// What the largest packet of a guest's has, in bytes: the MTU of its card and of the bridge.
+const GUESTS_MTU: u32 = 1500;
+
+/// Whether another program's rules drop what VMs send. `closed` are tables that take no rule, with what nft says about it, and
+/// `dropping` those in which rules are missing.
+pub(super) fn firewall(closed: &BTreeMap<String, String>, dropping: &[String], has_legacy_filter: bool) -> Finding {
+    const CHECK: &str = "firewall";
+    if let Some((table, said)) = closed.iter().next() {
+        let found = format!("the table {table} drops what VMs send, and takes no rule that lets it through: {said}");
+        return warn(
+            CHECK,
+            found,
+            format!("let the program that owns {table} accept what comes from {BRIDGE} and goes to it"),
+        );
+    }
+    if !dropping.is_empty() {
+        let found = format!("rules that let VMs through are missing in {}", dropping.join(", "));
+        return warn(CHECK, found, "banger doctor --fix");
+    }
+    if has_legacy_filter {
+        let fix = format!(
+            "iptables-legacy -I FORWARD -i {BRIDGE} -j ACCEPT; iptables-legacy -I FORWARD -o {BRIDGE} -j ACCEPT"
+        );
+        let found = "this host has rules of the old iptables, which banger does not see: they may drop what VMs send";
+        return warn(CHECK, found, fix);
+    }
+    pass(CHECK, "no other program's rules drop what VMs send")
+}
+
+/// Whether somebody else's route, such as a VPN's, leads to addresses of VMs.
+pub(super) fn subnet(subnet: Option<Subnet>, routes: &[Route], links: &[Link]) -> Finding {
+    const CHECK: &str = "subnet";
+    let Some(subnet) = subnet else { return pass(CHECK, "one that is free is chosen with the first VM") };
+    let name = |index: Option<u32>| links.iter().find(|link| Some(link.index) == index).map(|link| link.name.as_str());
+    let others = routes.iter().filter(|route| route.unicast && route.prefix > 1 && name(route.link) != Some(BRIDGE));
+    let overlap = others.into_iter().find(|route| subnet.overlaps(route.destination, route.prefix));
+    match overlap {
+        Some(Route { destination, prefix, link, .. }) => {
+            let over = name(*link).unwrap_or("a link that is gone");
+            let found = format!("VMs are in {subnet}, and a route to {destination}/{prefix} leads over {over}");
+            warn(CHECK, found, "stop the VMs, and set another `subnet` below `[network]` in the configuration")
+        }
+        None => pass(CHECK, format!("nobody else has a route into {subnet}")),
+    }
+}
+
+/// Whether all that guests send fits through the links to the world.
+pub(super) fn mtu(routes: &[Route], links: &[Link]) -> Finding {
+    const CHECK: &str = "mtu";
+    let is_uplink =
+        |link: &&Link| routes.iter().any(|route| route.unicast && route.prefix <= 1 && route.link == Some(link.index));
+    match links.iter().filter(is_uplink).min_by_key(|link| link.mtu) {
+        Some(link) if link.mtu < GUESTS_MTU => {
+            let found = format!(
+                "{} takes packets of {} bytes, and guests send up to {GUESTS_MTU}: TCP is told so, and others may lose packets",
+                link.name, link.mtu
+            );
+            warn(CHECK, found, format!("in a guest that sends large packets by UDP: ip link set eth0 mtu {}", link.mtu))
+        }
+        Some(link) => {
+            pass(CHECK, format!("{} takes packets of {} bytes, and guests send no larger ones", link.name, link.mtu))
+        }
+        None => pass(CHECK, "there is no way to the world from this host"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use banger_api::daemon::Verdict;
+    use banger_linux::netlink::Mac;
+
+    fn link(index: u32, name: &str, mtu: u32) -> Link {
+        let mac = Mac([2, 0, 0, 0, 0, 1]);
+        Link { index, name: name.into(), mac, mtu, up: true, running: true, carrier: true, kind: None, master: None }
+    }
+
+    fn route(destination: [u8; 4], prefix: u8, link: u32) -> Route {
+        Route { destination: destination.into(), prefix, gateway: None, link: Some(link), table: 254, unicast: true }
+    }
+
+    #[test]
+    fn rules_that_drop_are_named() {
+        let closed = BTreeMap::from([("inet firewalld".to_owned(), "it is owned".to_owned())]);
+        let found = firewall(&closed, &[], false);
+        assert!(
+            found.verdict == Verdict::Warn
+                && found.found.contains("inet firewalld")
+                && found.found.contains("it is owned")
+        );
+        let found = firewall(&BTreeMap::new(), &["ip filter".to_owned()], false);
+        assert!(found.verdict == Verdict::Warn && found.fix.as_deref() == Some("banger doctor --fix"));
+        assert!(firewall(&BTreeMap::new(), &[], true).fix.is_some_and(|fix| fix.contains("iptables-legacy")));
+        assert_eq!(firewall(&BTreeMap::new(), &[], false).verdict, Verdict::Pass);
+    }
+
+    #[test]
+    fn a_route_into_the_subnet_is_named() {
+        let links = [link(1, BRIDGE, 1500), link(2, "tun0", 1400)];
+        let ours: Subnet = "10.77.0.0/24".parse().unwrap();
+        let own = route([10, 77, 0, 0], 24, 1);
+        assert_eq!(subnet(Some(ours), &[own, route([0, 0, 0, 0], 0, 2)], &links).verdict, Verdict::Pass);
+        assert_eq!(subnet(None, &[own], &links).verdict, Verdict::Pass);
+        let found = subnet(Some(ours), &[own, route([10, 0, 0, 0], 8, 2)], &links);
+        assert!(
+            found.verdict == Verdict::Warn && found.found.contains("10.0.0.0/8 leads over tun0"),
+            "{}",
+            found.found
+        );
+    }
+
+    #[test]
+    fn a_narrow_way_to_the_world_is_named() {
+        let links = [link(1, "eth0", 1500), link(2, "wg0", 1420)];
+        assert_eq!(mtu(&[route([0, 0, 0, 0], 0, 1), route([10, 0, 0, 0], 8, 2)], &links).verdict, Verdict::Pass);
+        assert_eq!(mtu(&[], &links).verdict, Verdict::Pass);
+        let found = mtu(&[route([0, 0, 0, 0], 1, 2), route([0, 0, 0, 0], 0, 1)], &links);
+        assert!(found.verdict == Verdict::Warn && found.found.contains("wg0 takes packets of 1420"), "{}", found.found);
+    }
+}
