@@ -7,17 +7,27 @@ use std::os::fd::OwnedFd;
 use banger_linux::netlink::{Link, LinkChange, Netlink};
 use banger_linux::tap;
 
-use super::taps::TapError;
+use super::taps::{TapError, busy};
 use crate::paths::CARRIER;
+
+/// How often it is made where somebody else does, too. Only one that is about to go still does.
+const TRIES: u32 = 10;
 
 /// Makes it, in place of one that is there.
 ///
 /// # Errors
 /// [`TapError`]; none is left then.
 pub fn make(netlink: &mut Netlink, bridge: &Link) -> Result<OwnedFd, TapError> {
-    remove(netlink)?;
-    let made = tap::make_passing(CARRIER);
-    let end = made.map_err(|source| TapError::Make { name: CARRIER.to_owned(), source })?;
+    let mut tries = TRIES;
+    let end = loop {
+        remove(netlink)?;
+        match tap::make_passing(CARRIER) {
+            Ok(end) => break end,
+            // Who had it has made it anew just now.
+            Err(error) if error.raw_os_error() == Some(busy()) && tries > 0 => tries -= 1,
+            Err(source) => return Err(TapError::Make { name: CARRIER.to_owned(), source }),
+        }
+    };
     if let Some(link) = netlink.link(CARRIER)? {
         // Nobody reads what the bridge floods it with: one packet at most is kept.
         let change = LinkChange { up: Some(true), master: Some(bridge.index), queue: Some(1), ..LinkChange::default() };

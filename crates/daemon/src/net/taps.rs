@@ -211,7 +211,7 @@ fn remove(netlink: &mut Netlink, name: &str) -> Result<(), TapError> {
 }
 
 /// What the kernel says of a device that somebody has, or of a name that is taken.
-fn busy() -> i32 {
+pub(super) fn busy() -> i32 {
     rustix::io::Errno::BUSY.raw_os_error()
 }
 
