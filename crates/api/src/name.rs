@@ -74,9 +74,6 @@ impl NameError {
 
     /// The nearest name, where there is one.
     pub fn suggestion(&self) -> Option<String> {
-        if self.flaw == Flaw::Host {
-            return Some(format!("{HOST}-1"));
-        }
         // Who writes a name with its domain means the name.
         let text = match self.text.split_once('.') {
             Some((name, _)) if flaw(name).is_none() => name,
@@ -92,8 +89,11 @@ impl NameError {
             }
         }
         name.truncate(MAX_LENGTH);
-        let name = name.trim_end_matches('-');
-        (!name.is_empty()).then(|| name.to_owned())
+        match name.trim_end_matches('-') {
+            "" => None,
+            HOST => Some(format!("{HOST}-1")),
+            name => Some(name.to_owned()),
+        }
     }
 }
 
@@ -162,7 +162,9 @@ mod tests {
         assert_eq!(suggestion("42-answers").as_deref(), Some("answers"));
         assert_eq!(suggestion("1.2.3"), None);
         assert_eq!(suggestion("devbox.vm").as_deref(), Some("devbox"));
-        assert_eq!(suggestion("host").as_deref(), Some("host-1"));
+        for host in ["host", "Host", "host-", "4host!"] {
+            assert_eq!(suggestion(host).as_deref(), Some("host-1"), "{host}");
+        }
         let long = format!("{}-x", "y".repeat(62));
         assert_eq!(suggestion(&long).unwrap().parse::<VmName>().unwrap().as_str(), "y".repeat(62));
     }
