@@ -127,9 +127,11 @@ impl Subnet {
 }
 
 /// The subnets to choose from where the configuration names none: away from those that Docker, libvirt, Kubernetes and home
-/// routers take by themselves, and each 253 guests large.
+/// routers take by themselves, and each 253 guests large. Those of the last kind are for hosts behind a VPN that has all of 10.0.0.0/8.
 pub fn candidates() -> impl Iterator<Item = Subnet> {
-    (0..100u8).map(|number| Subnet { network: Ipv4Addr::new(10, 137 + number, 77, 0), prefix: 24 })
+    let of_ten = (0..100u8).map(|number| [10, 137 + number, 77, 0]);
+    let others = (21..31u8).map(|number| [172, number, 177, 0]);
+    of_ten.chain(others).map(|network| Subnet { network: network.into(), prefix: 24 })
 }
 
 /// The first candidate that has nothing in common with any of these destinations.
@@ -228,10 +230,11 @@ mod tests {
     fn the_chosen_one_is_in_nobodys_way() {
         assert_eq!(choose(&[]), candidates().next());
         assert_eq!(choose(&[(ip("0.0.0.0"), 0)]), candidates().next());
+        assert_eq!(choose(&[(ip("10.0.0.0"), 8)]), Some(subnet("172.21.177.0/24")));
         // A VPN that takes a lot, a host in the middle of the first, and a bridge.
         let taken = [(ip("192.168.0.0"), 16), (ip("10.137.77.128"), 32), (ip("10.138.0.0"), 16)];
         assert_eq!(choose(&taken), Some(subnet("10.139.77.0/24")));
-        assert_eq!(choose(&[(ip("10.0.0.0"), 8)]), None);
+        assert_eq!(choose(&[(ip("10.0.0.0"), 8), (ip("172.16.0.0"), 12)]), None);
         assert!(candidates().all(|candidate| subnet(&candidate.to_string()) == candidate));
     }
 

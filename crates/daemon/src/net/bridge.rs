@@ -218,6 +218,7 @@ mod tests {
             assert_eq!(error, "the subnet 10.99.0.0/24 is in use: other0 has 10.99.0.200/28");
             netlink.change_link(&other, &LinkChange { up: Some(true), ..LinkChange::default() }).unwrap();
             netlink.add_address(&other, [10, 0, 0, 1].into(), 8).unwrap();
+            netlink.add_address(&other, [172, 16, 0, 1].into(), 12).unwrap();
             assert!(matches!(choose(netlink, NAME, None, None), Err(BridgeError::NoneFree)));
         });
     }
