@@ -53,7 +53,7 @@ pub fn switch_on(netlink: &mut Netlink, bridge: &Link, record: &Path) -> Result<
         let mut links = recorded(record)?.unwrap_or_default();
         links.extend(off.iter().cloned());
         let text: String = links.iter().map(|link| format!("{link}\n")).collect();
-        let written = banger_linux::file::write_atomic(record, text.as_bytes(), 0o644);
+        let written = replace(record, &text);
         written.map_err(|source| ForwardingError::Record { path: record.to_owned(), source })?;
     }
     off.iter().try_for_each(|link| set(link, "1"))?;
@@ -70,6 +70,13 @@ pub fn restore(record: &Path) -> Result<(), ForwardingError> {
         links.iter().filter(|link| is_on(link)).try_for_each(|link| set(link, "0"))?;
     }
     std::fs::remove_file(record).map_err(|source| ForwardingError::Record { path: record.to_owned(), source })
+}
+
+/// Whole or not at all, whenever this process dies. It is not synced: the end of the host is that of the switches, too.
+fn replace(record: &Path, text: &str) -> io::Result<()> {
+    let new = record.with_extension("new");
+    std::fs::write(&new, text)?;
+    std::fs::rename(&new, record)
 }
 
 /// The links of a record; nothing where there is none.
