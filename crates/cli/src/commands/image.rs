@@ -4,6 +4,7 @@ use banger_api::client::Request;
 use banger_api::image::{Image, ImageBuild};
 use clap::{Args, Subcommand};
 
+use super::each::each;
 use super::operation::follow;
 use super::values;
 use crate::app::App;
@@ -110,29 +111,9 @@ impl Show {
 
 impl Remove {
     async fn run(self, app: &App) -> Result<u8, Failure> {
-        let single = self.names.len() == 1;
-        let mut removed = Vec::new();
-        let mut code = 0;
-        for name in &self.names {
-            match app.call::<Image>(Request::delete(["images", name])).await {
-                Ok(image) => {
-                    app.screen.say(&format!("image {} is removed", image.name));
-                    removed.push(image);
-                }
-                Err(failure) if single => return Err(failure),
-                Err(failure) => {
-                    failure.print();
-                    code = 1;
-                }
-            }
-        }
-        match app.screen.format {
-            Format::Table => {}
-            Format::Json | Format::Name => {
-                app.screen.print(&removed, || removed.iter().map(|image| format!("{}\n", image.name)).collect())?;
-            }
-        }
-        Ok(code)
+        let request = |name: &str| Request::delete(["images", name]);
+        let told = |image: &Image| format!("image {} is removed", image.name);
+        each(app, &self.names, request, told, |image| &image.name).await
     }
 }
 

@@ -16,6 +16,7 @@ mod create;
 mod daemon;
 mod dns;
 mod doctor;
+mod each;
 mod events;
 mod exec;
 mod forward;

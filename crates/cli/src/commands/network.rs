@@ -4,6 +4,7 @@ use banger_api::client::Request;
 use banger_api::network::{Lease, Network};
 use clap::{Args, Subcommand};
 
+use super::each::each;
 use super::values;
 use crate::app::App;
 use crate::failure::Failure;
@@ -62,27 +63,8 @@ fn overview(app: &App, network: &Network) -> String {
 
 impl Forget {
     async fn run(self, app: &App) -> Result<u8, Failure> {
-        let mut forgotten = Vec::new();
-        let mut code = 0;
-        for name in &self.names {
-            match app.call::<Lease>(Request::delete(["network", "leases", name])).await {
-                Ok(lease) => {
-                    app.screen.say(&format!("{} is not {}'s any more", lease.address, lease.name));
-                    forgotten.push(lease);
-                }
-                Err(failure) if self.names.len() == 1 => return Err(failure),
-                Err(failure) => {
-                    failure.print();
-                    code = 1;
-                }
-            }
-        }
-        match app.screen.format {
-            Format::Table => {}
-            Format::Json | Format::Name => {
-                app.screen.print(&forgotten, || forgotten.iter().map(|lease| format!("{}\n", lease.name)).collect())?;
-            }
-        }
-        Ok(code)
+        let request = |name: &str| Request::delete(["network", "leases", name]);
+        let told = |lease: &Lease| format!("{} is not {}'s any more", lease.address, lease.name);
+        each(app, &self.names, request, told, |lease| &lease.name).await
     }
 }
