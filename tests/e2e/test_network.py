@@ -106,8 +106,12 @@ class Reach(Case):
         for name, net in (("a", "nat"), ("b", "nat"), ("apart", "isolated"), ("alone", "none")):
             cls.place.banger("create", "--net", net, name)
         cls.vms = cls.place.vms()
-        cls.place.banger("exec", "b", "-d", "--", "perl", "-MIO::Socket", "-e", SAY_HELLO)
-        cls.place.banger("exec", "apart", "-d", "--", "perl", "-MIO::Socket", "-e", SAY_HELLO)
+        for name in ("b", "apart"):
+            cls.place.banger("exec", name, "-d", "--", "perl", "-MIO::Socket", "-e", SAY_HELLO)
+            deadline = time.monotonic() + DEADLINE
+            while 80 not in {port["port"] for port in cls.place.json("ports", name)}:
+                if time.monotonic() > deadline:
+                    raise Failed(f"nothing listens in {name}")
 
     @classmethod
     def tearDownClass(cls):
