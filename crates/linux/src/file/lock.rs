@@ -4,8 +4,15 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FlockOperation;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+/// How long a lock may stay with nobody, and how often it is tried meanwhile; the kernel has no event for both.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// An flock(2) on a file, held until this is dropped or the process ends. The file stays, with the last holder's pid in it:
 /// removing it would let two processes lock two files of one name.
@@ -39,6 +46,9 @@ pub enum LockError {
 impl Lock {
     /// Takes the lock, or says at once who has it. Makes the file where there is none.
     ///
+    /// A holder that was killed can leave the lock for a moment to a child that has not executed its program yet: that is waited
+    /// for.
+    ///
     /// # Errors
     /// [`LockError`].
     pub fn acquire(path: &Path) -> Result<Lock, LockError> {
@@ -52,24 +62,22 @@ impl Lock {
             .custom_flags(libc::O_NOFOLLOW)
             .open(path)
             .map_err(failed)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(LockError::Held { path: path.to_owned(), holder: read_holder(&mut file) });
+        let began = Instant::now();
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::WOULDBLOCK) => {}
+                Err(error) => return Err(failed(error.into())),
             }
-            Err(error) => return Err(failed(error.into())),
+            file.rewind().map_err(failed)?;
+            let holder = read_holder(&mut file);
+            if holder.is_some_and(lives) || began.elapsed() > PATIENCE {
+                return Err(LockError::Held { path: path.to_owned(), holder });
+            }
+            std::thread::sleep(PAUSE);
         }
         write_holder(&mut file).map_err(failed)?;
         Ok(Lock { _file: file })
-    }
-
-    /// Who holds the lock on a file, if anybody does and the file says it.
-    pub fn holder(path: &Path) -> Option<u32> {
-        let mut file = File::open(path).ok()?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-            Err(rustix::io::Errno::WOULDBLOCK) => read_holder(&mut file),
-            _ => None,
-        }
     }
 }
 
@@ -77,6 +85,15 @@ fn read_holder(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.take(32).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
+}
+
+/// Whether there is such a process that has not ended.
+fn lives(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let Some(Ok(process)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) else { return false };
+    // What has ended and is not yet waited for can be read (pidfd_open(2)).
+    let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&Timespec::default()));
+    ended.is_ok_and(|ended| ended == 0)
 }
 
 fn write_holder(file: &mut File) -> io::Result<()> {
@@ -93,13 +110,27 @@ mod tests {
     fn the_second_is_told_who_the_first_is() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
-        assert_eq!(Lock::holder(&path), None);
         let first = Lock::acquire(&path).unwrap();
         let me = Some(std::process::id());
         assert!(matches!(Lock::acquire(&path), Err(LockError::Held { holder, .. }) if holder == me));
-        assert_eq!(Lock::holder(&path), me);
         drop(first);
-        assert_eq!(Lock::holder(&path), None);
         Lock::acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn what_is_left_of_a_dead_holder_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        // Past the largest number that a process can have (proc(5), pid_max).
+        std::fs::write(&path, format!("{}\n", 1 << 30)).unwrap();
+        let left = File::open(&path).unwrap();
+        rustix::fs::flock(&left, FlockOperation::LockExclusive).unwrap();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| Lock::acquire(&path).unwrap());
+            std::thread::sleep(PAUSE * 10);
+            assert!(!second.is_finished());
+            drop(left);
+            drop(second.join().unwrap());
+        });
     }
 }
