@@ -1,8 +1,7 @@
 //! TAP devices (Documentation/networking/tuntap.rst in the kernel's sources): links whose other end is a descriptor.
 //!
 //! They carry a virtio header with each packet (`IFF_VNET_HDR`), have one queue, and whoever opens one says exactly that, as
-//! the kernel refuses another kind of opener. A device stays when its descriptor is closed, until it is removed, but for one
-//! that is made to go with it.
+//! the kernel refuses another kind of opener. A device goes with its descriptor unless it is told to stay.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -23,22 +22,20 @@ const NEW: u16 = 0x8000;
 /// `IFF_PERSIST`.
 const STAYS: u16 = 0x0800;
 
-/// Makes a device that stays; its descriptor, which is the device's only one.
+/// Makes a device that goes with its descriptor, which is its only one.
 ///
 /// # Errors
 /// Those of open(2) and ioctl(2): `EBUSY` where a link of that name exists, `EPERM` without `CAP_NET_ADMIN`.
 pub fn make(name: &str) -> io::Result<OwnedFd> {
-    let tap = attach(name, KIND | NEW)?;
-    control(&tap, libc::TUNSETPERSIST, 1)?;
-    Ok(tap)
+    attach(name, KIND | NEW)
 }
 
-/// Makes a device that goes with its descriptor.
+/// Has a device stay when its descriptor is closed, until it is removed.
 ///
 /// # Errors
-/// As [`make`].
-pub fn make_passing(name: &str) -> io::Result<OwnedFd> {
-    attach(name, KIND | NEW)
+/// Those of ioctl(2).
+pub fn keep(tap: &OwnedFd) -> io::Result<()> {
+    control(tap, libc::TUNSETPERSIST, 1)
 }
 
 /// Opens a device that exists. Nobody else can have it open.

@@ -21,7 +21,7 @@ pub fn make(netlink: &mut Netlink, bridge: &Link) -> Result<OwnedFd, TapError> {
     let mut tries = TRIES;
     let end = loop {
         remove(netlink)?;
-        match tap::make_passing(CARRIER) {
+        match tap::make(CARRIER) {
             Ok(end) => break end,
             // Who had it has made it anew just now.
             Err(error) if error.raw_os_error() == Some(busy()) && tries > 0 => tries -= 1,

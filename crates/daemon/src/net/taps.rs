@@ -180,12 +180,12 @@ impl Taps {
             self.next = (self.next + 1) % NUMBERS;
             match tap::make(&name) {
                 Ok(end) => {
-                    if let Err(error) = self.set_up(netlink, &name) {
-                        // The first error is the one to tell.
-                        drop(netlink.link(&name).map(|link| link.map(|link| netlink.remove_link(&link))));
-                        return Err(error.into());
-                    }
-                    return Ok(Tap { name, end });
+                    self.set_up(netlink, &name)?;
+                    // Last, so that whatever happens before leaves nothing that nobody takes over.
+                    return match tap::keep(&end) {
+                        Ok(()) => Ok(Tap { name, end }),
+                        Err(source) => Err(TapError::Make { name, source }),
+                    };
                 }
                 Err(error) if error.raw_os_error() == Some(busy()) => {}
                 Err(source) => return Err(TapError::Make { name, source }),

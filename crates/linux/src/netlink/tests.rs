@@ -34,6 +34,7 @@ fn a_bridge_with_a_tap_on_it() {
         netlink.add_address(&bridge, Ipv4Addr::new(10, 9, 0, 1), 24).unwrap();
         assert!(netlink.add_address(&bridge, Ipv4Addr::new(10, 9, 0, 1), 24).unwrap_err().is_there());
         let end = tap::make("tap0").unwrap();
+        tap::keep(&end).unwrap();
         let other = netlink.link("tap0").unwrap().unwrap();
         let up = LinkChange { up: Some(true), ..LinkChange::default() };
         netlink.change_link(&other, &LinkChange { master: Some(bridge.index), ..up.clone() }).unwrap();
@@ -81,6 +82,7 @@ fn there(netlink: &mut Netlink, name: &str) -> Link {
 fn a_tap_has_one_owner() {
     elsewhere(|netlink| {
         let first = tap::make("tap0").unwrap();
+        tap::keep(&first).unwrap();
         let code = |result: std::io::Result<_>| result.map(|_: std::os::fd::OwnedFd| ()).unwrap_err().raw_os_error();
         assert_eq!(code(tap::make("tap0")), Some(libc::EBUSY));
         assert_eq!(code(tap::open("tap0")), Some(libc::EBUSY));
@@ -97,9 +99,9 @@ fn a_tap_has_one_owner() {
 }
 
 #[test]
-fn a_tap_can_be_made_to_go_with_its_descriptor() {
+fn a_tap_goes_with_its_descriptor_unless_told_to_stay() {
     elsewhere(|netlink| {
-        let end = tap::make_passing("tap0").unwrap();
+        let end = tap::make("tap0").unwrap();
         let link = there(netlink, "tap0");
         netlink.change_link(&link, &LinkChange { queue: Some(1), ..LinkChange::default() }).unwrap();
         drop(end);
