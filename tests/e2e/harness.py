@@ -132,8 +132,9 @@ class Place:
         with os.fdopen(ready) as pipe:
             said = pipe.read()
         if said != "ready\n":
-            popen.wait()
-            raise Failed(f"bangerd did not start: {said}")
+            log = self.state / "bangerd.log"
+            last = "".join(log.read_text().splitlines(keepends=True)[-5:]) if log.exists() else ""
+            raise Failed(f"bangerd did not start, exit code {popen.wait()}: {said}{last}")
         self.popen = popen
         self.daemon = Process(popen.pid)
 

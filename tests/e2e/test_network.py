@@ -369,6 +369,62 @@ class Refused(FakeCase):
         self.assertEqual(names(self.place.state / "vms"), set())
         self.assertEqual(set(self.place.net.links()), set(before))
 
+    def anew(self, script=()):
+        """The daemon anew, behind a shell script that changes what it meets on this host, for itself alone."""
+        self.place.stop_daemon()
+        self.place.start_daemon(*self.args, inside=script)
+
+    def finding(self, check):
+        return next(finding for finding in self.place.json("doctor") if finding["check"] == check)
+
+    def stand_in(self, script):
+        """A script in nft's place."""
+        path = self.place.runtime_root / "nft"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        self.anew(f"cp /usr/sbin/nft {path}.real; mount --bind {path} /usr/sbin/nft")
+
+    def test_nft_is_missing(self):
+        hidden = self.place.runtime_root / "sbin"
+        hidden.mkdir()
+        self.anew(f"""
+            mount -t tmpfs hidden {hidden}; mkdir {hidden}/there {hidden}/shown; mount --bind /usr/sbin {hidden}/there
+            for program in {hidden}/there/*; do ln -s $program {hidden}/shown; done
+            rm {hidden}/shown/nft; mount --bind {hidden}/shown /usr/sbin
+        """)
+        self.refused("nft is not installed", "apt install nftables")
+        finding = self.finding("nft")
+        self.assertEqual((finding["verdict"], finding["fix"]), ("warn", "install it: apt install nftables"))
+        self.anew()
+
+    def test_nft_lists_no_json(self):
+        self.stand_in(f"""case $* in *-j*) echo "Error: JSON support not compiled-in" >&2; exit 1;; esac
+            exec {self.place.runtime_root}/nft.real "$@" """)
+        self.refused("Error: JSON support not compiled-in", "install nftables 0.9.8 or newer, built with JSON")
+        self.assertIn("JSON support not compiled-in", self.finding("nft")["found"])
+        self.anew()
+
+    def test_nft_is_too_old(self):
+        self.stand_in(f"""script=$(cat); case $script in *typeof*)
+            echo "/dev/stdin:4:18-23: Error: syntax error, unexpected string" >&2; exit 1;; esac
+            echo "$script" | exec {self.place.runtime_root}/nft.real "$@" """)
+        self.refused("syntax error, unexpected string", "install nftables 0.9.8 or newer")
+        self.assertIn("syntax error", self.finding("nft")["found"])
+        self.anew()
+
+    def test_no_right_to_change_the_network(self):
+        self.anew('set -- setpriv --bounding-set=-net_admin --inh-caps=-net_admin "$@"')
+        self.refused("Operation not permitted", "run the daemon as root")
+        self.assertIn("run the daemon as root", self.finding("nft")["fix"])
+        self.place.banger("create", "--net", "none", "one")
+        self.place.banger("rm", "--force", "one")
+        self.anew()
+
+    def test_no_device_for_taps(self):
+        self.anew("mount --bind /dev/null /dev/net/tun")
+        self.refused("cannot make the network device banger-carrier", "modprobe tun")
+        self.anew()
+
     def with_config(self, more):
         self.place.stop_daemon()
         Path(self.place.environment["BANGER_CONFIG"]).write_text(tiny_image.CONFIG + more)

@@ -44,7 +44,6 @@ pub async fn examine(context: &Context) -> Vec<Finding> {
             programs::mke2fs(Program::Mke2fs.path()),
             programs::debugfs(Program::Debugfs.path()),
             programs::unshare(Program::Unshare.path()),
-            programs::nft(Program::Nft.path()),
             programs::git(Program::Git.path()),
             places::state(&paths.state),
             places::space(&paths.state, banger_linux::file::free_space(&paths.state)),
@@ -64,6 +63,7 @@ pub async fn examine(context: &Context) -> Vec<Finding> {
         let dir = context.paths.vms_runtime();
         findings.push(blocking(move || leftovers::leftovers(&dir, names, &known)).await);
     }
+    findings.push(programs::nft(Program::Nft.path(), context.network.has_fit_nft().await));
     findings.extend(of_network(context).await);
     let (seen, refusals) = (wiring::look(&context.wiring, &context.names).await, context.names.refusals());
     findings.extend(blocking(move || of_names(&seen, &refusals)).await);
@@ -97,7 +97,7 @@ async fn of_network(context: &Context) -> Vec<Finding> {
     let Ok((routes, links)) = told else { return Vec::new() };
     let dropping = match context.network.unfit().await {
         Ok(unfit) => unfit.dropping,
-        // Without nft there are no rules in which something could be missing; another check says that it is not there.
+        // Another check says what is the matter with nft.
         Err(_) => Vec::new(),
     };
     let closed = context.network.closed_tables().await;

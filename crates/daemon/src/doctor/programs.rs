@@ -7,6 +7,7 @@ use std::path::Path;
 use banger_api::daemon::Finding;
 
 use super::{fail, pass, warn};
+use crate::net::network::NetworkError;
 use crate::vmm::VmmError;
 use crate::vmm::qemu::{OLDEST, Version};
 
@@ -43,9 +44,12 @@ pub(super) fn unshare(path: &Path) -> Finding {
     program("unshare", path, "images cannot be built", "util-linux")
 }
 
-/// Whether VMs can have a network.
-pub(super) fn nft(path: &Path) -> Finding {
-    program("nft", path, "VMs can have no network: create them with --net none", "nftables")
+/// Whether VMs can have a network: nft is there, takes their rules, and lists all that there are.
+pub(super) fn nft(path: &Path, tried: Result<(), NetworkError>) -> Finding {
+    const CHECK: &str = "nft";
+    let Err(error) = tried else { return pass(CHECK, format!("{} takes the rules of VMs' network", path.display())) };
+    let found = format!("VMs can have no network: {}", crate::api::error::chain(&error));
+    warn(CHECK, found, error.help().unwrap_or("see the daemon's log"))
 }
 
 /// Whether the files of a checkout can be listed.
@@ -110,6 +114,7 @@ fn needs_interpreter(bytes: &[u8]) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::nft::NftError;
     use banger_api::daemon::Verdict;
 
     #[test]
@@ -121,6 +126,18 @@ mod tests {
         assert_eq!(found.verdict, Verdict::Fail);
         assert_eq!(found.found, "/usr/bin/qemu cannot be used: it is version 6.2");
         assert!(found.fix.unwrap().contains("7.2 or newer"));
+    }
+
+    #[test]
+    fn an_nft_that_is_missing_or_refuses_is_a_warning() {
+        let path = Path::new("/usr/sbin/nft");
+        assert_eq!(nft(path, Ok(())).verdict, Verdict::Pass);
+        let found = nft(path, Err(NftError::Missing.into()));
+        assert_eq!((found.verdict, found.fix.as_deref()), (Verdict::Warn, Some("install it: apt install nftables")));
+        for (said, help) in [("syntax error", "0.9.8"), ("Operation not permitted", "as root")] {
+            let found = nft(path, Err(NftError::Refused { said: said.to_owned() }.into()));
+            assert!(found.found.contains(said) && found.fix.unwrap().contains(help));
+        }
     }
 
     #[test]

@@ -111,6 +111,18 @@ pub fn is_right(netlink: &mut Netlink, bridge: &Link, subnet: Subnet) -> Result<
     Ok(is_it && netlink.addresses()?.contains(&own))
 }
 
+/// Removes the bridge of that name; nothing where there is none.
+///
+/// # Errors
+/// [`BridgeError`].
+pub fn remove(netlink: &mut Netlink, name: &str) -> Result<(), BridgeError> {
+    let found = find(netlink, name)?;
+    match found.map(|link| netlink.remove_link(&link)) {
+        Some(Err(error)) if !error.is_missing() => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 /// Sees to it that the bridge is there and up, and has the host's address and no other. What is so already stays as it is.
 ///
 /// # Errors

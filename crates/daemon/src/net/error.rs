@@ -37,8 +37,10 @@ impl NetworkError {
             NetworkError::Bridge(BridgeError::Taken { .. }) => Some("name another subnet in the configuration"),
             NetworkError::Bridge(BridgeError::NoneFree) => Some("name a subnet in the configuration"),
             NetworkError::Rules(NftError::Missing) => Some("install it: apt install nftables"),
-            NetworkError::Rules(NftError::Listing(_)) => Some("install nftables 0.9.3 or newer, built with JSON"),
             _ if self.is_forbidden() => Some("run the daemon as root, or create VMs with --net none"),
+            NetworkError::Rules(NftError::Unfit { .. } | NftError::Refused { .. } | NftError::Listing(_)) => Some(
+                "install nftables 0.9.8 or newer, built with JSON, on a kernel with nf_tables; or create VMs with --net none",
+            ),
             NetworkError::Forwarding(ForwardingError::Switch { .. }) => {
                 Some("make /proc/sys/net writable for the daemon, or create VMs with --net none")
             }
@@ -56,7 +58,9 @@ impl NetworkError {
             | NetworkError::Forwarding(ForwardingError::Netlink(error))
             | NetworkError::Netlink(error) => error.is_forbidden(),
             NetworkError::Tap(TapError::Make { source, .. } | TapError::Open { source, .. }) => is_denied(source),
-            NetworkError::Rules(NftError::Refused { said }) => said.contains("Operation not permitted"),
+            NetworkError::Rules(NftError::Refused { said } | NftError::Unfit { said }) => {
+                said.contains("Operation not permitted")
+            }
             _ => false,
         }
     }

@@ -40,7 +40,8 @@ pub(super) fn is_left(record: &Path) -> Result<bool, NetworkError> {
 }
 
 impl Host {
-    /// Makes the bridge, or takes it over with its TAPs, but for those that are in use.
+    /// Makes the bridge, or takes it over with its TAPs, but for those that are in use. Where that fails there is no more of it
+    /// than before.
     pub(super) fn make(
         wanted: Option<Subnet>,
         had: Option<Subnet>,
@@ -49,10 +50,25 @@ impl Host {
     ) -> Result<Host, NetworkError> {
         let mut netlink = Netlink::open()?;
         let subnet = bridge::choose(&mut netlink, BRIDGE, wanted, had)?;
-        let bridge = bridge::ensure(&mut netlink, BRIDGE, subnet)?;
-        let taps = Taps::adopt(&mut netlink, TAPS, &bridge, |name| used.iter().any(|used| used == name))?;
-        let carrier = carrier::make(&mut netlink, &bridge)?;
-        Ok(Host { netlink, subnet, bridge, taps, carrier, record: record.to_owned(), is_cleared: false })
+        let was_there = bridge::find(&mut netlink, BRIDGE)?.is_some();
+        match Host::links(&mut netlink, subnet, used) {
+            Ok((bridge, taps, carrier)) => {
+                Ok(Host { netlink, subnet, bridge, taps, carrier, record: record.to_owned(), is_cleared: false })
+            }
+            Err(error) => {
+                if !was_there {
+                    bridge::remove(&mut netlink, BRIDGE)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn links(netlink: &mut Netlink, subnet: Subnet, used: &[String]) -> Result<(Link, Taps, OwnedFd), NetworkError> {
+        let bridge = bridge::ensure(netlink, BRIDGE, subnet)?;
+        let taps = Taps::adopt(netlink, TAPS, &bridge, |name| used.iter().any(|used| used == name))?;
+        let carrier = carrier::make(netlink, &bridge)?;
+        Ok((bridge, taps, carrier))
     }
 
     pub(super) fn subnet(&self) -> Subnet {
@@ -112,11 +128,7 @@ impl Host {
         self.forward(false)?;
         self.taps.clear(&mut self.netlink)?;
         carrier::remove(&mut self.netlink)?;
-        let found = bridge::find(&mut self.netlink, BRIDGE)?;
-        match found.map(|link| self.netlink.remove_link(&link)) {
-            Some(Err(error)) if !error.is_missing() => return Err(error.into()),
-            _ => {}
-        }
+        bridge::remove(&mut self.netlink, BRIDGE)?;
         self.is_cleared = true;
         Ok(())
     }

@@ -256,18 +256,28 @@ impl Network {
         let events = Events::open()?;
         let (wanted, had) = (self.wanted, *self.had());
         let (used, record) = (self.taps_in_use(), self.record.clone());
-        let host = blocking(move || Host::make(wanted, had, &used, &record)).await?;
+        let host = blocking(move || Host::make(wanted, had, &used, &record));
+        let (host, lists) = tokio::join!(host, self.nft.can_list());
+        let host = host?;
         let subnet = host.subnet();
-        *self.had() = Some(subnet);
         let watch = watch::follow(Arc::downgrade(self), events, Arc::clone(&self.nudge));
         let watch = tokio::spawn(watch).abort_handle();
         let up = Up { subnet, host: Arc::new(Mutex::new(host)), watch };
         let mut duty = self.duty.lock().await;
         *duty = Duty::default();
-        self.make_own(&up, &mut duty).await?;
-        if self.is_in_use() {
-            self.begin(&up, &mut duty).await?;
+        let ruled = async {
+            lists?;
+            self.make_own(&up, &mut duty).await?;
+            if self.is_in_use() { self.begin(&up, &mut duty).await } else { Ok(()) }
+        };
+        if let Err(error) = ruled.await {
+            // What VMs of an earlier daemon use stays.
+            if !self.is_in_use() {
+                blocking(move || lock(&up.host).clear()).await?;
+            }
+            return Err(error);
         }
+        *self.had() = Some(subnet);
         self.level(&up);
         // What an earlier daemon has left elsewhere is taken over, or back.
         self.nudge.notify_one();

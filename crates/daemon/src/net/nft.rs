@@ -30,6 +30,12 @@ pub enum NftError {
         /// In its own words.
         said: String,
     },
+    /// It does not list rules as JSON.
+    #[error("nft does not list rules as JSON: {said}")]
+    Unfit {
+        /// In its own words.
+        said: String,
+    },
     /// It does not end.
     #[error("nft did not end within {} s", PATIENCE.as_secs())]
     Silent,
@@ -67,6 +73,26 @@ impl Nft {
     /// [`NftError`]; nothing of it holds then.
     pub async fn apply_json(&self, commands: &serde_json::Value) -> Result<(), NftError> {
         self.run(&["-j", "-f", "-"], &commands.to_string(), true).await.map(drop)
+    }
+
+    /// Whether it lists rules as it has to, of which nothing is heard where rules are only made.
+    ///
+    /// # Errors
+    /// [`NftError`].
+    pub async fn can_list(&self) -> Result<(), NftError> {
+        match self.run(&["-j", "-t", "list", "tables"], "", false).await {
+            Ok(said) => Ok(Listing::parse(&said).map(drop)?),
+            Err(NftError::Refused { said }) => Err(NftError::Unfit { said }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether it takes a script; nothing of it is done.
+    ///
+    /// # Errors
+    /// [`NftError`].
+    pub async fn would_take(&self, script: &str) -> Result<(), NftError> {
+        self.run(&["-c", "-f", "-"], script, false).await.map(drop)
     }
 
     /// All rules there are, without the elements of sets, which others may have many of.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use banger_linux::netlink::Event;
 
+use super::addresses;
 use super::error::NetworkError;
 use super::foreign;
 use super::host::lock;
@@ -79,6 +80,17 @@ impl Network {
     /// Others' tables that drop what guests send, and in which banger cannot put a rule, with the reason.
     pub async fn closed_tables(&self) -> BTreeMap<String, String> {
         self.duty.lock().await.closed.clone()
+    }
+
+    /// Whether nft takes the rules that VMs need and lists them, here and now; nothing is changed.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    pub async fn has_fit_nft(&self) -> Result<(), NetworkError> {
+        self.nft.can_list().await?;
+        // With any subnet: it is not its addresses that nft could be too old for.
+        let Some(subnet) = addresses::candidates().next() else { return Ok(()) };
+        Ok(self.nft.would_take(&ruleset::tables(&ground(subnet), &[])).await?)
     }
 
     /// Looks at all rules, and changes none.
@@ -189,7 +201,8 @@ impl Network {
         if !wanted && !duty.placed {
             return Ok(false);
         }
-        let changes = foreign::changes(&self.nft.rules().await?, BRIDGE, wanted);
+        let rules = self.nft.rules().await?;
+        let changes = foreign::changes(&rules, BRIDGE, wanted);
         let mut closed = BTreeMap::new();
         for change in &changes {
             duty.placed = true;
@@ -205,7 +218,9 @@ impl Network {
                 Err(error) => return Err(error.into()),
             }
         }
-        duty.placed = wanted || !closed.is_empty();
+        // Where nobody drops anything there is nothing to take back, and so nothing to look for.
+        let has_some = !changes.is_empty() || !foreign::changes(&rules, BRIDGE, false).is_empty();
+        duty.placed = !closed.is_empty() || (wanted && has_some);
         let mended = changes.len() > closed.len();
         duty.closed = closed;
         Ok(mended)
