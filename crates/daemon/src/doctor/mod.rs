@@ -23,7 +23,7 @@ use crate::context::{Context, blocking};
 use crate::dns::names::Refusals;
 use crate::dns::wiring::{self, Seen};
 use crate::image::containment;
-use crate::net::has_legacy_filter;
+use crate::net::{Unfit, has_legacy_filter};
 use crate::vmm::qemu::Qemu;
 use crate::vmm::select::{Access, KVM};
 
@@ -95,14 +95,13 @@ async fn of_network(context: &Context) -> Vec<Finding> {
     let known = context.store.subnet().await.ok().flatten();
     let told = blocking(|| Netlink::open().and_then(|mut netlink| Ok((netlink.routes()?, netlink.links()?)))).await;
     let Ok((routes, links)) = told else { return Vec::new() };
-    let dropping = match context.network.unfit().await {
-        Ok(unfit) => unfit.dropping,
-        // Another check says what is the matter with nft.
-        Err(_) => Vec::new(),
-    };
-    let closed = context.network.closed_tables().await;
+    // Another check says what is the matter with nft.
+    let Unfit { dropping, passing, .. } = context.network.unfit().await.unwrap_or_default();
+    let mut closed = context.network.closed_tables().await;
+    // A table that belongs to a program goes with it, and the kernel tells nobody.
+    closed.retain(|table, _| dropping.contains(table));
     vec![
-        network::firewall(&closed, &dropping, has_legacy_filter()),
+        network::firewall(&closed, &dropping, &passing, has_legacy_filter()),
         network::subnet(context.config.network.subnet.or(known), &routes, &links),
         network::mtu(&routes, &links),
     ]

@@ -13,8 +13,13 @@ use crate::paths::BRIDGE;
 const GUESTS_MTU: u32 = 1500;
 
 /// Whether another program's rules drop what VMs send. `closed` are tables that take no rule, with what nft says about it, and
-/// `dropping` those in which rules are missing.
-pub(super) fn firewall(closed: &BTreeMap<String, String>, dropping: &[String], has_legacy_filter: bool) -> Finding {
+/// `dropping` those in which rules are missing; those that are `passing` have them.
+pub(super) fn firewall(
+    closed: &BTreeMap<String, String>,
+    dropping: &[String],
+    passing: &[String],
+    has_legacy_filter: bool,
+) -> Finding {
     const CHECK: &str = "firewall";
     if let Some((table, said)) = closed.iter().next() {
         let found = format!("the table {table} drops what VMs send, and takes no rule that lets it through: {said}");
@@ -34,6 +39,12 @@ pub(super) fn firewall(closed: &BTreeMap<String, String>, dropping: &[String], h
         );
         let found = "this host has rules of the old iptables, which banger does not see: they may drop what VMs send";
         return warn(CHECK, found, fix);
+    }
+    if !passing.is_empty() {
+        return pass(
+            CHECK,
+            format!("{} would drop what VMs send; banger's rules there let it through", passing.join(", ")),
+        );
     }
     pass(CHECK, "no other program's rules drop what VMs send")
 }
@@ -93,16 +104,18 @@ mod tests {
     #[test]
     fn rules_that_drop_are_named() {
         let closed = BTreeMap::from([("inet firewalld".to_owned(), "it is owned".to_owned())]);
-        let found = firewall(&closed, &[], false);
+        let found = firewall(&closed, &[], &[], false);
         assert!(
             found.verdict == Verdict::Warn
                 && found.found.contains("inet firewalld")
                 && found.found.contains("it is owned")
         );
-        let found = firewall(&BTreeMap::new(), &["ip filter".to_owned()], false);
+        let found = firewall(&BTreeMap::new(), &["ip filter".to_owned()], &[], false);
         assert!(found.verdict == Verdict::Warn && found.fix.as_deref() == Some("banger doctor --fix"));
-        assert!(firewall(&BTreeMap::new(), &[], true).fix.is_some_and(|fix| fix.contains("iptables-legacy")));
-        assert_eq!(firewall(&BTreeMap::new(), &[], false).verdict, Verdict::Pass);
+        assert!(firewall(&BTreeMap::new(), &[], &[], true).fix.is_some_and(|fix| fix.contains("iptables-legacy")));
+        assert_eq!(firewall(&BTreeMap::new(), &[], &[], false).verdict, Verdict::Pass);
+        let found = firewall(&BTreeMap::new(), &[], &["ip filter".to_owned()], false);
+        assert!(found.verdict == Verdict::Pass && found.found.contains("ip filter"));
     }
 
     #[test]

@@ -313,6 +313,9 @@ fn what_is_wrong_with_nft_is_told_with_what_to_do() {
     use super::nft::NftError;
     let help = |error: NftError| NetworkError::from(error).help();
     assert_eq!(help(NftError::Missing), Some("install it: apt install nftables"));
-    let old = Listing::parse("table ip filter {").unwrap_err();
-    assert_eq!(help(old.into()), Some("install nftables 0.9.3 or newer, built with JSON"));
+    let no_json = Listing::parse("table ip filter {").unwrap_err().into();
+    let said = || "syntax error".to_owned();
+    for unfit in [no_json, NftError::Unfit { said: said() }, NftError::Refused { said: said() }] {
+        assert!(help(unfit).unwrap().starts_with("install nftables 0.9.8 or newer, built with JSON"));
+    }
 }

@@ -37,6 +37,8 @@ pub struct Unfit {
     pub superfluous: Vec<String>,
     /// Tables of others that drop what guests send.
     pub dropping: Vec<String>,
+    /// Tables of others that would, but for rules of banger's in them.
+    pub passing: Vec<String>,
 }
 
 /// What may not be as it should.
@@ -110,8 +112,13 @@ impl Network {
             }
         }
         let wanted = self.is_in_use();
-        let tables = foreign::changes(&self.nft.rules().await?, BRIDGE, wanted).into_iter().map(|change| change.table);
-        *if wanted { &mut unfit.dropping } else { &mut unfit.superfluous } = tables.collect();
+        let rules = self.nft.rules().await?;
+        let tables = |wanted| foreign::changes(&rules, BRIDGE, wanted).into_iter().map(|change| change.table).collect();
+        if wanted {
+            (unfit.dropping, unfit.passing) = (tables(true), tables(false));
+        } else {
+            unfit.superfluous = tables(false);
+        }
         Ok(unfit)
     }
 

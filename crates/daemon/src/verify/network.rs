@@ -85,7 +85,7 @@ fn told(unfit: Unfit) -> Vec<Oddity> {
     let mut tell = |problem, which: &str, found: &str, fix: String| {
         oddities.push(with_fix(oddity(Kind::Rule, problem, which, found), fix));
     };
-    let Unfit { left, gone, chains, beyond, lacking, superfluous, dropping } = unfit;
+    let Unfit { left, gone, chains, beyond, lacking, superfluous, dropping, .. } = unfit;
     if left {
         let fix = format!("nft delete table inet {TABLE}; nft delete table bridge {TABLE}");
         tell(Problem::Leak, TABLE, "tables of banger's rules, though there is no network of VMs", fix);
@@ -176,6 +176,7 @@ mod tests {
             lacking: vec!["y".into()],
             superfluous: vec!["ip filter".into()],
             dropping: vec!["ip filter".into()],
+            passing: vec!["inet fw".into()],
         };
         let found = told(unfit);
         assert_eq!(found.len(), 7);

@@ -4,15 +4,15 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FlockOperation;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// How long a lock may stay with nobody, and how often it is tried meanwhile; the kernel has no event for both.
+/// How long a lock may stay with nobody.
 const PATIENCE: Duration = Duration::from_secs(5);
-const PAUSE: Duration = Duration::from_millis(2);
 
 /// An flock(2) on a file, held until this is dropped or the process ends. The file stays, with the last holder's pid in it:
 /// removing it would let two processes lock two files of one name.
@@ -62,19 +62,15 @@ impl Lock {
             .custom_flags(libc::O_NOFOLLOW)
             .open(path)
             .map_err(failed)?;
-        let began = Instant::now();
-        loop {
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                Err(rustix::io::Errno::WOULDBLOCK) => {}
-                Err(error) => return Err(failed(error.into())),
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let holder = read_holder(&mut file);
+                if holder.is_some_and(lives) || !left_within(&file, PATIENCE).map_err(failed)? {
+                    return Err(LockError::Held { path: path.to_owned(), holder });
+                }
             }
-            file.rewind().map_err(failed)?;
-            let holder = read_holder(&mut file);
-            if holder.is_some_and(lives) || began.elapsed() > PATIENCE {
-                return Err(LockError::Held { path: path.to_owned(), holder });
-            }
-            std::thread::sleep(PAUSE);
+            Err(error) => return Err(failed(error.into())),
         }
         write_holder(&mut file).map_err(failed)?;
         Ok(Lock { _file: file })
@@ -85,6 +81,20 @@ fn read_holder(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.take(32).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
+}
+
+/// Whether a lock is had within that time by waiting for it, which a thread of its own does: flock(2) knows no deadline.
+fn left_within(file: &File, time: Duration) -> io::Result<bool> {
+    let (waiting, (had, answer)) = (file.try_clone()?, mpsc::channel());
+    std::thread::spawn(move || {
+        let locked = rustix::fs::flock(&waiting, FlockOperation::LockExclusive);
+        // Where nobody listens any more it is given back with the descriptors.
+        had.send(locked).ok();
+    });
+    match answer.recv_timeout(time) {
+        Ok(locked) => Ok(locked.map(|()| true)?),
+        Err(_) => Ok(false),
+    }
 }
 
 /// Whether there is such a process that has not ended.
@@ -125,11 +135,11 @@ mod tests {
         std::fs::write(&path, format!("{}\n", 1 << 30)).unwrap();
         let left = File::open(&path).unwrap();
         rustix::fs::flock(&left, FlockOperation::LockExclusive).unwrap();
+        let other = File::open(&path).unwrap();
+        assert!(!left_within(&other, Duration::from_millis(20)).unwrap());
         std::thread::scope(|scope| {
             let second = scope.spawn(|| Lock::acquire(&path).unwrap());
-            std::thread::sleep(PAUSE * 10);
-            assert!(!second.is_finished());
-            drop(left);
+            drop((left, other));
             drop(second.join().unwrap());
         });
     }
