@@ -187,6 +187,18 @@ class Place:
     def vms(self):
         return {vm["name"]: vm for vm in self.json("vm", "ls")}
 
+    def oddities(self):
+        """What `banger verify` finds; its exit code says the same."""
+        result = self.run("-o", "json", "verify")
+        found = json.loads(result.stdout)
+        if result.returncode != int(bool(found)):
+            raise Failed(f"verify ended with {result.returncode}: {result.stdout}{result.stderr}")
+        return found
+
+    def finding(self, check):
+        """What the doctor says of one thing."""
+        return next(finding for finding in self.json("doctor") if finding["check"] == check)
+
     def settled(self):
         """The VMs when none of them is on its way: asked again and again, each time by a whole command, for want of an
         event that says so."""

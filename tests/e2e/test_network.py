@@ -374,9 +374,6 @@ class Refused(FakeCase):
         self.place.stop_daemon()
         self.place.start_daemon(*self.args, inside=script)
 
-    def finding(self, check):
-        return next(finding for finding in self.place.json("doctor") if finding["check"] == check)
-
     def stand_in(self, script):
         """A script in nft's place."""
         path = self.place.runtime_root / "nft"
@@ -393,7 +390,7 @@ class Refused(FakeCase):
             rm {hidden}/shown/nft; mount --bind {hidden}/shown /usr/sbin
         """)
         self.refused("nft is not installed", "apt install nftables")
-        finding = self.finding("nft")
+        finding = self.place.finding("nft")
         self.assertEqual((finding["verdict"], finding["fix"]), ("warn", "install it: apt install nftables"))
         self.anew()
 
@@ -401,7 +398,7 @@ class Refused(FakeCase):
         self.stand_in(f"""case $* in *-j*) echo "Error: JSON support not compiled-in" >&2; exit 1;; esac
             exec {self.place.runtime_root}/nft.real "$@" """)
         self.refused("Error: JSON support not compiled-in", "install nftables 0.9.8 or newer, built with JSON")
-        self.assertIn("JSON support not compiled-in", self.finding("nft")["found"])
+        self.assertIn("JSON support not compiled-in", self.place.finding("nft")["found"])
         self.anew()
 
     def test_nft_is_too_old(self):
@@ -409,13 +406,13 @@ class Refused(FakeCase):
             echo "/dev/stdin:4:18-23: Error: syntax error, unexpected string" >&2; exit 1;; esac
             echo "$script" | exec {self.place.runtime_root}/nft.real "$@" """)
         self.refused("syntax error, unexpected string", "install nftables 0.9.8 or newer")
-        self.assertIn("syntax error", self.finding("nft")["found"])
+        self.assertIn("syntax error", self.place.finding("nft")["found"])
         self.anew()
 
     def test_no_right_to_change_the_network(self):
         self.anew('set -- setpriv --bounding-set=-net_admin --inh-caps=-net_admin "$@"')
         self.refused("Operation not permitted", "run the daemon as root")
-        self.assertIn("run the daemon as root", self.finding("nft")["fix"])
+        self.assertIn("run the daemon as root", self.place.finding("nft")["fix"])
         self.place.banger("create", "--net", "none", "one")
         self.place.banger("rm", "--force", "one")
         self.anew()
@@ -472,10 +469,7 @@ class Verify(FakeCase):
     """Everything that somebody plants on banger's ground is named; without that there is nothing to name."""
 
     def oddities(self):
-        result = self.place.run("-o", "json", "verify")
-        found = {(oddity["problem"], oddity["kind"], oddity["which"]) for oddity in json.loads(result.stdout)}
-        self.assertEqual(result.returncode, int(bool(found)), result.stderr)
-        return found
+        return {(oddity["problem"], oddity["kind"], oddity["which"]) for oddity in self.place.oddities()}
 
     def test_nothing_of_bangers_is_odd(self):
         self.assertEqual(self.oddities(), set())

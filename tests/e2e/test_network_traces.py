@@ -1,6 +1,5 @@
 """What the network of VMs leaves on the host, and what banger says of what others do to it there."""
 
-import json
 import subprocess
 import time
 
@@ -22,18 +21,14 @@ class TwentyGuests(Case):
             for client in clients:
                 _, said = client.communicate(timeout=DEADLINE)
                 self.assertEqual(client.returncode, 0, said)
-            self.nothing_is_odd()
+            self.assertEqual(self.place.oddities(), [])
             self.assertEqual(place.shell("vm4", "getent hosts vm0.vm").split()[0], place.vms()["vm0"]["address"])
             place.banger("rm", "--force", *names)
-            self.nothing_is_odd()
+            self.assertEqual(self.place.oddities(), [])
             self.until_as_many_wait_as_shall()
         place.stop_daemon()
         self.assertEqual((sorted(net.links()), net.ask("nft", "list", "ruleset")), before)
         place.start_daemon()
-
-    def nothing_is_odd(self):
-        result = self.place.run("-o", "json", "verify")
-        self.assertEqual((result.returncode, json.loads(result.stdout)), (0, []), result.stderr)
 
     def until_as_many_wait_as_shall(self):
         """TAPs are made and removed behind."""
@@ -46,11 +41,8 @@ class TwentyGuests(Case):
 class Doctor(FakeCase):
     """What others do to VMs' network is found, with what to do."""
 
-    def finding(self, check):
-        return next(finding for finding in self.place.json("doctor") if finding["check"] == check)
-
     def assert_found(self, check, *words):
-        finding = self.finding(check)
+        finding = self.place.finding(check)
         self.assertEqual(finding["verdict"], "warn", finding)
         for word in words:
             self.assertIn(word, finding["found"])
@@ -58,7 +50,7 @@ class Doctor(FakeCase):
 
     def assert_passes(self, *checks):
         for check in checks:
-            self.assertEqual(self.finding(check)["verdict"], "pass")
+            self.assertEqual(self.place.finding(check)["verdict"], "pass")
 
     def setUp(self):
         self.place.banger("create", "--net", "nat", "one")
@@ -105,12 +97,12 @@ class Doctor(FakeCase):
         deadline = time.monotonic() + DEADLINE
         while net.ask("nft", "list", "table", "ip", "filter").count('comment "banger"') != 2:
             self.assertLess(time.monotonic(), deadline)
-        finding = self.finding("firewall")
+        finding = self.place.finding("firewall")
         self.assertEqual(finding["verdict"], "pass")
         self.assertIn("ip filter", finding["found"])
         net.ask("nft", "delete", "table", "ip", "filter")
 
     def until(self, verdict):
         deadline = time.monotonic() + DEADLINE
-        while self.finding("firewall")["verdict"] != verdict:
+        while self.place.finding("firewall")["verdict"] != verdict:
             self.assertLess(time.monotonic(), deadline, verdict)

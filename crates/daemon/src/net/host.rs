@@ -56,8 +56,9 @@ impl Host {
                 Ok(Host { netlink, subnet, bridge, taps, carrier, record: record.to_owned(), is_cleared: false })
             }
             Err(error) => {
-                if !was_there {
-                    bridge::remove(&mut netlink, BRIDGE)?;
+                if !was_there && let Err(also) = bridge::remove(&mut netlink, BRIDGE) {
+                    let also = crate::api::error::chain(&also);
+                    tracing::warn!(error = also, "the bridge of a network that cannot be made stays for now");
                 }
                 Err(error)
             }

@@ -272,8 +272,11 @@ impl Network {
         };
         if let Err(error) = ruled.await {
             // What VMs of an earlier daemon use stays.
-            if !self.is_in_use() {
-                blocking(move || lock(&up.host).clear()).await?;
+            if !self.is_in_use()
+                && let Err(also) = blocking(move || lock(&up.host).clear()).await
+            {
+                let also = crate::api::error::chain(&also);
+                tracing::warn!(error = also, "the links of a network that cannot be made stay for now");
             }
             return Err(error);
         }
