@@ -14,6 +14,7 @@ pub mod netlink;
 pub mod netns;
 pub mod power;
 pub mod process;
+pub mod processes;
 pub mod session;
 pub mod suspend;
 pub mod tap;

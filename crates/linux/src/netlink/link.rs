@@ -43,7 +43,12 @@ pub struct Link {
     pub mac: Mac,
     /// The largest packet that it carries, in bytes.
     pub mtu: u32,
+    /// The note that its owner has left on it (`IFLA_IFALIAS`), of up to 255 bytes.
+    pub alias: Option<String>,
 }
+
+/// The longest note on a link, in bytes: `IFALIASZ` is 256 with its closing zero (linux/if.h).
+pub const MAX_ALIAS: usize = 255;
 
 /// What is to be another about a link; the rest stays as it is.
 #[derive(Debug, Clone, Default)]
@@ -58,6 +63,8 @@ pub struct LinkChange {
     pub mtu: Option<u32>,
     /// How many packets wait for who takes them.
     pub queue: Option<u32>,
+    /// The note on it, of at most [`MAX_ALIAS`] bytes.
+    pub alias: Option<String>,
 }
 
 /// `struct ifinfomsg`: family, type, index, flags, and which flags are to change.
@@ -130,6 +137,9 @@ impl Netlink {
         if let Some(queue) = change.queue {
             request = request.with(libc::IFLA_TXQLEN, &queue.to_ne_bytes());
         }
+        if let Some(alias) = &change.alias {
+            request = request.with_text(libc::IFLA_IFALIAS, alias);
+        }
         self.tell(&format!("set up the network device {}", link.name), request)
     }
 }
@@ -149,6 +159,7 @@ fn link(part: &[u8]) -> Option<Link> {
             libc::IFLA_ADDRESS => link.mac = Mac(value.try_into().unwrap_or_default()),
             libc::IFLA_MTU => link.mtu = number(value, 0)?,
             libc::IFLA_MASTER => link.master = number(value, 0),
+            libc::IFLA_IFALIAS => link.alias = Some(text(value).to_owned()),
             libc::IFLA_LINKINFO => {
                 let info = attributes(value).find(|(kind, _)| *kind == libc::IFLA_INFO_KIND);
                 link.kind = info.map(|(_, kind)| text(kind).to_owned());
