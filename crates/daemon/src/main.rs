@@ -71,6 +71,7 @@ fn paths() -> Paths {
         state: place("BANGER_STATE_DIR", usual.state),
         runtime: place("BANGER_RUNTIME_DIR", usual.runtime),
         config: place("BANGER_CONFIG", usual.config),
+        claims: usual.claims,
     }
 }
 

@@ -3,6 +3,7 @@
 //! **To add a check**: a function in the file of its kind that returns one [`Finding`] (none, where there is nothing to say),
 //! a line in [`examine`], and a test that makes it fail.
 
+mod ground;
 mod host;
 mod images;
 mod leftovers;
@@ -32,13 +33,13 @@ pub async fn examine(context: &Context) -> Vec<Finding> {
     let qemu = Qemu::new(Program::Qemu);
     let mut findings = vec![programs::qemu(Program::Qemu.path(), qemu.supported().await)];
     let (paths, agent) = (context.paths.clone(), context.agent.clone());
-    let (first_uid, memory_mib) = (context.config.vmm.first_uid, context.config.defaults.memory_mib);
+    let (uids, memory_mib) = (context.uids, context.config.defaults.memory_mib);
     let rest = blocking(move || {
         let access = Access::of(Path::new(KVM)).ok();
         let findings = vec![
             host::kvm(&kvm::probe(), access.as_ref()),
             host::memory(Path::new("/proc/meminfo"), memory_mib),
-            host::uids(Path::new("/etc/passwd"), Path::new("/etc/subuid"), first_uid),
+            host::uids(Path::new("/etc/passwd"), Path::new("/etc/subuid"), uids),
             programs::agent(&agent),
             programs::mmdebstrap(Program::Mmdebstrap.path()),
             programs::mke2fs(Program::Mke2fs.path()),
@@ -55,7 +56,7 @@ pub async fn examine(context: &Context) -> Vec<Finding> {
     let (rest, names) = rest.await;
     findings.extend(rest);
     let (config, scratch) = (&context.config, context.paths.scratch());
-    let attempted = containment::attempt(config.build_uid(), &scratch).await;
+    let attempted = containment::attempt(context.uids.build(), &scratch).await;
     findings.push(images::containment(config.image.namespace, attempted));
     // A store that cannot be read is no host's fault, and without it nobody can tell what is left over.
     if let Ok(vms) = context.store.vms().await {
@@ -64,6 +65,7 @@ pub async fn examine(context: &Context) -> Vec<Finding> {
         findings.push(blocking(move || leftovers::leftovers(&dir, names, &known)).await);
     }
     findings.push(programs::nft(Program::Nft.path(), context.network.has_fit_nft().await));
+    findings.push(ground::of(context).await);
     findings.extend(of_network(context).await);
     let (seen, refusals) = (wiring::look(&context.wiring, &context.names).await, context.names.refusals());
     findings.extend(blocking(move || of_names(&seen, &refusals)).await);
@@ -93,6 +95,7 @@ pub async fn mend(context: &Context) {
 /// The checks of the network. Where the kernel does not tell of it there is nothing to say.
 async fn of_network(context: &Context) -> Vec<Finding> {
     let known = context.store.subnet().await.ok().flatten();
+    let bridge = context.network.slot().await.bridge();
     let told = blocking(|| Netlink::open().and_then(|mut netlink| Ok((netlink.routes()?, netlink.links()?)))).await;
     let Ok((routes, links)) = told else { return Vec::new() };
     // Another check says what is the matter with nft.
@@ -101,8 +104,8 @@ async fn of_network(context: &Context) -> Vec<Finding> {
     // A table that belongs to a program goes with it, and the kernel tells nobody.
     closed.retain(|table, _| dropping.contains(table));
     vec![
-        network::firewall(&closed, &dropping, &passing, has_legacy_filter()),
-        network::subnet(context.config.network.subnet.or(known), &routes, &links),
+        network::firewall(&bridge, &closed, &dropping, &passing, has_legacy_filter()),
+        network::subnet(&bridge, context.config.network.subnet.or(known), &routes, &links),
         network::mtu(&routes, &links),
     ]
 }

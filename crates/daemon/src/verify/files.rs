@@ -109,7 +109,7 @@ mod tests {
     fn what_is_nobodys_is_named_and_what_is_missing_too() {
         let dir = tempfile::tempdir().unwrap();
         let at = |path: &str| dir.path().join(path);
-        let paths = Paths { state: at("s"), runtime: at("r"), config: at("c") };
+        let paths = Paths { state: at("s"), runtime: at("r"), config: at("c"), claims: at("g") };
         for path in
             [paths.database(), paths.log(), paths.socket(), paths.lock(), paths.vm("a").root, paths.vm("a").work]
         {

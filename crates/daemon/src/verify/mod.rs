@@ -51,10 +51,10 @@ pub async fn verify(daemon: &Daemon) -> Result<Vec<Oddity>, VmError> {
 async fn look(daemon: &Daemon) -> Result<Vec<Oddity>, VmError> {
     let context = &daemon.context;
     let paths = context.paths.clone();
-    let first_uid = context.config.vmm.first_uid;
+    let uids = context.uids;
     // Before the records: a VM's record is there before all else of it, and goes after it.
     let host = blocking(move || {
-        let processes = processes::of_vms(Path::new("/proc"), first_uid);
+        let processes = processes::of_vms(banger_linux::processes::all(Path::new("/proc")), uids);
         let mounts = mounts::below(Path::new("/proc/self/mountinfo"), &[&paths.state, &paths.runtime]);
         (processes, mounts, files::listed(&paths))
     });

@@ -1,43 +1,21 @@
 //! Processes that run as the users that belong to VMMs.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-
 use banger_api::verify::{Kind, Oddity, Problem};
+use banger_linux::processes::Listed;
 
 use super::{Vms, oddity, with_fix};
-use crate::config::VMM_UIDS;
+use crate::ground::Uids;
 
-/// A process that runs as one of those users.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Process {
-    pid: u32,
-    uid: u32,
-    /// The name that the kernel has for it.
-    name: String,
-}
-
-/// All of them in a `/proc`. One that ends meanwhile is none.
-pub(super) fn of_vms(proc: &Path, first_uid: u32) -> Vec<Process> {
-    let entries = std::fs::read_dir(proc).into_iter().flatten().flatten();
-    let mut found: Vec<Process> = entries
-        .filter_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            // A directory of /proc is its process's effective user's (proc(5)).
-            let uid = entry.metadata().ok()?.uid();
-            let is_of_vms = uid >= first_uid && uid - first_uid < VMM_UIDS;
-            let name = std::fs::read_to_string(entry.path().join("comm")).ok().filter(|_| is_of_vms)?;
-            Some(Process { pid, uid, name: name.trim_end().to_owned() })
-        })
-        .collect();
-    found.sort_by_key(|process| process.pid);
-    found
+/// Those of these processes that run as one of those users.
+pub(super) fn of_vms(mut processes: Vec<Listed>, uids: Uids) -> Vec<Listed> {
+    processes.retain(|process| uids.is_vmm(process.uid));
+    processes
 }
 
 /// Those that are no VM's.
-pub(super) fn compare(processes: &[Process], vms: &Vms) -> Vec<Oddity> {
-    let judge = |process: &Process| {
-        let Process { pid, uid, name } = process;
+pub(super) fn compare(processes: &[Listed], vms: &Vms) -> Vec<Oddity> {
+    let judge = |process: &Listed| {
+        let Listed { pid, uid, name } = process;
         let (problem, found) = match vms.values().find(|vm| vm.uid == *uid) {
             None => {
                 (Problem::Foreign, format!("{name}, which runs as user {uid}, one of those for VMs that no VM has"))
@@ -62,7 +40,7 @@ mod tests {
 
     #[test]
     fn a_process_is_a_vms_or_it_is_named() {
-        let process = |pid, uid| Process { pid, uid, name: "sleep".into() };
+        let process = |pid, uid| Listed { pid, uid, name: "sleep".into() };
         let known = |name: &str, uid, pid, rests| (name.to_owned(), Known { name: name.to_owned(), uid, pid, rests });
         let vms = Vms::from([
             known("runs", 100, Some(10), false),
@@ -78,9 +56,9 @@ mod tests {
 
     #[test]
     fn processes_are_found_by_their_user() {
-        let me = rustix::process::getuid().as_raw();
-        let pid = std::process::id();
-        assert!(of_vms(Path::new("/proc"), me).iter().any(|process| process.pid == pid));
-        assert!(!of_vms(Path::new("/proc"), me + 1).iter().any(|process| process.pid == pid));
+        let uids = Uids::of(crate::ground::Slot::FIRST, 1000).unwrap();
+        let listed = |uid| Listed { pid: 1, uid, name: "sleep".into() };
+        let of = |uid| of_vms(vec![listed(uid)], uids).len();
+        assert_eq!([999, 1000, 66_535, 66_536].map(of), [0, 1, 1, 0]);
     }
 }

@@ -109,7 +109,7 @@ impl Registry {
     async fn reserve(&self, spec: spec::Spec, made_up: bool, subnet: Option<Subnet>) -> Result<VmRecord, VmError> {
         let mut record = self.record(spec)?;
         for _ in 0..NAME_TRIES {
-            let insert = async { Ok(self.context.store.insert_vm(record.clone(), subnet).await) };
+            let insert = async { Ok(self.context.store.insert_vm(record.clone(), self.context.uids, subnet).await) };
             match self.reserve_step(insert, &record.definition.id).await? {
                 Err(StoreError::NameTaken(_)) if made_up => record.definition.name = names::made_up_longer(bytes()?),
                 reserved => return Ok(reserved?),
@@ -150,7 +150,7 @@ impl Registry {
             publish: spec.publish,
             lifetime: spec.lifetime,
             restart: spec.restart,
-            uid: self.context.config.vmm.first_uid,
+            uid: self.context.uids.first(),
             machine_id: lasting.machine_id,
             host_key: lasting.host_key,
             host_key_public: lasting.host_key_public,

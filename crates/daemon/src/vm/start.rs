@@ -83,7 +83,7 @@ async fn port(
     let (id, paths) = (definition.id.as_str(), context.paths.vm(definition.id.as_str()));
     let claim = async {
         // That it is recorded, and names are answered, was seen to when the address was given.
-        let subnet = context.network.subnet().await?;
+        let subnet = context.network.scope().await?.subnet;
         let port = context.network.claim(id, address, reach).await?;
         let written = DirBuilder::new().recursive(true).mode(0o700).create(&paths.runtime);
         let written = written.and_then(|()| std::fs::write(&paths.tap, &port.tap));
