@@ -111,7 +111,7 @@ mod tests {
             process(11, 100, Some("runs")),
             process(12, 101, Some("stopped")),
             // As another user it only calls itself so.
-            process(13, 1000, Some("stopped")),
+            process(13, 50, Some("stopped")),
         ];
         let found = compare(&processes, &vms, 100, |uid| uid);
         let told: Vec<_> = found.iter().map(|oddity| (oddity.which.as_str(), oddity.problem)).collect();

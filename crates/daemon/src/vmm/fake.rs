@@ -224,7 +224,7 @@ mod tests {
         std::fs::write(path("initramfs"), bytes).unwrap();
         std::fs::write(path("work.ext4"), "a file system").unwrap();
         Machine {
-            id: "test".into(),
+            id: "run".into(),
             runtime_dir: path("run"),
             kernel: path("none"),
             initramfs: path("initramfs"),

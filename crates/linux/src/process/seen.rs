@@ -11,6 +11,9 @@ use std::path::Path;
 use super::child::read_start_time;
 use super::{Process, ProcessError};
 
+/// How often a process that shows no words is asked again.
+const EXECUTING: u32 = 200;
+
 /// What tells a process from every other one of this boot of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
@@ -64,12 +67,21 @@ impl Process {
         self.alive(std::fs::metadata(self.place("")).map(|metadata| metadata.uid()))
     }
 
-    /// The words that it was started with, its own name first; as it shows them, which it can change.
+    /// The words that it was started with, its own name first; as it shows them, which it can change. A thread of the kernel's
+    /// has none.
     ///
     /// # Errors
     /// [`ProcessError::Gone`], [`ProcessError::Watch`].
     pub fn command_line(&self) -> Result<Vec<Vec<u8>>, ProcessError> {
-        let text = self.alive(std::fs::read(self.place("cmdline")))?;
+        let mut text = self.alive(std::fs::read(self.place("cmdline")))?;
+        // One that executes a program at this moment has the program already, and its words in a few microseconds.
+        for _ in 0..EXECUTING {
+            if !text.is_empty() || std::fs::read_link(self.place("exe")).is_err() {
+                break;
+            }
+            std::thread::yield_now();
+            text = self.alive(std::fs::read(self.place("cmdline")))?;
+        }
         let text = text.strip_suffix(b"\0").unwrap_or(&text);
         Ok(text.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect())
     }
