@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::config::{Config, ConfigError};
-use crate::context::{Context, random, unix_seconds};
+use crate::context::{Context, blocking, random, unix_seconds};
 use crate::dns::names::Names;
 use crate::dns::wiring::{self, Wiring};
 use crate::doctor;
@@ -30,11 +30,12 @@ use crate::net::network::Network;
 use crate::operation::fault::Faults;
 use crate::paths::{MAX_SOCKET_PATH, Paths};
 use crate::store::{Store, StoreError};
+use crate::vm::alive;
 use crate::vm::error::VmError;
 use crate::vm::registry::Registry;
 use crate::vm::request::View;
 use crate::vm::turns::AllTurns;
-use crate::vmm::{self, Vmm};
+use crate::vmm::{self, Vmm, VmmError};
 
 pub use self::ground::GroundError;
 
@@ -107,6 +108,9 @@ pub enum ServeError {
     /// The records.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Which VMs live.
+    #[error("cannot tell which VMs run")]
+    Living(#[source] VmmError),
     /// The VMs of an earlier daemon.
     #[error("cannot take over the VMs")]
     Recover(#[source] VmError),
@@ -135,7 +139,7 @@ impl ServeError {
             ServeError::Store(StoreError::Migrate { .. }) => {
                 "start the newer banger that wrote the records, or set BANGER_STATE_DIR to another directory"
             }
-            ServeError::Store(_) | ServeError::Recover(_) | ServeError::Images(_) => {
+            ServeError::Store(_) | ServeError::Living(_) | ServeError::Recover(_) | ServeError::Images(_) => {
                 "look at the file system and at the daemon's log"
             }
             ServeError::Io { .. } => {
@@ -174,7 +178,8 @@ impl Daemon {
             tracing::info!(kvm = choice.kvm, reason = choice.reason, "how VMs run here");
             (choice.vmm, choice.kvm)
         };
-        let living = ground::living(&paths, &store.vms().await?).await;
+        let (records, asked, of) = (store.vms().await?, Arc::clone(&vmm), paths.clone());
+        let living = blocking(move || alive::of_records(&records, &*asked, &of)).await.map_err(ServeError::Living)?;
         let ground::Ground { id, uids } = ground::settle(&paths, &config, &store, living).await?;
         let claims = Claims::new(paths.claims.clone());
         let run = u64::from_ne_bytes(random().map_err(io("get random bytes for a name of this run"))?);

@@ -14,7 +14,6 @@ pub mod netlink;
 pub mod netns;
 pub mod power;
 pub mod process;
-pub mod processes;
 pub mod session;
 pub mod suspend;
 pub mod tap;

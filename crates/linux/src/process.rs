@@ -5,6 +5,7 @@
 mod child;
 mod container;
 mod leash;
+mod seen;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -20,6 +21,7 @@ use tokio::io::Interest;
 use self::child::{Child, read_start_time};
 pub use self::container::{Container, ContainerError, IDS as CONTAINER_IDS};
 pub use self::leash::Leash;
+pub use self::seen::{Identity, Seen, all};
 use crate::fd_stream::FdStream;
 
 /// The programs that banger may start.

@@ -11,9 +11,11 @@ mod names;
 mod network;
 mod places;
 mod programs;
+mod vms;
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use banger_api::daemon::{Finding, Verdict};
 use banger_linux::kvm;
@@ -25,6 +27,7 @@ use crate::dns::names::Refusals;
 use crate::dns::wiring::{self, Seen};
 use crate::image::containment;
 use crate::net::{Unfit, has_legacy_filter};
+use crate::vm::alive;
 use crate::vmm::qemu::Qemu;
 use crate::vmm::select::{Access, KVM};
 
@@ -61,8 +64,17 @@ pub async fn examine(context: &Context) -> Vec<Finding> {
     // A store that cannot be read is no host's fault, and without it nobody can tell what is left over.
     if let Ok(vms) = context.store.vms().await {
         let known: HashSet<String> = vms.iter().map(|vm| vm.definition.id.as_str().to_owned()).collect();
-        let dir = context.paths.vms_runtime();
-        findings.push(blocking(move || leftovers::leftovers(&dir, names, &known)).await);
+        let (paths, vmm) = (context.paths.clone(), Arc::clone(&context.vmm));
+        let of_vms = move || {
+            let dir = paths.vms_runtime();
+            let mut findings = vec![leftovers::leftovers(&dir, names, &known, &*vmm)];
+            // Where processes cannot be looked at there is nothing to say of them.
+            if let Ok(survey) = alive::survey(&vms, &*vmm, &paths) {
+                findings.push(vms::vms(&vms, &survey, &paths, vmm.runtime_files()));
+            }
+            findings
+        };
+        findings.extend(blocking(of_vms).await);
     }
     findings.push(programs::nft(Program::Nft.path(), context.network.has_fit_nft().await));
     findings.push(ground::of(context).await);

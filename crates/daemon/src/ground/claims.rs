@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use banger_linux::file::{lock_within, try_lock};
-use banger_linux::processes;
+use banger_linux::process::{self, Process};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::{Choice, GroundId, Slot, Uids};
@@ -200,7 +200,7 @@ impl Claims {
     /// Whose slots are not free: those with a lock that is held, and those in whose ids a process runs that is none of the claimant's.
     /// Claims that stand for nothing any more are removed.
     fn others(&self, claimant: &Claimant<'_>) -> Result<Vec<Other>, ClaimError> {
-        let running = processes::all(Path::new("/proc"));
+        let running = process::all().map_err(io_error("list processes in", Path::new("/proc")))?;
         let mut others = Vec::new();
         for slot in Slot::all() {
             let path = self.file(slot);
@@ -211,7 +211,7 @@ impl Claims {
                 if let Some(uids) = expected
                     && let Some(process) = stranger.find(|process| uids.contains(process.uid))
                 {
-                    others.push(Other { uids, by: format!("{process}, of no claim") });
+                    others.push(Other { uids, by: format!("{}, of no claim", told(process.pid)) });
                 }
                 continue;
             };
@@ -230,7 +230,7 @@ impl Claims {
             } else if is_own {
                 continue;
             } else if let Some(process) = stranger.find(|process| uids.contains(process.uid)) {
-                others.push(Other { uids, by: format!("{process}, of {}", whose()) });
+                others.push(Other { uids, by: format!("{}, of {}", told(process.pid), whose()) });
             } else {
                 std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
             }
@@ -295,6 +295,12 @@ impl Claimed {
         }
         Ok(())
     }
+}
+
+/// A process in words.
+fn told(pid: u32) -> String {
+    let name = Process::open(pid, None).and_then(|process| process.name());
+    name.map_or_else(|_| format!("process {pid}"), |name| format!("process {pid} ({name})"))
 }
 
 fn open(path: &Path, create: bool) -> Result<File, ClaimError> {

@@ -149,6 +149,11 @@ impl Network {
         self.leases().contains_key(id)
     }
 
+    /// The name of a VM's TAP, if it has a port.
+    pub fn tap(&self, id: &str) -> Option<String> {
+        self.leases().get(id).map(|held| held.lease.tap.clone())
+    }
+
     /// Gives a VM a port. What comes out of it is dropped until it is [admitted](Network::admit).
     ///
     /// # Errors

@@ -24,15 +24,6 @@ pub(super) struct Ground {
     pub(super) uids: Claimed,
 }
 
-/// A VM that runs, by its process.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Living {
-    /// Its record.
-    pub(super) record: VmRecord,
-    /// Its VMM's process.
-    pub(super) pid: u32,
-}
-
 /// Why a daemon does not take a ground.
 #[derive(Debug, thiserror::Error)]
 pub enum GroundError {
@@ -111,13 +102,13 @@ pub(super) async fn settle(
     paths: &Paths,
     config: &Config,
     store: &Store,
-    living: Vec<Living>,
+    living: Vec<(VmRecord, Process)>,
 ) -> Result<Ground, GroundError> {
     let here = StateDir::of(&paths.state).map_err(failed("look at", &paths.state))?;
     let recorded = store.ground().await?;
     let is_copy = recorded.as_ref().is_some_and(|recorded| recorded.moved(here) == Moved::Copied);
-    if let Some(Living { record, pid }) = living.first() {
-        let (state, vm, pid) = (paths.state.clone(), record.definition.name.clone(), *pid);
+    if let Some((record, process)) = living.first() {
+        let (state, vm, pid) = (paths.state.clone(), record.definition.name.clone(), process.pid());
         if is_copy {
             return Err(GroundError::Copy { state, vm, pid });
         }
@@ -138,7 +129,7 @@ pub(super) async fn settle(
     let mark = Mark { id, state: paths.state.clone() };
     occupy(paths, &mark).await?;
 
-    let own: HashSet<u32> = living.iter().map(|living| living.pid).collect();
+    let own: HashSet<u32> = living.iter().map(|(_, process)| process.pid()).collect();
     let (claims, choice, first_uid) = (Claims::new(paths.claims.clone()), config.ground.slot, config.vmm.first_uid);
     let (state, socket, had) = (paths.state.clone(), paths.socket(), recorded.as_ref().map(|recorded| recorded.uids));
     let claim = move || {
@@ -156,9 +147,14 @@ pub(super) async fn settle(
 
 /// VMs keep their user ids, but for ids that another daemon may use by now: those of a slot that it has claimed, and in a copy all that
 /// the original gave.
-async fn settle_uids(store: &Store, uids: &Claimed, is_copy: bool, living: &[Living]) -> Result<(), GroundError> {
+async fn settle_uids(
+    store: &Store,
+    uids: &Claimed,
+    is_copy: bool,
+    living: &[(VmRecord, Process)],
+) -> Result<(), GroundError> {
     let others: Vec<_> = uids.others().into_iter().map(|claim| claim.uids).collect();
-    let is_living = |record: &VmRecord| living.iter().any(|one| one.record.definition.id == record.definition.id);
+    let is_living = |record: &VmRecord| living.iter().any(|(one, _)| one.definition.id == record.definition.id);
     let clashes = |record: &VmRecord| {
         let uid = record.definition.uid;
         !uids.uids.is_vmm(uid) && (is_copy || others.iter().any(|others| others.contains(uid)))
@@ -214,9 +210,4 @@ fn is_same(one: &Path, other: &Path) -> bool {
 fn failed(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> GroundError {
     let path = path.to_owned();
     move |source| GroundError::Io { attempted, path, source }
-}
-
-/// The VMs of these records that run.
-pub(super) async fn living(_paths: &Paths, _records: &[VmRecord]) -> Vec<Living> {
-    Vec::new()
 }

@@ -70,6 +70,11 @@ const STEPS: &[M<'static>] = &[
     M::up("CREATE TABLE wiring (wired TEXT NOT NULL) STRICT"),
     M::up("ALTER TABLE vms ADD COLUMN ssh_keys TEXT NOT NULL DEFAULT '[]'"),
     M::up(
+        "ALTER TABLE vms ADD COLUMN vmm_pid INTEGER;
+    ALTER TABLE vms ADD COLUMN vmm_start INTEGER;
+    ALTER TABLE vms ADD COLUMN tap TEXT;",
+    ),
+    M::up(
         "CREATE TABLE ground (
         id       TEXT NOT NULL,
         device   INTEGER NOT NULL,

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use banger_api::vm::Net;
+use banger_linux::process::Identity;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +12,7 @@ use super::{Store, StoreError, attempt, is_duplicate};
 use crate::ground::Uids;
 use crate::image::record::ImageState;
 use crate::net::addresses::Subnet;
-use crate::vm::definition::{Definition, VmId, VmRecord};
+use crate::vm::definition::{Definition, Traces, VmId, VmRecord};
 use crate::vm::state::{Run, State};
 
 /// A state as it is written; [`State`] itself may change freely.
@@ -96,13 +97,17 @@ impl Store {
         const WHAT: &str = "record a VM's state";
         self.write(WHAT, move |records| {
             let updated = records.execute(
-                "UPDATE vms SET state = ?, generation = ?, host_boot = ?, main = ?, wanted = ? WHERE id = ?",
+                "UPDATE vms SET state = ?, generation = ?, host_boot = ?, main = ?, wanted = ?,
+                                vmm_pid = ?, vmm_start = ?, tap = ? WHERE id = ?",
                 params![
                     state_json(&record.state, &record.definition)?,
                     record.generation.cast_signed(),
                     record.host_boot,
                     record.main,
                     record.wanted,
+                    record.traces.as_ref().map(|traces| traces.process.pid),
+                    record.traces.as_ref().map(|traces| traces.process.start.cast_signed()),
+                    record.traces.as_ref().and_then(|traces| traces.tap.as_deref()),
                     record.definition.id.as_str(),
                 ],
             );
@@ -242,7 +247,14 @@ fn vm(row: &Row<'_>) -> Result<VmRecord, StoreError> {
         host_boot: text("host_boot")?,
         main: attempt(WHAT, row.get("main"))?,
         wanted: attempt(WHAT, row.get("wanted"))?,
+        traces: attempt(WHAT, traces(row))?,
     })
+}
+
+fn traces(row: &Row<'_>) -> rusqlite::Result<Option<Traces>> {
+    let (pid, start) = (row.get::<_, Option<u32>>("vmm_pid")?, row.get::<_, Option<i64>>("vmm_start")?);
+    let Some((pid, start)) = pid.zip(start) else { return Ok(None) };
+    Ok(Some(Traces { process: Identity { pid, start: start.cast_unsigned() }, tap: row.get("tap")? }))
 }
 
 fn json(value: &impl Serialize, field: &'static str, of: &Definition) -> Result<String, StoreError> {
@@ -309,7 +321,26 @@ mod tests {
             host_boot: String::new(),
             main: false,
             wanted: false,
+            traces: None,
         }
+    }
+
+    #[tokio::test]
+    async fn the_traces_of_a_vmm_are_kept_and_go_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("r.db")).unwrap();
+        let image = "INSERT INTO images (id, name, state, size, created) VALUES ('i', 'debian', 'ready', 1, 1)";
+        store.run(move |records| attempt("add an image", records.execute_batch(image))).await.unwrap();
+        let mut record = store.insert_vm(record("a", 0), Uids::of(Slot::FIRST, 1000).unwrap(), None).await.unwrap();
+        assert_eq!(store.vms().await.unwrap()[0].traces, None);
+        for tap in [None, Some("tap-pool-7".to_owned())] {
+            record.traces = Some(Traces { process: Identity { pid: 4711, start: u64::MAX }, tap });
+            store.update_vm(record.clone()).await.unwrap();
+            assert_eq!(store.vms().await.unwrap(), [record.clone()]);
+        }
+        record.traces = None;
+        store.update_vm(record.clone()).await.unwrap();
+        assert_eq!(store.vms().await.unwrap(), [record]);
     }
 
     #[tokio::test]
