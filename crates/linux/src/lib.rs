@@ -9,6 +9,7 @@ pub mod fd_stream;
 pub mod file;
 pub mod fork;
 pub mod host;
+pub mod inherit;
 pub mod kvm;
 pub mod netlink;
 pub mod netns;
