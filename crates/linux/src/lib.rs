@@ -2,6 +2,7 @@
 //!
 //! The only crate with `unsafe`; each block says why it is sound. Programs are started here and nowhere else.
 
+pub mod accept;
 pub mod dir_watch;
 pub mod edge;
 pub mod entropy;
