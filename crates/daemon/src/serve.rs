@@ -255,7 +255,7 @@ impl Daemon {
         };
         tokio::pin!(told);
         let stopping = CancellationToken::new();
-        let server = axum::serve(api::listener::Local(listener), router)
+        let server = axum::serve(api::listener::Local::new(listener), router)
             .with_graceful_shutdown(stopping.clone().cancelled_owned())
             .into_future();
         tokio::pin!(server);
