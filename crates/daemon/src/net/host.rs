@@ -10,7 +10,7 @@ use banger_linux::netlink::{Link, Netlink};
 use super::addresses::Subnet;
 use super::error::NetworkError;
 use super::taps::{Tap, Taps};
-use super::{bridge, carrier, forwarding};
+use super::{bridge, carrier, forwarding, switches};
 use crate::paths::{BRIDGE, TAPS};
 
 /// What the network is on the host.
@@ -67,6 +67,11 @@ impl Host {
 
     fn links(netlink: &mut Netlink, subnet: Subnet, used: &[String]) -> Result<(Link, Taps, OwnedFd), NetworkError> {
         let bridge = bridge::ensure(netlink, BRIDGE, subnet)?;
+        if let Err(error) = switches::ensure(&bridge.name) {
+            // The rules keep guests where they have to be without them.
+            let error = crate::api::error::chain(&error);
+            tracing::warn!(error, "a switch of the bridge stays as it is");
+        }
         let taps = Taps::adopt(netlink, TAPS, &bridge, |name| used.iter().any(|used| used == name))?;
         let carrier = carrier::make(netlink, &bridge)?;
         Ok((bridge, taps, carrier))
@@ -106,6 +111,8 @@ impl Host {
             self.bridge = bridge::ensure(&mut self.netlink, BRIDGE, self.subnet)?;
             mended = true;
         }
+        // Where they cannot be set that was said when the bridge was made.
+        mended |= switches::ensure(&self.bridge.name).unwrap_or(false);
         mended |= self.taps.keep(&mut self.netlink, &self.bridge, leased)?;
         if !carrier::is_right(&mut self.netlink, &self.bridge)? {
             self.carrier = carrier::make(&mut self.netlink, &self.bridge)?;

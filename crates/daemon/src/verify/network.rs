@@ -132,11 +132,10 @@ mod tests {
             name: name.into(),
             mac,
             up: true,
-            carrier: false,
-            running: false,
             kind: Some(kind.into()),
             master,
             mtu: 1500,
+            ..Link::default()
         }
     }
 
