@@ -156,9 +156,7 @@ impl Netlink {
             let options = [if learned { 0 } else { NO_LL_LEARN }, NO_LL_LEARN].map(u32::to_ne_bytes).concat();
             request = request.with_nested(libc::IFLA_LINKINFO, |within| {
                 within.with(libc::IFLA_INFO_KIND, b"bridge").with_nested(libc::IFLA_INFO_DATA, |within| {
-                    within
-                        .with(IFLA_BR_GROUP_FWD_MASK, &forwarded.to_ne_bytes())
-                        .with(IFLA_BR_MULTI_BOOLOPT, &options)
+                    within.with(IFLA_BR_GROUP_FWD_MASK, &forwarded.to_ne_bytes()).with(IFLA_BR_MULTI_BOOLOPT, &options)
                 })
             });
         }
