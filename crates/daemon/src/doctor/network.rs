@@ -94,18 +94,7 @@ mod tests {
 
     fn link(index: u32, name: &str, mtu: u32) -> Link {
         let mac = Mac([2, 0, 0, 0, 0, 1]);
-        Link {
-            index,
-            name: name.into(),
-            mac,
-            mtu,
-            up: true,
-            running: true,
-            carrier: true,
-            kind: None,
-            master: None,
-            alias: None,
-        }
+        Link { index, name: name.into(), mac, mtu, up: true, running: true, carrier: true, ..Link::default() }
     }
 
     fn route(destination: [u8; 4], prefix: u8, link: u32) -> Route {

@@ -98,6 +98,11 @@ impl Subnet {
         prefix > 0 && destination.to_bits() & common == self.network.to_bits() & common
     }
 
+    /// The first and the last address that a guest can have.
+    pub fn ends(&self) -> [Ipv4Addr; 2] {
+        [self.at(2), self.at(self.guests() + 1)]
+    }
+
     /// An address that is not among those that are taken: the one after the last that was given, so that one that somebody gave
     /// up is not another's at once. Nothing where all are taken.
     pub fn free(&self, is_taken: impl Fn(Ipv4Addr) -> bool, last: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
@@ -238,6 +243,16 @@ mod tests {
         assert_eq!(choose(0, &taken), Some(subnet("10.139.77.0/24")));
         assert_eq!(choose(0, &[(ip("10.0.0.0"), 8), (ip("172.16.0.0"), 12)]), None);
         assert!(candidates().all(|candidate| subnet(&candidate.to_string()) == candidate));
+    }
+
+    #[test]
+    fn guests_addresses_have_two_ends() {
+        for text in ["10.77.0.0/24", "192.168.4.8/29", "172.16.0.0/16"] {
+            let subnet = subnet(text);
+            let [first, last] = subnet.ends();
+            assert!(subnet.is_guests(first) && subnet.is_guests(last), "{text}");
+            assert_eq!(last.to_bits() - first.to_bits() + 1, subnet.guests(), "{text}");
+        }
     }
 
     #[test]

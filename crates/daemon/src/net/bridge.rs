@@ -2,13 +2,17 @@
 
 use std::net::Ipv4Addr;
 
-use banger_linux::netlink::{Address, Link, LinkChange, Netlink, NetlinkError};
+use banger_linux::netlink::{Address, Link, LinkChange, LinkLocal, Netlink, NetlinkError};
 
 use super::addresses::{self, Subnet};
 use crate::ground::Slot;
 
 /// The kernel's table of local addresses, in which every address of the host stands once more.
 const LOCAL_TABLE: u32 = 255;
+
+/// Link-local frames of guests are as any others, so that they meet the rules and no address is learned from those that are
+/// dropped. The kernel keeps the first three to itself: the rules drop what it delivers of them, and it learns nothing from it.
+const LINK_LOCAL: LinkLocal = LinkLocal { forwarded: 0xfff8, learned: false };
 
 /// Why there is no bridge for guests.
 #[derive(Debug, thiserror::Error)]
@@ -145,13 +149,17 @@ fn others(netlink: &mut Netlink, own: u32) -> Result<Vec<Other>, BridgeError> {
     Ok(others)
 }
 
-/// Whether the bridge that was claimed is there and up, and has the host's address.
+/// Whether the bridge that was claimed is there and up, has the host's address and treats link-local frames as it has to.
 ///
 /// # Errors
 /// [`BridgeError`].
 pub fn is_right(netlink: &mut Netlink, bridge: &Link, subnet: Subnet) -> Result<bool, BridgeError> {
     let found = netlink.link(&bridge.name)?;
-    let is_it = found.is_some_and(|link| link.index == bridge.index && link.up && link.mac == bridge.mac);
+    let is_it = found.is_some_and(|link| {
+        // A kernel that does not tell does not do it either.
+        let is_closed = link.link_local.is_none_or(|is| is == LINK_LOCAL);
+        link.index == bridge.index && link.up && link.mac == bridge.mac && is_closed
+    });
     let own = Address { link: bridge.index, address: subnet.host(), prefix: subnet.prefix() };
     Ok(is_it && netlink.addresses()?.contains(&own))
 }
@@ -183,7 +191,9 @@ pub fn ensure(netlink: &mut Netlink, bridge: &Link, subnet: Subnet) -> Result<()
         Err(error) if !error.is_there() => return Err(error.into()),
         _ => {}
     }
-    Ok(netlink.change_link(bridge, &LinkChange { up: Some(true), mac: Some(bridge.mac), ..LinkChange::default() })?)
+    let change =
+        LinkChange { up: Some(true), mac: Some(bridge.mac), link_local: Some(LINK_LOCAL), ..LinkChange::default() };
+    Ok(netlink.change_link(bridge, &change)?)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::bridge::BridgeError;
 use super::claim::{Before, Claimant, ClaimedBridge};
 use super::error::NetworkError;
 use super::taps::{Tap, Taps};
-use super::{bridge, carrier, claim, forwarding};
+use super::{bridge, carrier, claim, forwarding, switches};
 use crate::ground::{Slot, neighbours};
 
 /// What the network is on the host.
@@ -119,6 +119,11 @@ impl Host {
         plan: &Plan,
     ) -> Result<(Subnet, Taps, OwnedFd), NetworkError> {
         let subnet = bridge::settle(netlink, slot, bridge, plan.wanted, plan.had)?;
+        if let Err(error) = switches::ensure(&bridge.name) {
+            // The rules keep guests where they have to be without them.
+            let error = crate::api::error::chain(&error);
+            tracing::warn!(error, "a switch of the bridge stays as it is");
+        }
         let taps = Taps::adopt(netlink, &slot.taps(), bridge, |name| plan.used.iter().any(|used| used == name))?;
         let carrier = carrier::make(netlink, slot, bridge)?;
         Ok((subnet, taps, carrier))
@@ -163,6 +168,8 @@ impl Host {
             bridge::ensure(&mut self.netlink, &self.bridge, self.subnet)?;
             mended = true;
         }
+        // Where they cannot be set that was said when the bridge was made.
+        mended |= switches::ensure(&self.bridge.name).unwrap_or(false);
         mended |= self.taps.keep(&mut self.netlink, &self.bridge, leased)?;
         if !carrier::is_right(&mut self.netlink, self.slot, &self.bridge)? {
             self.carrier = carrier::make(&mut self.netlink, self.slot, &self.bridge)?;

@@ -12,6 +12,7 @@ pub mod listing;
 pub mod network;
 pub mod nft;
 pub mod ruleset;
+pub mod switches;
 pub mod taps;
 mod upkeep;
 mod watch;

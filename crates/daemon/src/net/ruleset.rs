@@ -3,12 +3,24 @@
 //! Two tables, as a bridge's own traffic and what leaves it go through different hooks. The one of family `bridge` sees every
 //! frame of a guest's first: it passes only what has the guest's own addresses. The one of family `inet` decides what a guest may
 //! reach, and lets it out under the host's address. All that changes with a lease are elements of sets.
+//!
+//! Guests reach each other over the bridge alone, where `between_guests` decides. The host never routes a packet from the bridge
+//! back onto it, as that way leads past the bridge's rules. Two rules see to that, because neither is enough alone:
+//!
+//! - `to_host` in the family `bridge` drops what a guest hands to the host for another address of the subnet, before it is routed:
+//!   the host would tell the guest the direct way (an ICMP redirect) before any rule on forwarding sees the packet.
+//! - `on_bridge` in the family `inet` drops what is routed back all the same: by an address translated on the way (DNAT), by a route
+//!   of the host's that leads to a guest. With br_netfilter it also meets frames that the bridge itself passes on. Those go to a
+//!   guest's hardware address or to many; a routed packet came to one of the host's, and is never one that went to many.
+//!
+//! A frame that is not for the bridge but for the link itself (LLDP and its kin) comes to the host by the TAP, not by the bridge.
+//! Nothing of IP has to: `by_tap` drops it. `LINK_LOCAL` in `bridge` keeps most of it from getting there.
 
 use std::net::Ipv4Addr;
 
 use banger_linux::netlink::Mac;
 
-use super::addresses::Subnet;
+use super::addresses::{self, Subnet};
 use crate::ground::Slot;
 
 /// What a guest may have to do with others.
@@ -45,6 +57,7 @@ pub struct Scope {
 /// Both tables anew with these leases, as one transaction: no packet ever meets half of it.
 pub fn tables(Scope { slot, subnet }: Scope, leases: &[Lease]) -> String {
     let (table, bridge, taps, host) = (slot.table(), slot.bridge(), slot.taps(), subnet.host());
+    let [first, last] = subnet.ends().map(addresses::mac);
     let mut text = format!(
         r#"add table bridge {table}
 delete table bridge {table}
@@ -63,11 +76,22 @@ table bridge {table} {{
     iifname @isolated drop
     oifname @isolated drop
   }}
+  chain to_host {{
+    type filter hook input priority -300; policy accept;
+    iifname != "{taps}*" accept
+    ether daddr 01:80:c2:00:00:00-01:80:c2:00:00:0f drop
+    ip daddr {host} accept
+    ip daddr {subnet} drop
+  }}
 }}
 add table inet {table}
 delete table inet {table}
 table inet {table} {{
   set isolated {{ type ipv4_addr; }}
+  chain by_tap {{
+    type filter hook prerouting priority -300; policy accept;
+    iifname "{taps}*" drop
+  }}
   chain to_host {{
     type filter hook input priority -10; policy accept;
     iifname != "{bridge}" accept
@@ -79,7 +103,7 @@ table inet {table} {{
   }}
   chain forward {{
     type filter hook forward priority -10; policy accept;
-    iifname "{bridge}" oifname "{bridge}" accept
+    iifname "{bridge}" oifname "{bridge}" goto on_bridge
     iifname "{bridge}" ip saddr @isolated drop
     oifname "{bridge}" ip daddr @isolated drop
     iifname "{bridge}" tcp flags syn / syn,rst tcp option maxseg size set rt mtu
@@ -88,6 +112,12 @@ table inet {table} {{
     iifname "{bridge}" drop
     oifname "{bridge}" ct state established,related accept
     oifname "{bridge}" drop
+  }}
+  chain on_bridge {{
+    meta pkttype broadcast accept
+    meta pkttype multicast accept
+    ether daddr {first}-{last} accept
+    drop
   }}
   chain to_world {{
     type nat hook postrouting priority srcnat; policy accept;
@@ -169,6 +199,7 @@ mod tests {
         assert_eq!(whole.matches('{').count(), whole.matches('}').count());
         assert!(
             whole.contains("ip daddr != 10.77.0.1 drop")
+                && whole.contains("ether daddr 02:62:0a:4d:00:02-02:62:0a:4d:00:fe accept")
                 && whole.contains("ip saddr 10.77.0.0/24 oifname != \"banger0\" masquerade")
         );
         assert_eq!(none(Slot::FIRST).lines().count(), 4);

@@ -1,6 +1,8 @@
 //! The network's life on a host that others change, too: with traffic between a guest and a world, judged by ping(8), ip(8) and
 //! nft(8).
 
+mod guests;
+mod isolation;
 mod place;
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};

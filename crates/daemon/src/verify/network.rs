@@ -166,18 +166,7 @@ mod tests {
 
     fn link(index: u32, name: &str, kind: &str, master: Option<u32>) -> Link {
         let mac = Mac([2, 0, 0, 0, 0, 1]);
-        Link {
-            index,
-            name: name.into(),
-            mac,
-            up: true,
-            carrier: false,
-            running: false,
-            kind: Some(kind.into()),
-            master,
-            mtu: 1500,
-            alias: None,
-        }
+        Link { index, name: name.into(), mac, up: true, kind: Some(kind.into()), master, mtu: 1500, ..Link::default() }
     }
 
     #[test]

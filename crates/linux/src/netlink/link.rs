@@ -45,6 +45,20 @@ pub struct Link {
     pub mtu: u32,
     /// The note that its owner has left on it (`IFLA_IFALIAS`), of up to 255 bytes.
     pub alias: Option<String>,
+    /// A bridge's treatment of link-local frames, where the kernel tells it.
+    pub link_local: Option<LinkLocal>,
+}
+
+/// A bridge's treatment of link-local frames: those to 01:80:c2:00:00:00 up to :0f, as LLDP's.
+///
+/// By default the bridge hands such a frame to the host as one of the *port's*, where rules on the bridge do not see it, and
+/// learns its sender's address, whoever sent it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkLocal {
+    /// The frames that it treats as any others, a bit for each last byte (`IFLA_BR_GROUP_FWD_MASK`).
+    pub forwarded: u16,
+    /// Whether it learns addresses from the rest (`BR_BOOLOPT_NO_LL_LEARN`).
+    pub learned: bool,
 }
 
 /// The longest note on a link, in bytes: `IFALIASZ` is 256 with its closing zero (linux/if.h).
@@ -65,7 +79,14 @@ pub struct LinkChange {
     pub queue: Option<u32>,
     /// The note on it, of at most [`MAX_ALIAS`] bytes.
     pub alias: Option<String>,
+    /// A bridge's treatment of link-local frames.
+    pub link_local: Option<LinkLocal>,
 }
+
+/// Attributes of a bridge, and an option among those that are one bit each (linux/if_link.h, linux/if_bridge.h).
+const IFLA_BR_GROUP_FWD_MASK: u16 = 9;
+const IFLA_BR_MULTI_BOOLOPT: u16 = 46;
+const NO_LL_LEARN: u32 = 1;
 
 /// `struct ifinfomsg`: family, type, index, flags, and which flags are to change.
 fn head(index: u32, flags: u32, change: u32) -> Vec<u8> {
@@ -140,6 +161,15 @@ impl Netlink {
         if let Some(alias) = &change.alias {
             request = request.with_text(libc::IFLA_IFALIAS, alias);
         }
+        if let Some(LinkLocal { forwarded, learned }) = change.link_local {
+            // `struct br_boolopt_multi`: the options' values, and which options are given.
+            let options = [if learned { 0 } else { NO_LL_LEARN }, NO_LL_LEARN].map(u32::to_ne_bytes).concat();
+            request = request.with_nested(libc::IFLA_LINKINFO, |within| {
+                within.with(libc::IFLA_INFO_KIND, b"bridge").with_nested(libc::IFLA_INFO_DATA, |within| {
+                    within.with(IFLA_BR_GROUP_FWD_MASK, &forwarded.to_ne_bytes()).with(IFLA_BR_MULTI_BOOLOPT, &options)
+                })
+            });
+        }
         self.tell(&format!("set up the network device {}", link.name), request)
     }
 }
@@ -161,11 +191,22 @@ fn link(part: &[u8]) -> Option<Link> {
             libc::IFLA_MASTER => link.master = number(value, 0),
             libc::IFLA_IFALIAS => link.alias = Some(text(value).to_owned()),
             libc::IFLA_LINKINFO => {
-                let info = attributes(value).find(|(kind, _)| *kind == libc::IFLA_INFO_KIND);
-                link.kind = info.map(|(_, kind)| text(kind).to_owned());
+                let info = |wanted| attributes(value).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+                link.kind = info(libc::IFLA_INFO_KIND).map(|kind| text(kind).to_owned());
+                if link.kind.as_deref() == Some("bridge") {
+                    link.link_local = info(libc::IFLA_INFO_DATA).and_then(link_local);
+                }
             }
             _ => {}
         }
     }
     Some(link)
+}
+
+/// What a bridge's own attributes say of link-local frames; nothing where the kernel is too old to know the options.
+fn link_local(data: &[u8]) -> Option<LinkLocal> {
+    let value = |wanted| attributes(data).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    let forwarded = u16::from_ne_bytes(value(IFLA_BR_GROUP_FWD_MASK)?.try_into().ok()?);
+    let options = number(value(IFLA_BR_MULTI_BOOLOPT)?, 0)?;
+    Some(LinkLocal { forwarded, learned: options & NO_LL_LEARN == 0 })
 }

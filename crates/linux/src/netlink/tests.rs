@@ -25,6 +25,22 @@ fn a_new_namespace_has_a_loopback_device_and_nothing_else() {
 }
 
 #[test]
+fn a_bridge_says_how_it_treats_link_local_frames() {
+    elsewhere(|netlink| {
+        netlink.add_bridge("br0", MAC).unwrap();
+        let by_default = there(netlink, "br0");
+        assert_eq!(by_default.link_local, Some(LinkLocal { forwarded: 0, learned: true }));
+        let other = LinkLocal { forwarded: 0x4000, learned: false };
+        netlink.change_link(&by_default, &LinkChange { link_local: Some(other), ..LinkChange::default() }).unwrap();
+        assert_eq!(there(netlink, "br0").link_local, Some(other));
+        assert_eq!(there(netlink, "lo").link_local, None);
+        // Three of them the kernel lets nobody pass on.
+        let most = LinkLocal { forwarded: 0xffff, learned: true };
+        netlink.change_link(&by_default, &LinkChange { link_local: Some(most), ..LinkChange::default() }).unwrap_err();
+    });
+}
+
+#[test]
 fn a_bridge_with_a_tap_on_it() {
     elsewhere(|netlink| {
         netlink.add_bridge("br0", MAC).unwrap();
