@@ -22,7 +22,7 @@ from harness import SEED, names  # noqa: E402
 
 REQUIREMENTS = HERE / "requirements.txt"
 EXAMPLES = 250
-# It would end the daemon, and with it the test; crates/daemon/tests/events.rs asks for it.
+# It would end the daemon, and with it the test; crates/daemon/tests/daemon/events.rs asks for it.
 EXCLUDED = ["stopDaemon"]
 CHECKS = [
     "no_failure_of_its_own", "status_code_conformance", "content_type_conformance", "response_headers_conformance",

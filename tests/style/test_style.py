@@ -130,6 +130,18 @@ class Style(unittest.TestCase):
     def test_nothing_is_polled(self):
         self.forbid(SHIPPED, r"\bthread::sleep\b|\btime::interval\b|\binterval\(", "wait for an event, with a deadline")
 
+    def test_no_example_goes_unrun(self):
+        # Nothing would run it: the manifests say `doctest = false`, because looking for examples takes seconds a crate.
+        for source in SOURCES:
+            blocks = re.findall(r"^\s*//[/!] ```(\S*)", source.text, flags=re.M)
+            self.assertFalse([word for word in blocks[::2] if word != "text"], f"{source.name}: an example in a comment")
+
+    def test_integration_tests_are_one_program_a_crate(self):
+        # Each program is linked against the whole crate, which takes longer than most of the tests.
+        for crate in ROOT.glob("crates/*"):
+            programs = [*crate.glob("tests/*.rs"), *crate.glob("tests/*/main.rs")]
+            self.assertLessEqual(len(programs), 1, programs)
+
     def test_no_test_sleeps(self):
         clocks = re.compile(r"\btime\.sleep\(|\bsleep\(\d")
         for path in tracked("tests/*.py", "bench/*.py"):

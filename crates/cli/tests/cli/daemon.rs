@@ -2,16 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "what goes wrong in a test fails it")]
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::support::{Fake, Ran, guest, tool, wait};
 use banger_api::daemon::{Finding, Status, Verdict, Version};
-use support::{Fake, Ran, guest, tool, wait};
 
 /// A directory with the command line and a `bangerd` beside it that runs this script; `$fd` is where it reports.
 fn install(directory: &Path, script: &str) {

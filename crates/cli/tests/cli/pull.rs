@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "what goes wrong in a test fails it")]
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use support::guest::root;
-use support::{Fake, Ran, guest, tool};
+use crate::support::guest::root;
+use crate::support::{Fake, Ran, guest, tool};
 
 /// Runs a script on this host, with a git that knows no configuration but its own.
 fn sh(directory: &Path, script: &str) -> String {
