@@ -146,7 +146,7 @@ fn daemon_run_becomes_the_daemon() {
 #[test]
 fn a_socket_that_may_not_be_opened_says_who_may() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: needs root to become somebody else");
+        banger_skip::skipped!("needs root to become somebody else");
         return;
     }
     let fake = guest::start();

@@ -132,7 +132,7 @@ fn a_branch_has_the_changes_and_the_checkout_stays_as_it_is() {
 #[test]
 fn what_is_written_into_a_repository_is_its_owners() {
     if !rustix::process::getuid().is_root() {
-        println!("SKIPPED: only root works in the checkout of somebody else");
+        banger_skip::skipped!("only root works in the checkout of somebody else");
         return;
     }
     let fake = guest::start();
