@@ -25,8 +25,8 @@ def main():
     script = 'sh -c "sleep 1000.{mark}" & sleep 1000.{mark}'
     subprocess.Popen(["sh", "-c", script], start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     (Path({state!r}) / f"{{supervised.VMS}}-state").mkdir()
-    print(supervised.VMS, place, os.getpid(), flush=True)
     try:
+        print(supervised.VMS, place, os.getpid(), flush=True)
         {end}
     finally:
         print("undone", flush=True)
