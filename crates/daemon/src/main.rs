@@ -94,8 +94,13 @@ fn paths() -> Paths {
 /// begin there still lead where they led.
 fn at_the_root(paths: Paths, agent: Option<PathBuf>) -> std::io::Result<(Paths, Option<PathBuf>)> {
     let absolute = |path: PathBuf| std::path::absolute(path);
-    let Paths { state, runtime, config } = paths;
-    let paths = Paths { state: absolute(state)?, runtime: absolute(runtime)?, config: absolute(config)? };
+    let Paths { state, runtime, config, claims } = paths;
+    let paths = Paths {
+        state: absolute(state)?,
+        runtime: absolute(runtime)?,
+        config: absolute(config)?,
+        claims: absolute(claims)?,
+    };
     let agent = agent.map(absolute).transpose()?;
     std::env::set_current_dir("/")?;
     Ok((paths, agent))

@@ -2,17 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "what goes wrong in a test fails it")]
 
-mod support;
-
 use std::process::Stdio;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::support::{Fake, Ran, Request, vm, wait};
 use banger_api::change::{Change, Effect, VmChanged};
 use banger_api::error::ErrorCode;
 use banger_api::stats::{Load, VmStats};
 use banger_api::vm::{Vm, VmState};
-use support::{Fake, Ran, Request, vm, wait};
 
 fn check(ran: &Ran, code: i32, stdout: &str, stderr: &str) {
     assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (Some(code), stdout, stderr));
@@ -112,7 +110,7 @@ fn an_interrupt_says_how_many_were_under_way() {
     });
     let child = fake.banger(&["start", "two", "three"]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     fake.log.wait_for("POST ", 2);
-    support::tool("/bin/kill", &["-INT", &child.id().to_string()]).status().unwrap();
+    crate::support::tool("/bin/kill", &["-INT", &child.id().to_string()]).status().unwrap();
     let ran = wait(child);
     let told = "error: interrupted with 2 of 2 under way; the start is undone; its disks are kept\n";
     check(&ran, 130, "", told);
@@ -206,7 +204,7 @@ devbox  25.0 %  256 MiB   512 MiB / 1 GiB  0.50  1 GiB  0 B   0 B
         let line = lines.next().unwrap().unwrap();
         assert_eq!(serde_json::from_str::<Vec<VmStats>>(&line).unwrap().len(), 1, "{line}");
     }
-    support::tool("/bin/kill", &["-INT", &child.id().to_string()]).status().unwrap();
+    crate::support::tool("/bin/kill", &["-INT", &child.id().to_string()]).status().unwrap();
     assert_eq!(wait(child).code, Some(130));
 }
 

@@ -3,7 +3,7 @@
 //! Files are deleted and garbled, and the daemon is killed and started again, in every combination; then each verb either ends the
 //! process or is refused and names it. Disks are looked at by their inodes, processes by /proc.
 
-mod support;
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
@@ -24,7 +24,7 @@ use bangerd::vm::state::State;
 use bangerd::vmm::Vmm;
 use bangerd::vmm::fake::Fake;
 use rustix::process::Signal;
-use support::{House, Verb, runs};
+use crate::support::{House, Verb, runs};
 
 /// What becomes of a running VM's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,15 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "what goes wrong in a test fails it")]
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
+use crate::support::guest::root;
+use crate::support::{Fake, guest, tool, wait};
 use banger_api::frame::Kind;
-use support::guest::root;
-use support::{Fake, guest, tool, wait};
 use tar::{EntryType, Header};
 
 fn sh(directory: &Path, script: &str) -> String {

@@ -6,7 +6,7 @@ use banger_api::exec::{Answer, CallError, Exit};
 use banger_api::frame::{Frame, FrameError, Kind, MAX_PAYLOAD, decode, encode};
 use bytes::BytesMut;
 
-const DOCUMENT: &str = include_str!("../../../docs/streams.md");
+const DOCUMENT: &str = include_str!("../../../../docs/streams.md");
 
 #[test]
 fn the_examples_are_what_the_code_writes_and_reads() {

@@ -1,20 +1,18 @@
 //! Every help text, as a user reads it in 80 columns: what changes there is seen in review.
 //!
-//! `BLESS=1 cargo test -p banger --test help` writes the snapshot anew.
+//! `BLESS=1 cargo test -p banger --test cli help` writes the snapshot anew.
 
 #![allow(clippy::unwrap_used, reason = "what goes wrong in a test fails it")]
 
-mod support;
-
 use std::path::Path;
 
-use support::{Ran, banger};
+use crate::support::{Ran, banger};
 
 #[test]
 fn help_texts_are_as_recorded() {
     let mut text = String::new();
     write_all(&banger_cli::command(), &[], &mut text);
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help.snapshot");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/help.snapshot");
     #[expect(clippy::disallowed_methods, reason = "this is how a test is told to bless")]
     if std::env::var_os("BLESS").is_some() {
         std::fs::write(&path, &text).unwrap();

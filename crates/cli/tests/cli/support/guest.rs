@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use banger_api::error::ErrorCode;
@@ -106,18 +106,15 @@ fn exec(request: Request) {
     let mut frames = request.upgrade();
     let argv = if exec.login_shell { vec!["/bin/sh".to_owned()] } else { exec.argv };
     let args: Vec<&str> = argv[1..].iter().map(String::as_str).collect();
+    if !["/", "/bin"].iter().any(|place| Path::new(place).join(&argv[0]).exists()) {
+        let error = format!(r#"{{"answer":"error","code":"not_found","message":"cannot run '{}'"}}"#, argv[0]);
+        frames.send(Kind::Message, error);
+        return;
+    }
     let mut command = tool(&argv[0], &args);
     let stdin = if exec.stdin { Stdio::piped() } else { Stdio::null() };
     command.envs(&exec.env).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let mut child = match command.spawn() {
-        Ok(child) => child,
-        Err(error) => {
-            let code = if error.kind() == std::io::ErrorKind::NotFound { "not_found" } else { "not_executable" };
-            let error = format!(r#"{{"answer":"error","code":"{code}","message":"cannot run '{}'"}}"#, argv[0]);
-            frames.send(Kind::Message, error);
-            return;
-        }
-    };
+    let mut child = command.spawn().unwrap();
     frames.send(Kind::Message, r#"{"answer":"started","pid":1}"#);
     let group = format!("-{}", child.id());
     let outputs = [

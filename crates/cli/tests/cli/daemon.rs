@@ -2,16 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "what goes wrong in a test fails it")]
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::support::{Fake, Ran, guest, tool, wait};
 use banger_api::daemon::{Finding, Status, Verdict, Version};
-use support::{Fake, Ran, guest, tool, wait};
 
 /// A directory with the command line and a `bangerd` beside it that runs this script; `$fd` is where it reports.
 fn install(directory: &Path, script: &str) {
@@ -148,7 +146,7 @@ fn daemon_run_becomes_the_daemon() {
 #[test]
 fn a_socket_that_may_not_be_opened_says_who_may() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: needs root to become somebody else");
+        banger_skip::skipped!("needs root to become somebody else");
         return;
     }
     let fake = guest::start();

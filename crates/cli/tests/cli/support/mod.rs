@@ -102,19 +102,28 @@ impl Fake {
 }
 
 /// The command line in an environment of its own, below `dir`.
-#[expect(clippy::disallowed_methods, reason = "tests start the program that they test")]
 pub fn banger(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_banger"));
+    let mut command = unhindered(env!("CARGO_BIN_EXE_banger"));
     command.args(args).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", dir).env("TERM", "xterm");
     command.env("BANGER_RUNTIME_DIR", dir).env("BANGER_STATE_DIR", dir);
     command
 }
 
 /// A program of this host.
-#[expect(clippy::disallowed_methods, reason = "tests use tools that are not banger's to judge what banger did")]
 pub fn tool(program: &str, args: &[&str]) -> Command {
-    let mut command = Command::new(program);
+    let mut command = unhindered(program);
     command.args(args);
+    command
+}
+
+/// A program that ignores no signal, although what runs these tests may: nohup(1), or a shell that puts them in the background.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests start the program that they test, and tools that judge what it did"
+)]
+fn unhindered(program: &str) -> Command {
+    let mut command = Command::new("/usr/bin/env");
+    command.args(["--default-signal=HUP,INT,QUIT,TERM", "--", program]);
     command
 }
 

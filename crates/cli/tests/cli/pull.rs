@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "what goes wrong in a test fails it")]
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use support::guest::root;
-use support::{Fake, Ran, guest, tool};
+use crate::support::guest::root;
+use crate::support::{Fake, Ran, guest, tool};
 
 /// Runs a script on this host, with a git that knows no configuration but its own.
 fn sh(directory: &Path, script: &str) -> String {
@@ -134,7 +132,7 @@ fn a_branch_has_the_changes_and_the_checkout_stays_as_it_is() {
 #[test]
 fn what_is_written_into_a_repository_is_its_owners() {
     if !rustix::process::getuid().is_root() {
-        println!("SKIPPED: only root works in the checkout of somebody else");
+        banger_skip::skipped!("only root works in the checkout of somebody else");
         return;
     }
     let fake = guest::start();

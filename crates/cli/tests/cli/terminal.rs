@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "what goes wrong in a test fails it")]
 
-mod support;
-
 use std::io::Write;
 
+use crate::support::screen::Screen;
+use crate::support::{Fake, guest, vm};
 use banger_api::error::ErrorCode;
-use support::screen::Screen;
-use support::{Fake, guest, vm};
 
 const BANGER: &str = env!("CARGO_BIN_EXE_banger");
 const WIDE: (u16, u16) = (24, 80);
@@ -68,7 +66,7 @@ fn tables_fit_a_narrow_terminal_and_are_whole_elsewhere() {
 }
 
 /// A daemon whose operation is in one stage for as long as its peer, or what the test does, lets it.
-fn busy(end: fn(support::Events)) -> Fake {
+fn busy(end: fn(crate::support::Events)) -> Fake {
     Fake::start(move |request| {
         let mut events = request.events();
         events.line(r#"{"event":"stage_started","stage":"agent.ready"}"#);
@@ -91,7 +89,7 @@ fn a_stage_goes_off_the_screen_with_its_command() {
     );
     assert_eq!(screen.code(), Some(130));
     // It fails, and the daemon dies.
-    let fails: [fn(support::Events); 2] = [
+    let fails: [fn(crate::support::Events); 2] = [
         |mut events| {
             std::thread::sleep(std::time::Duration::from_millis(400));
             let error = banger_api::error::ApiError {

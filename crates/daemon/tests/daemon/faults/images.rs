@@ -53,7 +53,7 @@ fn assert_built(house: &House, point: &str) {
 fn may_build() -> bool {
     let may = rustix::process::geteuid().is_root();
     if !may {
-        println!("SKIPPED: not root");
+        banger_skip::skipped!("not root");
     }
     may
 }

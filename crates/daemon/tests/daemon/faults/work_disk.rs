@@ -7,7 +7,7 @@ use bangerd::operation::Operation;
 use bangerd::operation::fault::{Mode, Phase, Step};
 use bangerd::vm::state::State;
 
-use crate::points;
+use super::points;
 use crate::support::{House, Verb};
 
 /// The files themselves: where they lie on the disk, whose they are, and all that is in them.

@@ -2,17 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails shall panic")]
 
-mod support;
-
 use std::collections::BTreeMap;
 
+use crate::support::House;
 use banger_api::client::{Client, ClientError, Lines, Request};
 use banger_api::error::ErrorCode;
 use banger_api::events::{Change, Line, Outcome};
 use banger_api::operation::Event;
 use banger_api::vm::{Vm, VmCreate, VmState};
 use bangerd::events::REMEMBERED;
-use support::House;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 

@@ -2,20 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "what goes wrong in a test fails it")]
 
-mod support;
-
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
 
+use crate::support::{Fake, Frames, Ran, Request, vm, wait};
 use banger_api::daemon::{Status, Version};
 use banger_api::error::ErrorCode;
 use banger_api::frame::Kind;
 use banger_api::vm::{Vm, VmSshKeys, VmState};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
-use support::{Fake, Frames, Ran, Request, vm, wait};
 
 /// A daemon whose VMs are in the domain `lab.test`: `devbox`, and `down`, which is stopped. `carry` is what listens in `devbox`.
 fn start(carry: impl Fn(&mut Frames) + Send + Sync + 'static) -> Fake {
@@ -227,7 +225,7 @@ fn ssh_config_is_printed_installed_and_taken_back() {
 
 #[test]
 fn a_new_vm_lets_the_callers_keys_in() {
-    let fake = support::guest::start();
+    let fake = crate::support::guest::start();
     assert_eq!(fake.run(&["create", "-q", "devbox"]).code, Some(0));
     let sent = fake.log.wait("create ");
     assert!(sent.contains(r#""ssh_keys":["ssh-ed25519 "#), "{sent}");

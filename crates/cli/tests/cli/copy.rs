@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "what goes wrong in a test fails it")]
 
-mod support;
-
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
@@ -12,9 +10,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Stdio;
 
+use crate::support::guest::root;
+use crate::support::{Fake, Ran, guest, tool, wait};
 use banger_api::frame::Kind;
-use support::guest::root;
-use support::{Fake, Ran, guest, tool, wait};
 use tar::{EntryType, Header};
 
 fn sh(directory: &Path, script: &str) -> String {

@@ -2,10 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails shall panic")]
 
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::{House, Verb};
 use banger_api::vm::{Lifetime, VmCreate};
 use banger_protocol::call::{Answer, Call, Exec};
 use banger_protocol::frame::{self, Kind};
@@ -14,7 +13,6 @@ use bangerd::operation::Operation;
 use bangerd::serve::Daemon;
 use bangerd::vm::error::VmError;
 use bangerd::vm::state::State;
-use support::{House, Verb};
 
 async fn output_of(daemon: Arc<Daemon>, command: &str) -> String {
     let guest = daemon.registry.find("one").unwrap().view().guest.unwrap();

@@ -2,15 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails shall panic")]
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{House, Verb, runs};
 use banger_api::vm::{RestartPolicy, VmCreate};
 use bangerd::operation::Operation;
 use bangerd::vm::request::View;
 use bangerd::vm::state::State;
-use support::{House, Verb, runs};
 
 fn create(house: &House, name: &str, restart: RestartPolicy) {
     house.run(async |daemon| {

@@ -2,15 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails shall panic")]
 
-mod support;
-
 use std::fmt::Write as _;
 
+use crate::support::{House, Verb};
 use banger_api::client::Request;
 use banger_api::daemon::Version;
 use banger_api::error::ApiError;
 use banger_api::exec::{ExecRequest, ExecStarted};
-use support::{House, Verb};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 

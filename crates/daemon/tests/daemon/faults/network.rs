@@ -37,7 +37,7 @@ fn strike_in_network(verb: Verb, steps: &[Step]) {
             assert!(taps <= 5, "{verb:?} {step:?}: {:?}", links());
         });
         if let Err(error) = ran {
-            eprintln!("SKIPPED: no network namespace can be made: {error}");
+            banger_skip::skipped!("no network namespace can be made: {error}");
         }
     }
 }

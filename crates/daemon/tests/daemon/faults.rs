@@ -3,21 +3,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails shall panic")]
 
-#[path = "faults/changes.rs"]
 mod changes;
-#[path = "faults/images.rs"]
 mod images;
-#[path = "faults/network.rs"]
 mod network;
-mod support;
-#[path = "faults/work_disk.rs"]
 mod work_disk;
 
+use crate::support::{House, Verb, runs};
 use bangerd::operation::Operation;
 use bangerd::operation::fault::{Mode, Phase, Step};
 use bangerd::vm::error::VmError;
 use bangerd::vm::state::State;
-use support::{House, Verb, runs};
 
 /// The points that a verb passes.
 fn points(verb: Verb) -> &'static [Step] {

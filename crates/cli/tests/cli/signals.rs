@@ -2,17 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "what goes wrong in a test fails it")]
 
-mod support;
-
 use std::fs::File;
 use std::io::{Read, Write};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use crate::support::screen::{Screen, resize};
+use crate::support::{Fake, Frames, guest, tool, wait};
 use banger_api::frame::Kind;
 use rustix::process::Signal;
-use support::screen::{Screen, resize};
-use support::{Fake, Frames, guest, tool, wait};
 
 fn send(child: &Child, signal: &str) {
     assert!(tool("/bin/kill", &[signal, &child.id().to_string()]).status().unwrap().success());
@@ -170,7 +168,7 @@ fn terminal_fake() -> Fake {
             request.log.add(format!("exec {}", String::from_utf8_lossy(&request.body)));
             terminal_guest(request.upgrade());
         } else {
-            request.json(&support::vm("devbox"));
+            request.json(&crate::support::vm("devbox"));
         }
     })
 }
@@ -229,7 +227,7 @@ fn stages_are_drawn_live_and_fit_the_terminal() {
         events.line(r#"{"event":"progress","message":"Unpacking \u001b[31mlibc6"}"#);
         std::thread::sleep(Duration::from_millis(700));
         events.line(r#"{"event":"stage_finished","stage":"image.unpack.of.a.long.name","micros":300000}"#);
-        events.result(&support::vm("devbox"), 310_000);
+        events.result(&crate::support::vm("devbox"), 310_000);
     });
     let mut screen = Screen::start(&fake, &["create", "devbox"], 24, 40);
     let seen = screen.read_until("devbox is running in 310 ms\r\n");

@@ -54,7 +54,7 @@ async fn containable(dir: &Path) -> bool {
     match containment::attempt(FIRST_UID, dir).await {
         Ok(()) => true,
         Err(obstacle) => {
-            println!("SKIPPED: {obstacle}");
+            banger_skip::skipped!("{obstacle}");
             false
         }
     }
@@ -76,7 +76,7 @@ fn processes_in(dir: &Path) -> Vec<PathBuf> {
 #[tokio::test]
 async fn a_build_that_is_given_up_leaves_nothing_but_its_log() {
     if let Some(obstacle) = obstacle() {
-        println!("SKIPPED: {obstacle}");
+        banger_skip::skipped!("{obstacle}");
         return;
     }
     given_up(Namespace::None).await;
@@ -123,7 +123,7 @@ async fn a_whole_image() {
     #[expect(clippy::disallowed_methods, reason = "a test has no main.rs to be told by")]
     let wanted = std::env::var_os("BANGER_TEST_IMAGE").is_some();
     if let Some(obstacle) = obstacle().or((!wanted).then_some("BANGER_TEST_IMAGE is not set")) {
-        println!("SKIPPED: {obstacle}");
+        banger_skip::skipped!("{obstacle}");
         return;
     }
     let as_root = whole(Namespace::None).await;

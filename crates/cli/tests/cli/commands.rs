@@ -2,15 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "what goes wrong in a test fails it")]
 
-mod support;
-
 use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use crate::support::{Fake, Ran, VERSION, banger, guest, vm, wait};
 use banger_api::error::{ApiError, ErrorCode};
 use banger_api::vm::Vm;
-use support::{Fake, Ran, VERSION, banger, guest, vm, wait};
 
 fn check(ran: &Ran, code: i32, stdout: &str, stderr: &str) {
     assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (Some(code), stdout, stderr));
