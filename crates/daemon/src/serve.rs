@@ -1,14 +1,15 @@
 //! A daemon's life: take the places, take over what is there, serve, go. Guests run on.
 
-use std::fs::{DirBuilder, Permissions};
+pub mod places;
+
+mod locks;
+mod socket;
+
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use banger_linux::file::{Lock, LockError};
-use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,10 @@ use crate::vm::registry::Registry;
 use crate::vm::request::View;
 use crate::vm::turns::AllTurns;
 use crate::vmm::{self, Vmm};
+
+use self::locks::{Locks, LocksError};
+use self::places::{PlaceError, make_dir};
+use self::socket::{NewSocket, SocketError};
 
 /// How long operations that are under way may take when the daemon is to go.
 const LAST_WORK: Duration = Duration::from_secs(10);
@@ -64,7 +69,7 @@ pub struct Daemon {
     pub started: u64,
     /// Cancelled when it is to go.
     pub shutdown: CancellationToken,
-    _lock: Lock,
+    locks: Locks,
 }
 
 /// Why a daemon cannot run.
@@ -81,14 +86,15 @@ pub enum ServeError {
         /// By how much.
         excess: usize,
     },
+    /// The directories.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     /// Another daemon owns these places.
-    #[error("another daemon, process {pid}, runs on {}", path.display())]
-    Taken {
-        /// The places' runtime directory.
-        path: PathBuf,
-        /// The other daemon.
-        pid: String,
-    },
+    #[error(transparent)]
+    Locks(#[from] LocksError),
+    /// The API's socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -101,7 +107,7 @@ pub enum ServeError {
     /// The images of an earlier daemon.
     #[error("cannot take over the images")]
     Images(#[source] Box<BuildError>),
-    /// A file, directory or socket.
+    /// Something else of the host's.
     #[error("cannot {attempted}")]
     Io {
         /// What was attempted, on what.
@@ -113,11 +119,20 @@ pub enum ServeError {
 }
 
 impl ServeError {
-    /// One line: what to do.
-    pub fn help(&self) -> &'static str {
+    /// The process that is the daemon of these places, where that is why this one is not.
+    pub fn winner(&self) -> Option<u32> {
         match self {
+            ServeError::Locks(error) => error.winner(),
+            _ => None,
+        }
+    }
+
+    /// One line: what to do.
+    pub fn help(&self) -> String {
+        let help = match self {
+            ServeError::Place(error) => return error.help(),
+            ServeError::Locks(error) => return error.help(),
             ServeError::LongPath { .. } => "set BANGER_RUNTIME_DIR to a shorter path",
-            ServeError::Taken { .. } => "use it, or end it with `banger daemon stop`",
             ServeError::Config(_) => "correct the file, or name another one in BANGER_CONFIG",
             ServeError::Store(StoreError::Migrate { .. }) => {
                 "start the newer banger that wrote the records, or set BANGER_STATE_DIR to another directory"
@@ -125,10 +140,11 @@ impl ServeError {
             ServeError::Store(_) | ServeError::Recover(_) | ServeError::Images(_) => {
                 "look at the file system and at the daemon's log"
             }
-            ServeError::Io { .. } => {
+            ServeError::Socket(_) | ServeError::Io { .. } => {
                 "run it as root, or set BANGER_STATE_DIR and BANGER_RUNTIME_DIR to directories of your own"
             }
-        }
+        };
+        help.to_owned()
     }
 }
 
@@ -144,10 +160,8 @@ impl Daemon {
             return Err(ServeError::LongPath { path: paths.runtime, excess });
         }
         let config = Config::load(&paths.config)?;
-        // Others may pass through to files whose own modes let them; who is in here stays with root.
-        make_dir(&paths.state, 0o711)?;
-        make_dir(&paths.runtime, 0o755)?;
-        let lock = take_lock(&paths)?;
+        places::make(&paths)?;
+        let locks = Locks::take(&paths).await?;
         for dir in [paths.images(), paths.vms(), paths.vms_runtime(), paths.logs()] {
             make_dir(&dir, 0o711)?;
         }
@@ -188,15 +202,18 @@ impl Daemon {
             Builds::recover(Arc::clone(&context)).await.map_err(|error| ServeError::Images(Box::new(error)))?;
         let registry = Registry::recover(Arc::clone(&context)).await.map_err(ServeError::Recover)?;
         let shutdown = CancellationToken::new();
-        Ok(Arc::new(Daemon { context, registry, builds, started: unix_seconds(), shutdown, _lock: lock }))
+        Ok(Arc::new(Daemon { context, registry, builds, started: unix_seconds(), shutdown, locks }))
     }
 
     /// Listens, says so to `ready`, and serves until it is told to go.
     ///
     /// # Errors
-    /// [`ServeError::Io`], where it cannot listen.
+    /// [`ServeError::Socket`], [`ServeError::Locks`], [`ServeError::Io`].
     pub async fn serve(self: Arc<Self>, ready: Option<std::fs::File>) -> Result<(), ServeError> {
-        let listener = listen(&self.context.paths.socket())?;
+        let socket = NewSocket::listen(&self.context.paths)?;
+        self.context.faults.before_announcement().await;
+        self.locks.check()?;
+        let (listener, file) = socket.announce()?;
         if let Some(mut ready) = ready {
             // Who wanted to know may have gone.
             drop(ready.write_all(b"ready\n"));
@@ -238,7 +255,7 @@ impl Daemon {
         if let Err(error) = self.context.network.clear().await {
             tracing::warn!(error = api::error::chain(&error), "the network of VMs stays, though none runs");
         }
-        remove_socket(&self.context.paths.socket())
+        Ok(file.remove()?)
     }
 
     /// What the doctor finds.
@@ -317,45 +334,6 @@ async fn follow_the_clock(daemon: Arc<Daemon>) {
                 });
             }
         }
-    }
-}
-
-fn take_lock(paths: &Paths) -> Result<Lock, ServeError> {
-    Lock::acquire(&paths.lock()).map_err(|error| match error {
-        LockError::Held { holder, .. } => ServeError::Taken {
-            path: paths.runtime.clone(),
-            pid: holder.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string()),
-        },
-        LockError::Io { path, source } => ServeError::Io { attempted: format!("lock {}", path.display()), source },
-    })
-}
-
-fn make_dir(dir: &Path, mode: u32) -> Result<(), ServeError> {
-    let made = DirBuilder::new().recursive(true).mode(mode).create(dir);
-    made.map_err(io(format!("make the directory {}", dir.display())))
-}
-
-/// The socket, open to root and to the group `banger` where there is one. The lock is held: what is there is stale.
-fn listen(path: &Path) -> Result<UnixListener, ServeError> {
-    remove_socket(path)?;
-    let failed = || io(format!("listen on {}", path.display()));
-    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let bound = UnixListener::bind(path);
-    rustix::process::umask(before);
-    let listener = bound.map_err(failed())?;
-    if let Some(gid) = banger_linux::host::group_id("banger") {
-        std::os::unix::fs::chown(path, None, Some(gid)).map_err(failed())?;
-        std::fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(failed())?;
-    }
-    Ok(listener)
-}
-
-fn remove_socket(path: &Path) -> Result<(), ServeError> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(ServeError::Io { attempted: format!("remove the socket {}", path.display()), source: error })
-        }
-        _ => Ok(()),
     }
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use clone::{CloneMethod, clone_file, supports_reflink};
-pub use lock::{Lock, LockError};
+pub use lock::{Claim, Holder, Lock, LockError};
 pub use replace::replace;
 
 static WRITES: AtomicU64 = AtomicU64::new(0);
