@@ -10,8 +10,8 @@ use clap::Parser;
 pub struct Arguments {
     /// Write `ready` to this file descriptor once requests are taken, or what went wrong.
     ///
-    /// That is a line `error: MESSAGE`, a line `help: ADVICE` and, where another daemon has these directories, a line `taken: PID`
-    /// with its process id: it listens already, or is about to.
+    /// What went wrong is a line `error: MESSAGE`, a line `help: ADVICE` and, where another daemon has these directories, a line
+    /// `taken: PID` with its process id: that one listens already, or is about to.
     #[arg(long, value_name = "N")]
     pub ready_fd: Option<i32>,
     /// The agent that guests are given.

@@ -113,8 +113,11 @@ impl ClientError {
     pub(super) fn connect(socket: &Path, source: io::Error) -> ClientError {
         let socket = socket.to_owned();
         match source.kind() {
-            // The directory belongs to the daemon too: where it is absent, none has ever run.
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning { socket },
+            // The directory belongs to the daemon too: where it is absent, none has ever run. Who was still in the queue of a daemon
+            // that ended is reset.
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
+                ClientError::NotRunning { socket }
+            }
             io::ErrorKind::PermissionDenied => ClientError::Forbidden { socket },
             _ => ClientError::Connect { socket, source },
         }
