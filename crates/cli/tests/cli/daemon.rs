@@ -93,23 +93,102 @@ fn what_the_daemon_says_is_passed_on() {
 #[test]
 fn another_command_lines_daemon_is_waited_for() {
     let directory = tempfile::tempdir().unwrap();
-    // Ours finds the lock taken: the other holds it and does not listen yet.
-    install(
-        directory.path(),
-        "echo tried >>tried; echo 'error: another daemon, process 1, runs here' >/proc/$$/fd/$fd",
-    );
-    let lock = fs::File::create(directory.path().join("lock")).unwrap();
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    // Ours finds that the other is the daemon, and does not listen yet.
+    let winner = tool("/bin/sleep", &["60"]).spawn().unwrap();
+    install(directory.path(), &taken_by(winner.id()));
     let child = banger(directory.path(), &["ls", "-q"]).spawn().unwrap();
-    while !directory.path().join("tried").exists() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    wait_until(|| directory.path().join("tried").exists());
     std::thread::sleep(std::time::Duration::from_millis(200));
     let fake = guest::start();
     std::os::unix::fs::symlink(fake.socket(), directory.path().join("bangerd.sock")).unwrap();
     let ran = wait(child);
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "devbox\ndatabase\n"), "{ran:?}");
     assert_eq!(fs::read_to_string(directory.path().join("tried")).unwrap(), "tried\n");
+    end(winner);
+}
+
+#[test]
+fn where_another_command_lines_daemon_ends_without_listening_a_new_one_is_started() {
+    let fake = guest::start();
+    let directory = tempfile::tempdir().unwrap();
+    let winner = tool("/bin/sleep", &["60"]).spawn().unwrap();
+    let link = format!("ln -s {} bangerd.sock; echo ready >/proc/$$/fd/$fd", fake.socket().display());
+    install(directory.path(), &format!("[ -e tried ] && {{ {link}; exit; }}\n{}", taken_by(winner.id())));
+    let child = banger(directory.path(), &["ls", "-q"]).spawn().unwrap();
+    wait_until(|| directory.path().join("tried").exists());
+    end(winner);
+    let ran = wait(child);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "devbox\ndatabase\n"), "{ran:?}");
+}
+
+#[test]
+fn a_lock_is_nothing_to_the_command_line() {
+    let directory = tempfile::tempdir().unwrap();
+    install(directory.path(), "echo 'error: no' >/proc/$$/fd/$fd");
+    // A pipe: who opened it to look whether it is locked would wait for ever.
+    let made = tool("/usr/bin/mkfifo", &[directory.path().join("lock").to_str().unwrap()]).status().unwrap();
+    assert!(made.success());
+    let ran = run(directory.path(), &["ls"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(1), "error: the daemon does not start: no\n"));
+}
+
+#[test]
+fn a_request_is_repeated_only_if_the_daemon_that_ends_cannot_have_acted_on_it() {
+    // How the old daemon ends: before it accepts, before it reads, in the middle, or after it read everything.
+    for (reads, safe, repeated) in [
+        (None, false, true),
+        (Some(0), false, true),
+        (Some(10), false, true),
+        (Some(9999), false, false),
+        (Some(9999), true, true),
+    ] {
+        let fake = guest::start();
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("bangerd.sock");
+        let link =
+            format!("rm bangerd.sock; ln -s {} bangerd.sock; echo ready >/proc/$$/fd/$fd", fake.socket().display());
+        install(directory.path(), &format!("echo started >>started; {link}"));
+        let listener = UnixListener::bind(&socket).unwrap();
+        let args: &[&str] = if safe { &["ls", "-q"] } else { &["rename", "devbox", "other"] };
+        let child = banger(directory.path(), args).spawn().unwrap();
+        match reads {
+            None => {
+                let mut fds = [rustix::event::PollFd::new(&listener, rustix::event::PollFlags::IN)];
+                rustix::event::poll(&mut fds, None).unwrap();
+            }
+            Some(count) => {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut fds = [rustix::event::PollFd::new(&stream, rustix::event::PollFlags::IN)];
+                rustix::event::poll(&mut fds, None).unwrap();
+                let mut bytes = vec![0; count];
+                let _count = std::io::Read::read(&mut stream, &mut bytes).unwrap();
+            }
+        }
+        drop(listener);
+        let ran = wait(child);
+        assert_eq!(directory.path().join("started").exists(), repeated, "{reads:?} {safe}: {ran:?}");
+        if !repeated {
+            assert!(ran.stderr.starts_with("error: the daemon hung up during "), "{ran:?}");
+        }
+        assert!(!ran.stderr.contains("before it took"), "{ran:?}");
+    }
+}
+
+/// What a daemon says that finds another.
+fn taken_by(pid: u32) -> String {
+    let report = format!("error: another daemon, process {pid}, runs here\\nhelp: use it\\ntaken: {pid}\\n");
+    format!("printf '{report}' >/proc/$$/fd/$fd; echo tried >>tried")
+}
+
+fn wait_until(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+fn end(mut process: std::process::Child) {
+    process.kill().unwrap();
+    process.wait().unwrap();
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::support::{House, Verb, runs};
 use banger_api::daemon::Verdict;
 use banger_api::verify::{Kind, Problem};
 use banger_api::vm::{Lifetime, VmCreate};
@@ -24,7 +25,6 @@ use bangerd::vm::state::State;
 use bangerd::vmm::Vmm;
 use bangerd::vmm::fake::Fake;
 use rustix::process::Signal;
-use crate::support::{House, Verb, runs};
 
 /// What becomes of a running VM's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

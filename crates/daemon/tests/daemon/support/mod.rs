@@ -262,7 +262,7 @@ async fn start_daemon(options: Options) -> Arc<Daemon> {
     let began = std::time::Instant::now();
     loop {
         match Daemon::start(options.clone()).await {
-            Err(ServeError::Taken { .. }) if began.elapsed() < PATIENCE => tokio::task::yield_now().await,
+            Err(ServeError::Locks(_)) if began.elapsed() < PATIENCE => tokio::task::yield_now().await,
             started => return started.map_err(|error| error.to_string()).unwrap(),
         }
     }
