@@ -236,7 +236,7 @@ class Starts(unittest.TestCase):
         self.assertEqual(said[0], f"error: another daemon, process {older.pid}, runs on {self.place.runtime}")
         self.assertIn(f"taken: {older.pid}", said)
         # A command line waits for it: it may be about to listen. It does not; so another is started once it is gone.
-        waits = self.start(BIN / "banger", "ls", stdout=subprocess.DEVNULL)
+        waits = self.start(BIN / "banger", "ls", "-q")
         older.kill()
         older.communicate()
         self.assertEqual(waits.wait(timeout=DEADLINE), 0)
