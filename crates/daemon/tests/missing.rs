@@ -244,9 +244,8 @@ fn a_vmm_that_lives_against_its_record_is_named_and_neither_doubled_nor_robbed()
     assert_eq!((house.processes().len(), disk(&house, &view)), (1, before));
     assert!(!process.has_ended() && matches!(house.vm("one").unwrap().state, State::Stopped { .. }));
 
-    let (oddities, findings) = house.run(async |daemon| {
-        (bangerd::verify::verify(&daemon).await.unwrap(), daemon.examine().await)
-    });
+    let (oddities, findings) =
+        house.run(async |daemon| (bangerd::verify::verify(&daemon).await.unwrap(), daemon.examine().await));
     let told = oddities.iter().find(|oddity| oddity.kind == Kind::Process && oddity.which == pid.to_string()).unwrap();
     assert_eq!((told.problem, told.fix.as_deref()), (Problem::Leak, Some("banger kill one")));
     let finding = findings.iter().find(|finding| finding.check == "vms").unwrap();
@@ -280,7 +279,10 @@ fn a_vm_that_runs_without_its_files_is_told_by_verify_and_doctor_and_a_restart_m
     assert_eq!((look(&house).0, look(&house).1.verdict), (Vec::new(), Verdict::Pass));
     std::fs::remove_dir_all(house.paths().vm(view.definition.id.as_str()).runtime).unwrap();
     let (files, finding) = look(&house);
-    assert_eq!((files.len(), files[0].problem, files[0].fix.as_deref()), (1, Problem::Missing, Some("banger restart one")));
+    assert_eq!(
+        (files.len(), files[0].problem, files[0].fix.as_deref()),
+        (1, Problem::Missing, Some("banger restart one"))
+    );
     assert!(finding.verdict == Verdict::Warn && finding.fix.unwrap().contains("banger restart one"));
     house.run_or_die(Verb::Restart).unwrap().unwrap();
     assert_eq!((look(&house).0, look(&house).1.verdict), (Vec::new(), Verdict::Pass));

@@ -63,8 +63,8 @@ pub(super) fn leftovers(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use banger_api::daemon::Verdict;
     use crate::vmm::qemu::Qemu;
+    use banger_api::daemon::Verdict;
     use banger_linux::process::{Launch, Leash, Program};
 
     #[test]

@@ -27,12 +27,19 @@ pub(super) fn vms(records: &[VmRecord], survey: &[Living], paths: &Paths, needed
         return fail(CHECK, found.collect::<Vec<_>>().join("; "), fix);
     }
     let strangers = each().flat_map(|(definition, _, living)| {
-        living.strangers.iter().map(|stranger| (stranger.pid, format!("{stranger} runs as the user of {}", definition.name)))
+        living
+            .strangers
+            .iter()
+            .map(|stranger| (stranger.pid, format!("{stranger} runs as the user of {}", definition.name)))
     });
     let (pids, found): (Vec<u32>, Vec<String>) = strangers.unzip();
     if !pids.is_empty() {
         let pids = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-        return warn(CHECK, found.join("; "), format!("look at them with ps -fp {pids}; they may use the disks of these VMs"));
+        return warn(
+            CHECK,
+            found.join("; "),
+            format!("look at them with ps -fp {pids}; they may use the disks of these VMs"),
+        );
     }
     let lacking = each().filter(|(definition, state, living)| {
         let runtime = paths.vm(definition.id.as_str()).runtime;

@@ -80,7 +80,13 @@ fn vms(daemon: &Daemon) -> Vms {
     let known = |view: crate::vm::request::View| {
         let definition = &view.definition;
         let rests = view.busy.is_none() && matches!(view.state, State::Stopped { .. });
-        let known = Known { name: definition.name.clone(), uid: definition.uid, pid: view.pid, rests, busy: view.busy.is_some() };
+        let known = Known {
+            name: definition.name.clone(),
+            uid: definition.uid,
+            pid: view.pid,
+            rests,
+            busy: view.busy.is_some(),
+        };
         (definition.id.as_str().to_owned(), known)
     };
     daemon.registry.list().into_iter().map(known).collect()

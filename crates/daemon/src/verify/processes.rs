@@ -96,7 +96,8 @@ mod tests {
             known("stopped", 101, None, true),
             known("starts", 102, None, false),
         ]);
-        let processes = [(10, 100), (11, 100), (12, 101), (13, 102), (14, 103)].map(|(pid, uid)| process(pid, uid, None));
+        let processes =
+            [(10, 100), (11, 100), (12, 101), (13, 102), (14, 103)].map(|(pid, uid)| process(pid, uid, None));
         let found = compare(&processes, &vms, 100, |uid| uid);
         let told: Vec<_> = found.iter().map(|oddity| (oddity.which.as_str(), oddity.problem)).collect();
         assert_eq!(told, [("11", Problem::Foreign), ("12", Problem::Leak), ("14", Problem::Foreign)]);

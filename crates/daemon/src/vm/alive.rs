@@ -115,6 +115,12 @@ pub fn look(record: &VmRecord, vmm: &dyn Vmm, paths: &Paths) -> Result<Living, V
     Ok(living)
 }
 
+/// As [`survey`], beside the event loop.
+pub(super) async fn survey_of(context: &Context, records: &[VmRecord]) -> Result<Vec<Living>, VmError> {
+    let (records, vmm, paths) = (records.to_vec(), Arc::clone(&context.vmm), context.paths.clone());
+    Ok(blocking(move || survey(&records, &*vmm, &paths)).await?)
+}
+
 /// As [`look`], beside the event loop.
 pub(super) async fn look_for(context: &Context, record: &VmRecord) -> Result<Living, VmError> {
     let (record, vmm, paths) = (record.clone(), Arc::clone(&context.vmm), context.paths.clone());
@@ -292,11 +298,8 @@ mod tests {
                 return None;
             }
             let dir = tempfile::tempdir().unwrap();
-            let paths = Paths {
-                state: dir.path().join("s"),
-                runtime: dir.path().join("r"),
-                config: dir.path().join("c"),
-            };
+            let paths =
+                Paths { state: dir.path().join("s"), runtime: dir.path().join("r"), config: dir.path().join("c") };
             Some(Ground { dir, paths, vmm: Qemu::new(Program::Qemu) })
         }
 

@@ -124,8 +124,7 @@ impl Process {
     /// [`ProcessError::Gone`]; [`ProcessError::Watch`], where it does not let this process look.
     pub fn has_open(&self, files: &[&Path]) -> Result<bool, ProcessError> {
         let which = |metadata: Metadata| (metadata.dev(), metadata.ino());
-        let wanted: Vec<(u64, u64)> =
-            files.iter().filter_map(|file| std::fs::metadata(file).ok()).map(which).collect();
+        let wanted: Vec<(u64, u64)> = files.iter().filter_map(|file| std::fs::metadata(file).ok()).map(which).collect();
         let look = || {
             for entry in std::fs::read_dir(self.place("fd"))? {
                 // The entry leads to the file itself, whatever its name is by now.

@@ -270,7 +270,8 @@ mod tests {
         let words: Vec<&str> = ["qemu"].into_iter().chain(line.split_whitespace()).collect();
         assert_eq!(of(&words).as_deref(), Some("3x4mp13"));
         assert_eq!(of(&["qemu", "-name", "guest=3x4mp13"]).as_deref(), Some("3x4mp13"));
-        for others in [&["sleep", "60"][..], &["qemu", "-name"], &["qemu", "-name", "guest=,x"], &["qemu", "guest=3x"]] {
+        for others in [&["sleep", "60"][..], &["qemu", "-name"], &["qemu", "-name", "guest=,x"], &["qemu", "guest=3x"]]
+        {
             assert_eq!(of(others), None, "{others:?}");
         }
     }

@@ -37,7 +37,12 @@ pub struct QemuInstance {
 
 impl QemuInstance {
     /// A VM whose agent's port is `untouched`, or has a past that is not known.
-    pub fn new(process: Process, runtime_dir: &Path, console: Option<Console>, untouched: Option<UnixStream>) -> QemuInstance {
+    pub fn new(
+        process: Process,
+        runtime_dir: &Path,
+        console: Option<Console>,
+        untouched: Option<UnixStream>,
+    ) -> QemuInstance {
         let events = Events::listen(runtime_dir.join(EVENTS_SOCKET), PATIENCE);
         let qmp = runtime_dir.join(QMP_SOCKET);
         QemuInstance { process, qmp, events, console, untouched: Mutex::new(untouched) }
