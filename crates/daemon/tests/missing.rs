@@ -3,6 +3,8 @@
 //! Files are deleted and garbled, and the daemon is killed and started again, in every combination; then each verb either ends the
 //! process or is refused and names it. Disks are looked at by their inodes, processes by /proc.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails shall panic")]
+
 mod support;
 
 use std::os::unix::fs::MetadataExt;

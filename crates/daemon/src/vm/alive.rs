@@ -149,8 +149,10 @@ fn search(records: &[VmRecord], survey: &mut [Living], vmm: &dyn Vmm, paths: &Pa
     let places: HashMap<&str, usize> =
         records.iter().enumerate().map(|(place, record)| (record.definition.id.as_str(), place)).collect();
     let users: HashSet<u32> = records.iter().map(|record| vmm.user_of(record.definition.uid)).collect();
-    // A driver that runs all VMMs as one user leaves nothing to tell strangers by.
-    let own = |record: &VmRecord| Some(record.definition.uid).filter(|uid| vmm.user_of(*uid) == *uid);
+    // Where all VMMs run as the daemon's user there is nothing to tell strangers by.
+    let daemons = rustix::process::geteuid().as_raw();
+    let own =
+        |record: &VmRecord| Some(record.definition.uid).filter(|uid| vmm.user_of(*uid) == *uid && *uid != daemons);
     let by_user: HashMap<u32, usize> =
         records.iter().enumerate().filter_map(|(place, record)| Some((own(record)?, place))).collect();
     let mut found: Vec<Vec<Process>> = records.iter().map(|_| Vec::new()).collect();
