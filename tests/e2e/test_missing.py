@@ -88,8 +88,8 @@ class Losses:
 
     def told(self, *marks):
         """What `verify` says of these; other daemons of this host may have left something that is none of ours."""
-        about = lambda oddity: any(str(mark) in f"{oddity['which']} {oddity['found']}" for mark in marks)  # noqa: E731
-        return [oddity for oddity in self.place.oddities() if about(oddity)]
+        oddities = self.place.oddities()
+        return [it for it in oddities if any(str(mark) in f"{it['which']} {it['found']}" for mark in marks)]
 
     def finding(self):
         """What `doctor` says of VMs. Its exit code is not 0 where anything fails."""
