@@ -68,7 +68,7 @@ impl Actor {
             state: record.state.clone(),
             generation: record.generation,
             guest: None,
-            pid: hold.living().map(Process::pid),
+            pid: against_record(&hold, &record.state),
             console: None,
             busy: None,
             gone: false,
@@ -365,12 +365,13 @@ impl Actor {
 
     pub(super) fn publish(&self) {
         let running = self.running.as_ref();
+        let ghost = || against_record(&self.hold, &self.record.state);
         let view = View {
             definition: Arc::clone(&self.definition),
             state: self.record.state.clone(),
             generation: self.record.generation,
             guest: running.and_then(|running| running.guest.clone()),
-            pid: self.hold.living().map(Process::pid),
+            pid: running.map(|running| running.instance.process().pid()).or_else(ghost),
             console: running.and_then(|running| running.instance.console()),
             busy: self.busy,
             gone: self.gone,
@@ -380,4 +381,9 @@ impl Actor {
         self.view.send_replace(view.clone());
         self.context.tell(&view);
     }
+}
+
+/// The VMM of a VM that lives though its record says that it does not run.
+fn against_record(hold: &Hold, state: &State) -> Option<u32> {
+    hold.living().filter(|_| matches!(state, State::Stopped { .. })).map(Process::pid)
 }

@@ -115,6 +115,12 @@ pub fn look(record: &VmRecord, vmm: &dyn Vmm, paths: &Paths) -> Result<Living, V
     Ok(living)
 }
 
+/// As [`survey`], beside the event loop.
+pub(super) async fn survey_of(context: &Context, records: &[VmRecord]) -> Result<Vec<Living>, VmError> {
+    let (records, vmm, paths) = (records.to_vec(), Arc::clone(&context.vmm), context.paths.clone());
+    Ok(blocking(move || survey(&records, &*vmm, &paths)).await?)
+}
+
 /// As [`look`], beside the event loop.
 pub(super) async fn look_for(context: &Context, record: &VmRecord) -> Result<Living, VmError> {
     let (record, vmm, paths) = (record.clone(), Arc::clone(&context.vmm), context.paths.clone());
@@ -143,8 +149,10 @@ fn search(records: &[VmRecord], survey: &mut [Living], vmm: &dyn Vmm, paths: &Pa
     let places: HashMap<&str, usize> =
         records.iter().enumerate().map(|(place, record)| (record.definition.id.as_str(), place)).collect();
     let users: HashSet<u32> = records.iter().map(|record| vmm.user_of(record.definition.uid)).collect();
-    // A driver that runs all VMMs as one user leaves nothing to tell strangers by.
-    let own = |record: &VmRecord| Some(record.definition.uid).filter(|uid| vmm.user_of(*uid) == *uid);
+    // Where all VMMs run as the daemon's user there is nothing to tell strangers by.
+    let daemons = rustix::process::geteuid().as_raw();
+    let own =
+        |record: &VmRecord| Some(record.definition.uid).filter(|uid| vmm.user_of(*uid) == *uid && *uid != daemons);
     let by_user: HashMap<u32, usize> =
         records.iter().enumerate().filter_map(|(place, record)| Some((own(record)?, place))).collect();
     let mut found: Vec<Vec<Process>> = records.iter().map(|_| Vec::new()).collect();
@@ -213,4 +221,171 @@ fn stranger(process: &Process) -> Result<Stranger, ProcessError> {
 
 fn unlisted(source: io::Error) -> VmmError {
     VmmError::Io { attempted: "list the processes of this host".to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use banger_linux::process::{Credentials, Launch, Leash, Program, Stream};
+
+    use super::*;
+    use crate::vm::definition::{Definition, Traces};
+    use crate::vm::state::State;
+    use crate::vmm::qemu::Qemu;
+
+    /// A uid that nobody has, and no VM of a daemon's.
+    const UID: u32 = 1_800_000_000;
+
+    fn record(id: &str, uid: u32) -> VmRecord {
+        let definition = Definition {
+            id: VmId::from_record(id.into()),
+            name: id.into(),
+            image_id: "i".into(),
+            image: "debian".into(),
+            cpus: 1,
+            memory: 1 << 30,
+            disk: 1 << 30,
+            env: std::collections::BTreeMap::new(),
+            workdir: None,
+            user: None,
+            ssh_keys: Vec::new(),
+            net: banger_api::vm::Net::None,
+            address: None,
+            publish: Vec::new(),
+            restart: banger_api::vm::RestartPolicy::No,
+            lifetime: banger_api::vm::Lifetime::Kept,
+            uid,
+            machine_id: String::new(),
+            host_key: String::new(),
+            host_key_public: String::new(),
+            created: 0,
+        };
+        VmRecord {
+            definition,
+            state: State::Stopped { reason: None },
+            generation: 1,
+            host_boot: String::new(),
+            main: false,
+            wanted: false,
+            traces: None,
+        }
+    }
+
+    /// A process with these words, as this user, which has this file open.
+    fn plant(uid: u32, words: &[&str], session: bool, open: Option<&std::path::Path>) -> Leash {
+        let words = ["-e", "sleep 60", "--"].iter().chain(words);
+        let mut launch = Launch::new(Program::Command("/usr/bin/perl".into()), words);
+        launch.credentials = Some(Credentials { uid, gid: uid, groups: Vec::new() });
+        launch.session = session;
+        if let Some(path) = open {
+            launch.stdin = Stream::Fd(std::fs::File::open(path).unwrap().into());
+        }
+        Leash::start(launch).unwrap()
+    }
+
+    fn pid(leash: &Leash) -> u32 {
+        leash.process().unwrap().pid()
+    }
+
+    struct Ground {
+        dir: tempfile::TempDir,
+        paths: Paths,
+        vmm: Qemu,
+    }
+
+    impl Ground {
+        /// None where there can be none: only root starts processes as others.
+        fn new() -> Option<Ground> {
+            if !rustix::process::geteuid().is_root() {
+                println!("SKIPPED: not root, so no process can run as another user");
+                return None;
+            }
+            let dir = tempfile::tempdir().unwrap();
+            let paths =
+                Paths { state: dir.path().join("s"), runtime: dir.path().join("r"), config: dir.path().join("c") };
+            Some(Ground { dir, paths, vmm: Qemu::new(Program::Qemu) })
+        }
+
+        fn look(&self, record: &VmRecord) -> (Option<u32>, Vec<u32>) {
+            let living = look(record, &self.vmm, &self.paths).unwrap();
+            (living.vmm.map(|vmm| vmm.pid()), living.strangers.iter().map(|stranger| stranger.pid).collect())
+        }
+
+        fn write_pid_file(&self, id: &str, leash: &Leash) {
+            let identity = leash.process().unwrap().identity().unwrap();
+            let file = self.paths.vm(id).pid_file;
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, format!("{} {}\n", identity.pid, identity.start)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_vmm_is_found_by_user_and_name_and_by_neither_alone() {
+        let Some(ground) = Ground::new() else { return };
+        let (one, two) = (record("one", UID), record("two", UID + 1));
+        assert_eq!(ground.look(&one), (None, Vec::new()));
+        let vmm = plant(UID, &["-name", "guest=one,debug-threads=on"], true, None);
+        let stranger = plant(UID, &["unnamed"], true, None);
+        let _named_as_another_user = plant(UID + 2, &["-name", "guest=one,debug-threads=on"], true, None);
+        assert_eq!(ground.look(&one), (Some(pid(&vmm)), vec![pid(&stranger)]));
+        assert_eq!(ground.look(&two), (None, Vec::new()));
+        let described = look(&one, &ground.vmm, &ground.paths).unwrap().strangers[0].to_string();
+        assert_eq!(described, format!("process {} (perl)", pid(&stranger)));
+
+        let found = of_records(&[two.clone(), one.clone()], &ground.vmm, &ground.paths).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!((&found[0].0, found[0].1.pid()), (&one, pid(&vmm)));
+        drop(vmm);
+        assert_eq!(ground.look(&one), (None, vec![pid(&stranger)]));
+        let mut survey = survey(&[two, one], &ground.vmm, &ground.paths).unwrap();
+        assert!(matches!(survey[0].hold(), Hold::Gone) && matches!(survey[1].hold(), Hold::Unknown));
+    }
+
+    #[test]
+    fn a_pid_and_a_start_time_are_only_where_to_look() {
+        let Some(ground) = Ground::new() else { return };
+        // With the name, but as another user; and as neither.
+        for words in [&["-name", "guest=three"][..], &["unnamed"]] {
+            let innocent = plant(UID + 12, words, true, None);
+            let mut three = record("three", UID + 10);
+            ground.write_pid_file("three", &innocent);
+            assert_eq!(ground.look(&three), (None, Vec::new()));
+            three.traces = Some(Traces { process: innocent.process().unwrap().identity().unwrap(), tap: None });
+            assert_eq!(ground.look(&three), (None, Vec::new()));
+        }
+        let unnamed = plant(UID + 10, &["unnamed"], true, None);
+        ground.write_pid_file("three", &unnamed);
+        assert_eq!(ground.look(&record("three", UID + 10)), (None, vec![pid(&unnamed)]));
+        // With both it is the one, whatever the file holds.
+        let vmm = plant(UID + 10, &["-name", "guest=three"], true, None);
+        for content in [&b""[..], b"\xff\xfe", b"1", b"99999999999999999999 1", b"4294967296 1", b"0 0"] {
+            std::fs::write(ground.paths.vm("three").pid_file, content).unwrap();
+            assert_eq!(ground.look(&record("three", UID + 10)).0, Some(pid(&vmm)), "{content:?}");
+        }
+    }
+
+    #[test]
+    fn another_daemons_vm_of_the_same_user_is_no_stranger_unless_it_has_the_disks() {
+        let Some(ground) = Ground::new() else { return };
+        let four = record("four", UID + 20);
+        let disk = ground.paths.vm("four").work;
+        std::fs::create_dir_all(disk.parent().unwrap()).unwrap();
+        std::fs::write(&disk, "a disk").unwrap();
+        let other = ground.dir.path().join("other");
+        std::fs::write(&other, "another disk").unwrap();
+        let _others = plant(UID + 20, &["-name", "guest=elsewhere"], true, Some(&other));
+        assert_eq!(ground.look(&four), (None, Vec::new()));
+        let disguised = plant(UID + 20, &["-name", "guest=elsewhere"], true, Some(&disk));
+        assert_eq!(ground.look(&four), (None, vec![pid(&disguised)]));
+    }
+
+    #[test]
+    fn of_two_vmms_of_one_vm_the_other_is_a_stranger() {
+        let Some(ground) = Ground::new() else { return };
+        let five = record("five", UID + 30);
+        let forked = plant(UID + 30, &["-name", "guest=five"], false, None);
+        let leader = plant(UID + 30, &["-name", "guest=five"], true, None);
+        assert_eq!(ground.look(&five), (Some(pid(&leader)), vec![pid(&forked)]));
+        ground.write_pid_file("five", &forked);
+        assert_eq!(ground.look(&five), (Some(pid(&forked)), vec![pid(&leader)]));
+    }
 }

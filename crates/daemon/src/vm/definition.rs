@@ -113,6 +113,14 @@ pub struct VmRecord {
     pub traces: Option<Traces>,
 }
 
+impl VmRecord {
+    /// The record of a VM that is being created in this boot of the host.
+    pub fn new(definition: Definition, host_boot: String) -> VmRecord {
+        let state = State::Creating;
+        VmRecord { definition, state, generation: 1, host_boot, main: false, wanted: false, traces: None }
+    }
+}
+
 /// By what a running VM is found again when its runtime files are gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Traces {

@@ -16,7 +16,6 @@ use super::definition::{Definition, VmId, VmRecord};
 use super::error::VmError;
 use super::request::{Outcome, Request, Verb, View};
 use super::spec::with_keys;
-use super::state::State;
 use super::{identity, names, spec, start};
 use crate::context::{Context, blocking, host, random, unix_seconds};
 use crate::image::names as files;
@@ -53,8 +52,7 @@ impl Registry {
     /// Where the records cannot be read.
     pub async fn recover(context: Arc<Context>) -> Result<Arc<Registry>, VmError> {
         let records = context.store.vms().await?;
-        let (looked_for, vmm, paths) = (records.clone(), Arc::clone(&context.vmm), context.paths.clone());
-        let survey = blocking(move || alive::survey(&looked_for, &*vmm, &paths)).await?;
+        let survey = alive::survey_of(&context, &records).await?;
         start::ports_before(&context, &records, &survey).await;
         // Made ahead for VMs that will want it; and what an earlier daemon has left is taken over, or goes.
         if records.iter().any(|record| record.definition.address.is_some()) || context.network.is_left().await {
@@ -161,15 +159,7 @@ impl Registry {
             created: unix_seconds(),
         };
         let host_boot = self.context.host_boot.clone();
-        Ok(VmRecord {
-            definition,
-            state: State::Creating,
-            generation: 1,
-            host_boot,
-            main: false,
-            wanted: false,
-            traces: None,
-        })
+        Ok(VmRecord::new(definition, host_boot))
     }
 
     /// Gives a recorded VM its owner.

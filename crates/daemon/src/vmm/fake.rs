@@ -298,12 +298,12 @@ mod tests {
         let adopted = Fake::new(agent.clone()).adopt(&machine, recorded(&machine)).await.unwrap();
         assert_eq!(adopted.process().pid(), vm.process().pid());
         adopted.connect().await.unwrap();
-        assert!(matches!(Fake::new(agent.clone()).start(&machine).await, Err(VmmError::Runs { .. })));
         std::fs::write(dir.path().join("work.ext4.d/file"), "kept").unwrap();
         while console::read(&machine.console_log).await.unwrap() != b"banger-agent: cannot boot: --fake-guest\n" {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
 
+        assert!(matches!(Fake::new(agent.clone()).start(&machine).await, Err(VmmError::Runs { .. })));
         let held = recorded(&machine);
         adopted.press_power_button().await.unwrap();
         vm.process().ended().await.unwrap();

@@ -7,12 +7,13 @@ use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::child::read_start_time;
 use super::{Process, ProcessError};
 
-/// How often a process that shows no words is asked again.
-const EXECUTING: u32 = 200;
+/// How long a process that shows no words is asked again: on a busy host, one that executes a program may have to wait.
+const EXECUTING: Duration = Duration::from_millis(500);
 
 /// What tells a process from every other one of this boot of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,10 +76,8 @@ impl Process {
     pub fn command_line(&self) -> Result<Vec<Vec<u8>>, ProcessError> {
         let mut text = self.alive(std::fs::read(self.place("cmdline")))?;
         // One that executes a program at this moment has the program already, and its words in a few microseconds.
-        for _ in 0..EXECUTING {
-            if !text.is_empty() || std::fs::read_link(self.place("exe")).is_err() {
-                break;
-            }
+        let began = Instant::now();
+        while text.is_empty() && began.elapsed() < EXECUTING && std::fs::read_link(self.place("exe")).is_ok() {
             std::thread::yield_now();
             text = self.alive(std::fs::read(self.place("cmdline")))?;
         }
