@@ -7,7 +7,7 @@
 //! | umask | 022 | 022 |
 //! | blocked signals | none | none |
 //! | ignored signals | as inherited (nohup(1)), but for SIGCHLD | none |
-//! | limit of descriptors | as high as it may be | the original soft and hard limit |
+//! | limit of descriptors | the soft one as high as the hard one, and both enough where root may | the original soft and hard limit |
 //! | limits of time, memory and file size | the soft ones as high as the hard ones | the same |
 //! | nice, scheduling policy, I/O priority | never in the background | the original |
 //! | `oom_score_adj` | never above 0 | the original; 0 where that protects the daemon |
@@ -174,8 +174,9 @@ pub fn settle(keep: Option<RawFd>) -> io::Result<Vec<Refused>> {
         *undo = Some((priority.program)(found)).filter(|wanted| *wanted != has);
     }
     let found = Limit::of(Resource::Nofile);
-    if attempt("limit of descriptors", found.raised_to(DESCRIPTORS).set(Resource::Nofile))
-        || attempt("soft limit of descriptors", found.opened().set(Resource::Nofile))
+    // Root in a container may not raise a hard limit.
+    if found.raised_to(DESCRIPTORS).set(Resource::Nofile).is_ok()
+        || attempt("limit of descriptors", found.opened().set(Resource::Nofile))
     {
         undo.descriptors = Some(found);
     }
