@@ -344,7 +344,8 @@ class Shortage(FakeCase):
             self.assertEqual(said, [], "there were descriptors")
             self.assertLess(awake(pid) - before, 1, "it spins")
         finally:
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
 
     def warnings(self):
         log = (self.place.state / "bangerd.log").read_text()
