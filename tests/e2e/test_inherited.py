@@ -223,10 +223,10 @@ class Inherited(Surroundings, unittest.TestCase):
         return "\n".join(binds)
 
     def recorded(self, name):
-        found = []
-        for fds in self.records.glob(f"{name}.*.fds"):
-            read = lambda kind, fds=fds: fds.with_suffix(f".{kind}").read_text()  # noqa: E731
-            found.append(Attributes(read, set(fds.read_text().splitlines())))
+        def attributes(fds):
+            return Attributes(lambda kind: fds.with_suffix(f".{kind}").read_text(), set(fds.read_text().splitlines()))
+
+        found = [attributes(fds) for fds in self.records.glob(f"{name}.*.fds")]
         self.assertTrue(found, f"{name} was never started")
         return found
 
