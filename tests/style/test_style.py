@@ -148,6 +148,10 @@ class Style(unittest.TestCase):
             programs = [*crate.glob("tests/*.rs"), *crate.glob("tests/*/main.rs")]
             self.assertLessEqual(len(programs), 1, programs)
 
+    def test_connections_are_accepted_in_one_way(self):
+        others = [source for source in SHIPPED if not source.name.endswith("/linux/src/accept.rs")]
+        self.forbid(others, r"\.accept\(\)", "an accept loop of its own spins in a shortage: use banger_linux::accept")
+
     def test_no_test_sleeps(self):
         clocks = re.compile(r"\btime\.sleep\(|\bsleep\(\d")
         for path in tracked("tests/*.py", "bench/*.py"):

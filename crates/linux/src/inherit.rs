@@ -7,7 +7,7 @@
 //! | umask | 022 | 022 |
 //! | blocked signals | none | none |
 //! | ignored signals | as inherited (nohup(1)), but for SIGCHLD | none |
-//! | limit of descriptors | as high as it may be | the original soft and hard limit |
+//! | limit of descriptors | the soft one as high as the hard one, and both enough where root may | the original soft and hard limit |
 //! | limits of time, memory and file size | the soft ones as high as the hard ones | the same |
 //! | nice, scheduling policy, I/O priority | never in the background | the original |
 //! | `oom_score_adj` | never above 0 | the original; 0 where that protects the daemon |
@@ -145,8 +145,8 @@ pub struct Refused {
 /// What undoes for a program what [`settle`] did to this process.
 static UNDO: OnceLock<Change> = OnceLock::new();
 
-/// Makes a process out of this one that owes nothing to its starter, as the table above has it. For the very start of a
-/// daemon: before it has threads, and before it has opened anything but `keep`, which stays open beside the standard streams.
+/// Sets the attributes of a daemon, as the table above says, and closes its descriptors but the standard streams and `keep`. Call
+/// it first in `main`: before there are threads, and before anything else is opened.
 ///
 /// # Errors
 /// Where descriptors stay that are not its own.
@@ -174,8 +174,9 @@ pub fn settle(keep: Option<RawFd>) -> io::Result<Vec<Refused>> {
         *undo = Some((priority.program)(found)).filter(|wanted| *wanted != has);
     }
     let found = Limit::of(Resource::Nofile);
-    if attempt("limit of descriptors", found.raised_to(DESCRIPTORS).set(Resource::Nofile))
-        || attempt("soft limit of descriptors", found.opened().set(Resource::Nofile))
+    // Root in a container may not raise a hard limit.
+    if found.raised_to(DESCRIPTORS).set(Resource::Nofile).is_ok()
+        || attempt("limit of descriptors", found.opened().set(Resource::Nofile))
     {
         undo.descriptors = Some(found);
     }
@@ -187,8 +188,8 @@ pub fn settle(keep: Option<RawFd>) -> io::Result<Vec<Refused>> {
     Ok(refused)
 }
 
-/// Lets this process hear of its children and of all signals, whatever its starter ignores or has blocked: the kernel reaps
-/// the children of a process that ignores SIGCHLD itself, and their exit codes are lost.
+/// Unblocks all signals and stops ignoring SIGCHLD. Where a process ignores it, the kernel reaps the children, and their exit
+/// codes are lost.
 ///
 /// # Errors
 /// Those of sigaction(2) and sigprocmask(2).
@@ -223,8 +224,8 @@ impl Change {
         }
     }
 
-    /// Applies it to the calling process, of which the calling thread is the only one, and which has yet the rights of its
-    /// caller. Allocates nothing and takes no lock. Opens a file: the limit of descriptors may be below what is open.
+    /// Applies all but the limit of descriptors to the calling process. It has one thread, and still the rights of its parent.
+    /// Allocates nothing and takes no lock. Opens a file, so that the limit must come later.
     pub(crate) fn apply(&self) -> io::Result<()> {
         let lenient = |done: io::Result<()>| if self.lenient { Ok(()) } else { done };
         if let Some(umask) = self.umask {
@@ -339,8 +340,7 @@ fn reset_personality() -> io::Result<()> {
     Ok(())
 }
 
-/// Whoever has a session keyring reads its keys, whatever its uid: those of the user who started this process are none of a
-/// VMM's.
+/// A process reads the keys of its session keyring whatever its uid: a VMM would read those of the user who started the daemon.
 fn join_keyring() -> io::Result<()> {
     const JOIN_SESSION_KEYRING: c_int = 1;
     // SAFETY: takes an integer and no name.

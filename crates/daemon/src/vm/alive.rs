@@ -301,7 +301,12 @@ mod tests {
             }
             let dir = tempfile::tempdir().unwrap();
             let paths =
-                Paths { state: dir.path().join("s"), runtime: dir.path().join("r"), config: dir.path().join("c") };
+                Paths {
+                    state: dir.path().join("s"),
+                    runtime: dir.path().join("r"),
+                    config: dir.path().join("c"),
+                    claims: dir.path().join("g"),
+                };
             Some(Ground { dir, paths, vmm: Qemu::new(Program::Qemu) })
         }
 

@@ -173,9 +173,9 @@ impl Child {
                 }
             }
         }
-        // Those of this program's that it is to have lose the mark below; the others serve until it is executed.
+        // Those that the launch names lose the mark below. The others stay open until the program is executed.
         mark_descriptors()?;
-        // As long as it may, and while /proc is the host's.
+        // Before it loses its rights, and while /proc is the host's.
         self.attributes.apply()?;
         if let Some(container) = &self.container {
             container.enter()?;
