@@ -125,6 +125,7 @@ fn vm(uid: i64) -> VmRecord {
         host_boot: String::new(),
         main: false,
         wanted: false,
+        traces: None,
     }
 }
 

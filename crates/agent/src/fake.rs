@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use banger_linux::accept::Acceptor;
 use banger_protocol::boot::Boot;
 use tokio::io::BufReader;
 use tokio::net::{UnixListener, UnixStream};
@@ -85,9 +86,11 @@ async fn serve(options: &Options, boot: &Boot) -> Result<(), FakeError> {
     let user = boot.user.as_ref().map(|user| user.name.as_str());
     boot::authorize(&boot.ssh_keys, user, &guest.system_root()).map_err(FakeError::Ssh)?;
     let mut session: Option<JoinHandle<()>> = None;
+    let mut daemons = Acceptor::new(listener);
+    let short = |error: &io::Error| eprintln!("banger-agent: no daemon can be accepted for now: {error}");
     loop {
         let connection = tokio::select! {
-            accepted = listener.accept() => accepted.map_err(failed)?.0,
+            connection = daemons.next(short) => connection,
             () = guest.end.cancelled() => return Ok(()),
         };
         // A new connection is a fresh port: what was on the old one is over.

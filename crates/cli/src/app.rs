@@ -6,6 +6,7 @@ use banger_api::client::{Client, ClientError, Operation, Request, Upgraded};
 use banger_api::error::ErrorCode;
 use banger_api::image::Image;
 use banger_api::vm::Vm;
+use banger_linux::process::Attributes;
 use serde::de::DeserializeOwned;
 
 use crate::commands::{self, Globals, Verb};
@@ -77,7 +78,8 @@ impl App {
     pub async fn with_daemon<T>(&self, attempt: impl AsyncFn() -> Result<T, ClientError>) -> Result<T, Failure> {
         let result = match attempt().await {
             Err(ClientError::NotRunning { .. }) if self.client.socket() == self.environment.own_socket() => {
-                daemon_start::ensure(self).await?;
+                // It serves long after this command, whose priority and limits are none of its own.
+                daemon_start::ensure(self, Attributes::Usual).await?;
                 attempt().await
             }
             result => result,

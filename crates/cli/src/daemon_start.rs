@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use banger_api::client::ClientError;
-use banger_linux::process::{self, Launch, Process, ProcessError, Program};
+use banger_linux::process::{self, Attributes, Launch, Process, ProcessError, Program};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::inotify;
 
@@ -88,13 +88,13 @@ impl StartError {
     }
 }
 
-/// Starts a daemon unless one listens, and returns when one does.
+/// Starts a daemon with these attributes unless one listens, and returns when one does.
 ///
 /// # Errors
 /// [`StartError`].
-pub async fn ensure(app: &App) -> Result<(), StartError> {
+pub async fn ensure(app: &App, attributes: Attributes) -> Result<(), StartError> {
     let environment = &app.environment;
-    let refused = match start(environment) {
+    let refused = match start(environment, attributes) {
         Ok(()) => return Ok(()),
         Err(error @ (StartError::Refused { .. } | StartError::Ended { .. })) => error,
         Err(error) => return Err(error),
@@ -122,13 +122,14 @@ pub fn replace(environment: &Environment) -> StartError {
     }
     let mut launch = Launch::new(Program::Daemon(program), std::iter::empty::<&str>());
     launch.env = environment.pick(&VARIABLES);
+    launch.attributes = Attributes::Caller;
     launch.stdin = process::Stream::Inherit;
     launch.stdout = process::Stream::Inherit;
     launch.stderr = process::Stream::Inherit;
     StartError::Launch(Process::replace(launch))
 }
 
-fn start(environment: &Environment) -> Result<(), StartError> {
+fn start(environment: &Environment, attributes: Attributes) -> Result<(), StartError> {
     let program = environment.beside("bangerd");
     if !program.exists() {
         return Err(StartError::Absent { program });
@@ -139,6 +140,7 @@ fn start(environment: &Environment) -> Result<(), StartError> {
     let args = ["--ready-fd".to_owned(), process::number(&writer).to_string()];
     let mut launch = Launch::new(Program::Daemon(program), args);
     launch.env = environment.pick(&VARIABLES);
+    launch.attributes = attributes;
     launch.session = true;
     launch.inherit = vec![writer];
     Process::start(launch).map_err(StartError::Launch)?;

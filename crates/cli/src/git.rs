@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use banger_linux::process::{Credentials, Launch, Process, ProcessError, Program, Stream};
+use banger_linux::process::{Attributes, Credentials, Launch, Process, ProcessError, Program, Stream};
 
 use crate::environment::Environment;
 
@@ -163,6 +163,7 @@ impl Git {
     pub fn start(&self, args: &[&str], stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd) -> Result<Process, GitError> {
         let mut launch = Launch::new(Program::Git, OPTIONS.iter().chain(args));
         launch.env = self.env.clone();
+        launch.attributes = Attributes::Caller;
         launch.workdir = Some(self.directory.clone());
         launch.credentials = self.user.clone();
         launch.stdin = Stream::Fd(stdin);

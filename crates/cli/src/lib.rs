@@ -52,6 +52,9 @@ pub struct Process {
 
 /// Runs what the arguments say.
 pub fn main(process: Process) -> ExitCode {
+    if let Err(source) = banger_linux::inherit::hear_signals() {
+        return report(&Failure::Own { attempted: "hear of signals", source }, false);
+    }
     if process.arguments.get(1).is_some_and(|word| word == complete::ASKED) {
         let typed = process.arguments.into_iter().skip(2).collect();
         let environment = Environment::new(process.variables.into_iter(), process.program.unwrap_or_default());

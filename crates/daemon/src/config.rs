@@ -8,6 +8,7 @@ use banger_api::vm::Net;
 use serde::{Deserialize, Serialize};
 
 use crate::dns::domain::Domain;
+use crate::ground::Choice;
 use crate::net::addresses::Subnet;
 
 mod keys;
@@ -37,6 +38,16 @@ pub struct Config {
     pub network: Network,
     /// Their names.
     pub dns: Dns,
+    /// What tells this daemon's things from those of others.
+    pub ground: Ground,
+}
+
+/// What tells this daemon's things from those of others.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ground {
+    /// Its slot.
+    pub slot: Choice,
 }
 
 /// What a VM gets when its creator does not say.
@@ -294,11 +305,6 @@ impl Config {
     pub fn seed_size(&self) -> u64 {
         self.image.seed_mib * MIB
     }
-
-    /// The first of the user ids that belong to a build's user namespace: they follow those of VMMs.
-    pub fn build_uid(&self) -> u32 {
-        self.vmm.first_uid.saturating_add(VMM_UIDS)
-    }
 }
 
 impl Timeouts {
@@ -434,11 +440,17 @@ mod tests {
     }
 
     #[test]
-    fn a_builds_ids_are_no_vmms() {
-        let config = parse("[vmm]\nfirst_uid = 100000\n").unwrap();
-        assert_eq!(config.build_uid(), 165_536);
-        let last = parse(&format!("[vmm]\nfirst_uid = {}\n", u32::MAX - 2 * VMM_UIDS)).unwrap();
-        assert!(last.build_uid().checked_add(VMM_UIDS).is_some(), "the namespace's last id is one");
+    fn a_slot_is_auto_or_a_number() {
+        let slot = |text: &str| parse(&format!("[ground]\n{text}\n")).map(|config| config.ground.slot);
+        assert_eq!((slot(""), slot("slot = 'auto'")), (Ok(Choice::Auto), Ok(Choice::Auto)));
+        for number in [0, 7, 99] {
+            let fixed = crate::ground::Slot::new(number).map(Choice::Fixed).unwrap();
+            assert_eq!(slot(&format!("slot = {number}")), Ok(fixed));
+        }
+        for bad in ["slot = -1", "slot = 'one'", "slot = ''", "slot = 1.0", "slot = [1]"] {
+            assert!(slot(bad).unwrap_err().contains("\"auto\" or a number from 0 to 99"), "{bad}");
+        }
+        assert!(slot("slot = 100").unwrap_err().contains("ground.slot = 100, and it can be 99 at most"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::dns::names::Names;
 use crate::dns::wiring::Wiring;
 use crate::events::Changes;
+use crate::ground::{Claims, GroundId, Uids};
 use crate::image::install::Installer;
 use crate::net::addresses::Subnet;
 use crate::net::network::Network;
@@ -38,6 +39,12 @@ pub struct Context {
     pub bases: Arc<Mutex<()>>,
     /// Of many VMs that go the same way at once, whose turn it is.
     pub turns: AllTurns,
+    /// The ground's id.
+    pub ground: GroundId,
+    /// The user ids of VMMs and builds.
+    pub uids: Uids,
+    /// The claims of all daemons on this host.
+    pub claims: Claims,
     /// The network of VMs.
     pub network: Arc<Network>,
     /// Their names, and who answers for them.
@@ -61,17 +68,17 @@ impl Context {
         self.faults.step(step, work).await
     }
 
-    /// The guests' subnet, once the network is there and names are answered in it; the next daemon takes the same.
+    /// The guests' subnet, once the network is there and names are answered in it; the next daemon takes the same slot and subnet.
     ///
     /// # Errors
     /// [`VmError::Network`], [`VmError::Store`].
     pub async fn subnet(&self) -> Result<Subnet, VmError> {
-        let subnet = self.network.subnet().await?;
-        self.names.serve(subnet);
-        if self.store.subnet().await? != Some(subnet) {
-            self.store.set_subnet(subnet).await?;
+        let scope = self.network.scope().await?;
+        self.names.serve(scope.slot, scope.subnet);
+        if self.store.scope().await? != Some(scope) {
+            self.store.set_scope(scope).await?;
         }
-        Ok(subnet)
+        Ok(scope.subnet)
     }
 
     /// Tells who follows what happens, and who asks for names, what a VM has become.

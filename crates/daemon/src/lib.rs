@@ -3,6 +3,7 @@
 pub mod arguments;
 pub mod config;
 pub mod context;
+pub mod ground;
 pub mod paths;
 pub mod serve;
 

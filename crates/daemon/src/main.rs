@@ -27,12 +27,27 @@ fn main() -> ExitCode {
         Ok(ready) => ready.map(File::from),
         Err(error) => return fail(None, &format!("cannot use the descriptor of --ready-fd: {error}"), "leave it out"),
     };
-    let paths = paths();
+    // First of all: what is opened after this is the daemon's own.
+    let refused = match banger_linux::inherit::settle(arguments.ready_fd) {
+        Ok(refused) => refused,
+        Err(error) => {
+            return fail(ready, &format!("cannot close the descriptors of its starter: {error}"), "mount /proc");
+        }
+    };
+    let (paths, agent) = match at_the_root(paths(), arguments.agent) {
+        Ok(places) => places,
+        Err(error) => {
+            return fail(ready, &format!("cannot leave the working directory: {error}"), "start it in another");
+        }
+    };
     if let Err(error) = set_up_log(&paths) {
         let help = "run it as root, or set BANGER_STATE_DIR and BANGER_RUNTIME_DIR to directories of your own";
         return fail(ready, &format!("cannot open the log {}: {error}", paths.log().display()), help);
     }
-    let Some(agent) = arguments.agent.or_else(find_agent) else {
+    for refused in refused {
+        tracing::warn!(error = chain(&refused), "the daemon goes on as it was started");
+    }
+    let Some(agent) = agent.or_else(find_agent) else {
         return fail(ready, "cannot find the file banger-agent", "put it beside bangerd, or name it with --agent");
     };
     let options = Options {
@@ -71,7 +86,19 @@ fn paths() -> Paths {
         state: place("BANGER_STATE_DIR", usual.state),
         runtime: place("BANGER_RUNTIME_DIR", usual.runtime),
         config: place("BANGER_CONFIG", usual.config),
+        claims: usual.claims,
     }
+}
+
+/// Leaves the directory that the daemon was started in, which could otherwise not be unmounted for as long as it runs. Paths that
+/// begin there still lead where they led.
+fn at_the_root(paths: Paths, agent: Option<PathBuf>) -> std::io::Result<(Paths, Option<PathBuf>)> {
+    let absolute = |path: PathBuf| std::path::absolute(path);
+    let Paths { state, runtime, config } = paths;
+    let paths = Paths { state: absolute(state)?, runtime: absolute(runtime)?, config: absolute(config)? };
+    let agent = agent.map(absolute).transpose()?;
+    std::env::set_current_dir("/")?;
+    Ok((paths, agent))
 }
 
 fn find_agent() -> Option<PathBuf> {

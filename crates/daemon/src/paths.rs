@@ -5,17 +5,7 @@ use std::path::{Path, PathBuf};
 /// The longest path of a unix socket, in bytes: `sun_path` is 108 with its closing zero (unix(7)).
 pub const MAX_SOCKET_PATH: usize = 107;
 
-/// The bridge that guests are on.
-pub const BRIDGE: &str = "banger0";
-
-/// How the names of guests' TAPs begin; a number of up to six digits follows, as a link's name has up to 15 bytes (`IFNAMSIZ`).
-pub const TAPS: &str = "tap-pool-";
-
-/// The TAP that the daemon keeps open for itself, so that the bridge has a carrier. Its name is not one of guests', whose packets are
-/// looked at.
-pub const CARRIER: &str = "banger-carrier";
-
-/// The three places of a daemon.
+/// The places of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
     /// Records and disks; survives a reboot of the host. `/var/lib/banger`.
@@ -24,6 +14,8 @@ pub struct Paths {
     pub runtime: PathBuf,
     /// The configuration file. `/etc/banger/config.toml`.
     pub config: PathBuf,
+    /// The claims of all daemons on this host. `/run/banger-ground`.
+    pub claims: PathBuf,
 }
 
 /// Where they are if nobody says otherwise.
@@ -33,6 +25,7 @@ impl Default for Paths {
             state: "/var/lib/banger".into(),
             runtime: "/run/banger".into(),
             config: "/etc/banger/config.toml".into(),
+            claims: "/run/banger-ground".into(),
         }
     }
 }
@@ -75,7 +68,12 @@ impl Paths {
         self.runtime.join("lock")
     }
 
-    /// Which links forward packets only because of VMs. A reboot switches them off and forgets this.
+    /// Whose runtime directory this is: the note of its ground.
+    pub fn owner(&self) -> PathBuf {
+        self.runtime.join("ground")
+    }
+
+    /// Which links forward packets only because of VMs, as a daemon from before there were several has written it.
     pub fn forwarding(&self) -> PathBuf {
         self.runtime.join("forwarding")
     }
@@ -147,7 +145,7 @@ impl Paths {
 
     /// The names of all that is in the runtime directory.
     pub fn of_runtime(&self) -> Vec<String> {
-        names([self.socket(), self.lock(), self.forwarding(), self.vms_runtime()])
+        names([self.socket(), self.lock(), self.owner(), self.forwarding(), self.vms_runtime()])
     }
 
     /// By how many bytes the longest socket's path is over the kernel's limit; zero where it fits.

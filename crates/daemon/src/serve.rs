@@ -1,10 +1,12 @@
 //! A daemon's life: take the places, take over what is there, serve, go. Guests run on.
 
+mod ground;
+
 use std::fs::{DirBuilder, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use banger_linux::file::{Lock, LockError};
@@ -14,22 +16,28 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::config::{Config, ConfigError};
-use crate::context::{Context, random, unix_seconds};
+use crate::context::{Context, blocking, random, unix_seconds};
 use crate::dns::names::Names;
 use crate::dns::wiring::{self, Wiring};
 use crate::doctor;
 use crate::events::Changes;
+use crate::ground::{Claimed, Claims, Mark};
 use crate::image::builds::{BuildError, Builds};
 use crate::image::install::Installer;
+use crate::net::Records;
+use crate::net::claim;
 use crate::net::network::Network;
 use crate::operation::fault::Faults;
 use crate::paths::{MAX_SOCKET_PATH, Paths};
 use crate::store::{Store, StoreError};
+use crate::vm::alive;
 use crate::vm::error::VmError;
 use crate::vm::registry::Registry;
 use crate::vm::request::View;
 use crate::vm::turns::AllTurns;
-use crate::vmm::{self, Vmm};
+use crate::vmm::{self, Vmm, VmmError};
+
+pub use self::ground::GroundError;
 
 /// How long operations that are under way may take when the daemon is to go.
 const LAST_WORK: Duration = Duration::from_secs(10);
@@ -64,6 +72,8 @@ pub struct Daemon {
     pub started: u64,
     /// Cancelled when it is to go.
     pub shutdown: CancellationToken,
+    /// Its claim on user ids, given up when it goes.
+    uids: Mutex<Claimed>,
     _lock: Lock,
 }
 
@@ -89,12 +99,18 @@ pub enum ServeError {
         /// The other daemon.
         pid: String,
     },
+    /// Its ground is another daemon's, or cannot be had.
+    #[error(transparent)]
+    Ground(#[from] GroundError),
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The records.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Which VMs live.
+    #[error("cannot tell which VMs run")]
+    Living(#[source] VmmError),
     /// The VMs of an earlier daemon.
     #[error("cannot take over the VMs")]
     Recover(#[source] VmError),
@@ -118,11 +134,12 @@ impl ServeError {
         match self {
             ServeError::LongPath { .. } => "set BANGER_RUNTIME_DIR to a shorter path",
             ServeError::Taken { .. } => "use it, or end it with `banger daemon stop`",
+            ServeError::Ground(error) => error.help(),
             ServeError::Config(_) => "correct the file, or name another one in BANGER_CONFIG",
             ServeError::Store(StoreError::Migrate { .. }) => {
                 "start the newer banger that wrote the records, or set BANGER_STATE_DIR to another directory"
             }
-            ServeError::Store(_) | ServeError::Recover(_) | ServeError::Images(_) => {
+            ServeError::Store(_) | ServeError::Living(_) | ServeError::Recover(_) | ServeError::Images(_) => {
                 "look at the file system and at the daemon's log"
             }
             ServeError::Io { .. } => {
@@ -161,12 +178,25 @@ impl Daemon {
             tracing::info!(kvm = choice.kvm, reason = choice.reason, "how VMs run here");
             (choice.vmm, choice.kvm)
         };
+        let (records, asked, of) = (store.vms().await?, Arc::clone(&vmm), paths.clone());
+        let living = blocking(move || alive::of_records(&records, &*asked, &of)).await.map_err(ServeError::Living)?;
+        let ground::Ground { id, uids } = ground::settle(&paths, &config, &store, living).await?;
+        let claims = Claims::new(paths.claims.clone());
         let run = u64::from_ne_bytes(random().map_err(io("get random bytes for a name of this run"))?);
-        let had = store.subnet().await?;
-        let network = Network::new(config.network.subnet, had, config.network.taps, paths.forwarding());
+        let had = store.scope().await?;
+        let claimant = claim::Claimant {
+            id,
+            state: paths.state.clone(),
+            choice: config.ground.slot,
+            had: had.map(|scope| scope.slot),
+        };
+        let expected = claimant.choice.expected(claimant.had);
+        let records = Records { shared: claims.forwarding(), old: paths.forwarding() };
+        let had = had.map(|scope| scope.subnet);
+        let network = Network::new(claimant, config.network.subnet, had, config.network.taps, records);
         let network = Arc::new(network);
-        let names = Names::new(config.dns.domain.clone(), config.dns.port);
-        let wiring = Wiring::new(store.wired().await?);
+        let names = Names::new(config.dns.domain.clone(), config.dns.port, expected);
+        let wiring = Wiring::new(Mark { id, state: paths.state.clone() }, store.wired().await?);
         let context = Arc::new(Context {
             paths,
             config,
@@ -177,6 +207,9 @@ impl Daemon {
             changes: Arc::new(Changes::new(run)),
             bases: Arc::default(),
             turns: AllTurns::default(),
+            ground: id,
+            uids: uids.uids,
+            claims,
             network,
             names,
             wiring,
@@ -188,7 +221,15 @@ impl Daemon {
             Builds::recover(Arc::clone(&context)).await.map_err(|error| ServeError::Images(Box::new(error)))?;
         let registry = Registry::recover(Arc::clone(&context)).await.map_err(ServeError::Recover)?;
         let shutdown = CancellationToken::new();
-        Ok(Arc::new(Daemon { context, registry, builds, started: unix_seconds(), shutdown, _lock: lock }))
+        Ok(Arc::new(Daemon {
+            context,
+            registry,
+            builds,
+            started: unix_seconds(),
+            shutdown,
+            uids: Mutex::new(uids),
+            _lock: lock,
+        }))
     }
 
     /// Listens, says so to `ready`, and serves until it is told to go.
@@ -214,7 +255,7 @@ impl Daemon {
         };
         tokio::pin!(told);
         let stopping = CancellationToken::new();
-        let server = axum::serve(api::listener::Local(listener), router)
+        let server = axum::serve(api::listener::Local::new(listener), router)
             .with_graceful_shutdown(stopping.clone().cancelled_owned())
             .into_future();
         tokio::pin!(server);
@@ -237,6 +278,10 @@ impl Daemon {
         // Nobody asks for a VM any more. Where one runs, it keeps its network.
         if let Err(error) = self.context.network.clear().await {
             tracing::warn!(error = api::error::chain(&error), "the network of VMs stays, though none runs");
+        }
+        let vms_run = self.registry.list().iter().any(|view| view.pid.is_some());
+        if let Err(error) = self.uids.lock().unwrap_or_else(PoisonError::into_inner).give_up(vms_run) {
+            tracing::warn!(error = api::error::chain(&error), "the claim on user ids stays");
         }
         remove_socket(&self.context.paths.socket())
     }

@@ -2,6 +2,7 @@
 //! without following a link. Knows nothing of what the files are for.
 
 mod clone;
+mod flock;
 mod lock;
 mod replace;
 
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use clone::{CloneMethod, clone_file, supports_reflink};
+pub use flock::{lock_within, try_lock};
 pub use lock::{Lock, LockError};
 pub use replace::replace;
 

@@ -2,6 +2,7 @@
 //!
 //! The only crate with `unsafe`; each block says why it is sound. Programs are started here and nowhere else.
 
+pub mod accept;
 pub mod dir_watch;
 pub mod edge;
 pub mod entropy;
@@ -9,6 +10,7 @@ pub mod fd_stream;
 pub mod file;
 pub mod fork;
 pub mod host;
+pub mod inherit;
 pub mod kvm;
 pub mod netlink;
 pub mod netns;

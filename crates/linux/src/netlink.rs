@@ -17,7 +17,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 pub use self::address::Address;
 pub use self::events::{Event, Events};
-pub use self::link::{Link, LinkChange, LinkLocal, Mac};
+pub use self::link::{Link, LinkChange, LinkLocal, MAX_ALIAS, Mac};
 use self::message::{Answer, Request};
 pub use self::route::Route;
 

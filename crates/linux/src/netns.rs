@@ -1,6 +1,9 @@
 //! Network namespaces (network_namespaces(7)).
 
 use std::io;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 
 use rustix::thread::UnshareFlags;
 
@@ -18,4 +21,41 @@ pub fn in_new_network<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T>
         });
         elsewhere.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// A number for the calling thread's network namespace that no other namespace has, or will have before the host restarts
+/// (`SO_NETNS_COOKIE`, Linux 5.14); on older kernels the namespace's inode, which a later namespace may have again.
+///
+/// # Errors
+/// Those of socket(2) and stat(2).
+pub fn cookie() -> io::Result<u64> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let mut cookie = 0u64;
+    let mut length = size_of_val(&cookie) as libc::socklen_t;
+    // SAFETY: the kernel writes at most the eight bytes that it is told of, into a number that lives until the call returns.
+    let told = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if told == 0 { Ok(cookie) } else { Ok(std::fs::metadata("/proc/thread-self/ns/net")?.ino()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_namespace_has_another_cookie() {
+        let here = cookie().unwrap();
+        assert_eq!(cookie().unwrap(), here);
+        match in_new_network(cookie) {
+            Ok(there) => assert_ne!(there.unwrap(), here),
+            Err(error) => eprintln!("SKIPPED: no network namespace can be made: {error}"),
+        }
+    }
 }

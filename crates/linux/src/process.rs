@@ -5,6 +5,7 @@
 mod child;
 mod container;
 mod leash;
+mod seen;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -20,7 +21,9 @@ use tokio::io::Interest;
 use self::child::{Child, read_start_time};
 pub use self::container::{Container, ContainerError, IDS as CONTAINER_IDS};
 pub use self::leash::Leash;
+pub use self::seen::{Identity, Seen, all};
 use crate::fd_stream::FdStream;
+pub use crate::inherit::Attributes;
 
 /// The programs that banger may start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +80,8 @@ impl Program {
     }
 }
 
-/// How to start a program. What is not named here it does not get: no environment, no descriptors, no terminal.
+/// How to start a program. What is not named here it does not get: no environment, no descriptors, no terminal; what a process
+/// inherits all the same is in [`crate::inherit`].
 #[derive(Debug)]
 pub struct Launch {
     /// Which.
@@ -98,6 +102,8 @@ pub struct Launch {
     pub stderr: Stream,
     /// Descriptors that it gets under the numbers that they have here.
     pub inherit: Vec<OwnedFd>,
+    /// Whose umask, limits and priorities it gets.
+    pub attributes: Attributes,
     /// A user namespace that it runs in, as its root.
     pub container: Option<Container>,
     /// Who it runs as; as the caller if absent. A VMM's or a guest user's program gets no capabilities by this.
@@ -128,6 +134,7 @@ impl Launch {
             stdout: Stream::Null,
             stderr: Stream::Null,
             inherit: Vec::new(),
+            attributes: Attributes::default(),
             container: None,
             credentials: None,
             no_new_privileges: false,

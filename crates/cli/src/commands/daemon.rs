@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use banger_api::client::{ClientError, Request};
 use banger_api::daemon::Status;
-use banger_linux::process::{Process, ProcessError};
+use banger_linux::process::{Attributes, Process, ProcessError};
 use clap::{Args, Subcommand};
 
 use crate::app::App;
@@ -61,7 +61,7 @@ async fn start(app: &App) -> Result<u8, Failure> {
     match ask(app).await {
         Ok(status) => app.screen.say(&format!("the daemon runs already, as process {}", status.pid)),
         Err(ClientError::NotRunning { .. }) => {
-            daemon_start::ensure(app).await?;
+            daemon_start::ensure(app, Attributes::Caller).await?;
             app.screen.say(&format!("the daemon listens on {}", app.client.socket().display()));
         }
         Err(error) => return Err(error.into()),

@@ -5,6 +5,7 @@ use banger_api::dial::Dial;
 use banger_api::exec::Answer;
 use banger_api::frame::{BEST_PAYLOAD, FrameError, Kind};
 use banger_api::port::Publish;
+use banger_linux::accept::Acceptor;
 use clap::Args;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -60,13 +61,11 @@ impl Forward {
 /// Serves who connects, one beside the other, for as long as it is asked to.
 async fn serve(app: &App, name: &str, port: Publish, listener: TcpListener) {
     let mut connections = FuturesUnordered::new();
+    let mut clients = Acceptor::new(listener);
+    let short = |error: &std::io::Error| complain(&format!("{} accepts nobody for now: {error}", port.at()));
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((client, _)) => connections.push(connect(app, name, port, client)),
-                // Whoever that was is gone, or there are no descriptors: the next one waits in the kernel's queue.
-                Err(_) => tokio::task::yield_now().await,
-            },
+            client = clients.next(short) => connections.push(connect(app, name, port, client)),
             Some(ended) = connections.next() => if let Err(failure) = ended {
                 complain(&format!("port {} of {name}: {}", port.guest, printable(&chain(&failure))));
             }

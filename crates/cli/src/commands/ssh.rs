@@ -9,7 +9,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use banger_api::vm::{Vm, VmState};
-use banger_linux::process::{Launch, Process, Program, Stream};
+use banger_linux::process::{Attributes, Launch, Process, Program, Stream};
 use clap::{Args, ValueHint};
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
@@ -189,6 +189,7 @@ async fn run(app: &App, program: &Path, args: Vec<OsString>, interrupts: &mut In
 
 fn launch(app: &App, program: &Path, args: Vec<OsString>) -> Launch {
     let mut launch = Launch::new(Program::Ssh(program.to_owned()), args);
+    launch.attributes = Attributes::Caller;
     launch.env = app.environment.vars().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     // Files are named from where the user is.
     launch.workdir = Some(".".into());

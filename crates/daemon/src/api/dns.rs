@@ -33,7 +33,7 @@ pub(super) async fn install(
 pub(super) async fn uninstall(State(daemon): State<Arc<Daemon>>) -> Result<Json<Dns>, Failure> {
     let context = Arc::clone(&daemon.context);
     to_the_end(async move {
-        context.wiring.uninstall(&context.store).await?;
+        context.wiring.uninstall(&context.store, &context.names).await?;
         dns(&context).await
     })
     .await
@@ -70,9 +70,9 @@ async fn dns(context: &Context) -> Result<Dns, Failure> {
         domain: names.domain().to_string(),
         server: names.for_host(),
         findings: findings.await,
-        by_hand: names
-            .for_host()
-            .map_or_else(Vec::new, |server| wiring::by_hand(names.domain().as_str(), server, subnet)),
+        by_hand: names.for_host().map_or_else(Vec::new, |server| {
+            wiring::by_hand(names.domain().as_str(), &names.slot().bridge(), server, subnet)
+        }),
         name: seen.name,
     })
 }

@@ -122,6 +122,15 @@ pub fn of_vm(error: &VmError) -> ApiError {
             ErrorCode::WrongState,
             Some(format!("stop it first with `banger stop {name}`, or use `banger rm --force {name}`")),
         ),
+        VmError::Lives { name, .. } => (
+            ErrorCode::WrongState,
+            Some(format!("`banger kill {name}` ends it; what its guest has not written yet is lost")),
+        ),
+        VmError::Strangers { processes, .. } => {
+            let pids: Vec<String> = processes.iter().map(|process| process.pid.to_string()).collect();
+            let help = format!("look at `ps -fp {}`; once it has ended, try again", pids.join(","));
+            (ErrorCode::WrongState, Some(help))
+        }
         VmError::RestartRemoved(name) => {
             (ErrorCode::WrongState, Some(format!("`banger stop {name}` stops and removes it")))
         }

@@ -53,6 +53,7 @@ pub const KEYS: &[Key] = &[
     key("network", "taps", 64, "network devices that wait for machines"),
     key("dns", "domain", 0, "of machines' names: devbox is devbox.vm"),
     key("dns", "port", 65_535, "on 127.0.0.1, where this host is told them; 0 for none"),
+    key("ground", "slot", 99, "\"auto\", or the number of this daemon's slot; a daemon in a container needs one"),
 ];
 
 const fn key(table: &'static str, key: &'static str, most: i64, text: &'static str) -> Key {

@@ -5,6 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+/// The longest first label, in bytes: the number of a slot, of up to two digits, still fits behind it.
+const LONGEST_FIRST: usize = 61;
+
 /// The longest one, in bytes: a VM's name, which may have 63, and some names below it still fit into the 253 that a name may have.
 const LONGEST: usize = 100;
 
@@ -17,6 +20,15 @@ impl Domain {
     /// Its text, without dots at its ends.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The domain with a number behind its first label: `vm` becomes `vm1`.
+    #[must_use]
+    pub fn numbered(&self, number: u8) -> Domain {
+        match self.0.split_once('.') {
+            Some((first, rest)) => Domain(format!("{first}{number}.{rest}")),
+            None => Domain(format!("{}{number}", self.0)),
+        }
     }
 }
 
@@ -61,6 +73,7 @@ impl FromStr for Domain {
         // What ends in a number is taken for an address (RFC 3696, 2).
         let is_domain =
             text.len() <= LONGEST && text.split('.').all(is_label) && !last.bytes().all(|b| b.is_ascii_digit());
+        let is_domain = is_domain && text.split('.').next().is_some_and(|first| first.len() <= LONGEST_FIRST);
         match (is_domain, last) {
             (false, _) => Err(DomainError::Malformed(text.to_owned())),
             (true, "local") => Err(DomainError::Local(text.to_owned())),
@@ -94,7 +107,7 @@ mod tests {
             assert_eq!(good.parse::<Domain>().unwrap().as_str(), good);
         }
         let long = vec!["x".repeat(30); 4].join(".");
-        for bad in ["", ".", "vm.", ".vm", "a..b", "VM", "v m", "-vm", "vm-", "1.2", "7", "ü", &"x".repeat(64), &long]
+        for bad in ["", ".", "vm.", ".vm", "a..b", "VM", "v m", "-vm", "vm-", "1.2", "7", "ü", &"x".repeat(62), &long]
         {
             assert!(matches!(bad.parse::<Domain>(), Err(DomainError::Malformed(_))), "{bad}");
         }

@@ -14,11 +14,13 @@ use super::domain::Domain;
 use super::server::{Server, Service, Zones, loopback};
 use super::upstream::{PORT, RESOLV_CONF, Upstream};
 use super::zone::Zone;
+use crate::ground::Slot;
 use crate::net::addresses::Subnet;
 
 /// The names of a daemon's VMs.
 #[derive(Debug)]
 pub struct Names {
+    /// The configured domain and port, which the slot makes the real ones from.
     domain: Domain,
     /// Where the host is answered, on its loopback address; 0 where it is not.
     port: u16,
@@ -28,6 +30,8 @@ pub struct Names {
 
 #[derive(Debug, Default)]
 struct State {
+    /// The slot of the network; before there is one, the slot that is tried first.
+    slot: Slot,
     /// By the VM's id.
     vms: BTreeMap<String, (String, Ipv4Addr)>,
     served: Option<Served>,
@@ -62,24 +66,31 @@ pub struct Refusal {
 }
 
 impl Names {
-    /// No names yet, in this domain; the host is to be answered at this port.
-    pub fn new(domain: Domain, port: u16) -> Names {
-        Names { domain, port, state: Mutex::default(), changed: watch::Sender::new(()) }
+    /// No names yet, in this domain of slot 0; the host is to be answered at this port of slot 0. `slot` is the one that is expected.
+    pub fn new(domain: Domain, port: u16, slot: Slot) -> Names {
+        let state = Mutex::new(State { slot, ..State::default() });
+        Names { domain, port, state, changed: watch::Sender::new(()) }
     }
 
     /// The domain.
-    pub fn domain(&self) -> &Domain {
-        &self.domain
+    pub fn domain(&self) -> Domain {
+        self.state().slot.domain(&self.domain)
+    }
+
+    /// The slot of the network, or the one that is expected before there is a network.
+    pub fn slot(&self) -> Slot {
+        self.state().slot
     }
 
     /// Where the host is answered; nothing where the configuration does not want it.
     pub fn for_host(&self) -> Option<SocketAddrV4> {
-        (self.port != 0).then(|| loopback(self.port))
+        let port = self.state().slot.port(self.port);
+        (port != 0).then(|| loopback(port))
     }
 
     /// The host's own name.
     pub fn host(&self) -> String {
-        format!("{HOST}.{}", self.domain)
+        format!("{HOST}.{}", self.domain())
     }
 
     /// Tells of every change from now on, of names and of where they are answered; of several at once only once.
@@ -94,19 +105,26 @@ impl Names {
 
     /// All names with their domain, the host's own first, once they are answered.
     pub fn all(&self) -> Vec<(Ipv4Addr, String)> {
+        let (domain, host) = (self.domain(), self.host());
         let state = self.state();
         let Some(subnet) = state.served.as_ref().map(|served| served.subnet) else { return Vec::new() };
         let mut vms: Vec<_> = state.vms.values().filter(|(_, address)| subnet.contains(*address)).collect();
         vms.sort_unstable();
-        let vms = vms.into_iter().map(|(name, address)| (*address, format!("{name}.{}", self.domain)));
-        std::iter::once((subnet.host(), self.host())).chain(vms).collect()
+        let vms = vms.into_iter().map(|(name, address)| (*address, format!("{name}.{domain}")));
+        std::iter::once((subnet.host(), host)).chain(vms).collect()
     }
 
-    /// Answers from now on, as far as that is possible, with this subnet's addresses. What is not answered yet is tried again.
-    pub fn serve(&self, subnet: Subnet) {
+    /// Answers from now on, as far as that is possible, with this subnet's addresses, in the domain and at the port of this slot. What
+    /// is not answered yet is tried again.
+    pub fn serve(&self, slot: Slot, subnet: Subnet) {
         let mut state = self.state();
-        let State { vms, served } = &mut *state;
-        let zones = served.as_ref().map_or_else(|| Zones::new(self.zone(subnet, vms)), |served| served.zones.clone());
+        if (state.slot, state.served.as_ref().map(|served| served.subnet)) != (slot, Some(subnet)) {
+            // Servers of another network than this one end here.
+            (state.slot, state.served) = (slot, None);
+        }
+        let State { vms, served, .. } = &mut *state;
+        let zones =
+            served.as_ref().map_or_else(|| Zones::new(self.zone(slot, subnet, vms)), |served| served.zones.clone());
         let again = |server: Option<Result<Server, Refusal>>, at: SocketAddrV4, service: Service| match server {
             Some(Ok(server)) => Ok(server),
             failed => Server::start(at, zones.clone(), service).map_err(|source| {
@@ -119,7 +137,10 @@ impl Names {
         };
         let (host, guests) = served.take().map(|served| (served.host, served.guests)).unzip();
         let off = || Err(Refusal { at: loopback(0), source: io::ErrorKind::Unsupported.into() });
-        let host = self.for_host().map_or_else(off, |at| again(host, at, Service::Host));
+        let host = match slot.port(self.port) {
+            0 => off(),
+            port => again(host, loopback(port), Service::Host),
+        };
         let upstream = Upstream::new(PathBuf::from(RESOLV_CONF));
         let guests = again(guests, SocketAddrV4::new(subnet.host(), PORT), Service::Guests(upstream));
         *served = Some(Served { subnet, zones, host, guests });
@@ -139,7 +160,7 @@ impl Names {
             None => state.vms.remove(id),
         };
         if let Some(served) = &state.served {
-            served.zones.set(self.zone(served.subnet, &state.vms));
+            served.zones.set(self.zone(state.slot, served.subnet, &state.vms));
         }
         drop(state);
         self.changed.send_replace(());
@@ -153,10 +174,12 @@ impl Names {
         Refusals { host: of(&served.host).filter(|_| self.port != 0), guests: of(&served.guests) }
     }
 
-    fn zone(&self, subnet: Subnet, vms: &BTreeMap<String, (String, Ipv4Addr)>) -> Zone {
+    fn zone(&self, slot: Slot, subnet: Subnet, vms: &BTreeMap<String, (String, Ipv4Addr)>) -> Zone {
         // An address of another subnet than now is one that its VM does not have any more.
         let here = vms.values().filter(|(_, address)| subnet.contains(*address));
-        here.fold(Zone::new(self.domain.as_str(), subnet), |zone, (name, address)| zone.with(name, *address))
+        here.fold(Zone::new(slot.domain(&self.domain).as_str(), subnet), |zone, (name, address)| {
+            zone.with(name, *address)
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -186,19 +209,19 @@ mod tests {
             let mut netlink = Netlink::open().unwrap();
             let lo = netlink.link("lo").unwrap().unwrap();
             netlink.change_link(&lo, &LinkChange { up: Some(true), ..LinkChange::default() }).unwrap();
-            let names = Names::new(Domain::default(), 42069);
+            let names = Names::new(Domain::default(), 42069, Slot::FIRST);
             names.tell("1", Some(("a", [10, 9, 0, 2].into())));
             names.tell("2", Some(("old", [10, 8, 0, 2].into())));
             assert_eq!((found(&names, "a.vm"), names.refusals(), names.all()), (None, Refusals::default(), vec![]));
             let mut follower = names.follow();
             // Guests' address is not there yet, and the port is somebody's.
             let taken = std::net::UdpSocket::bind(loopback(42069)).unwrap();
-            names.serve("10.9.0.0/24".parse().unwrap());
+            names.serve(Slot::FIRST, "10.9.0.0/24".parse().unwrap());
             let Refusals { host: Some(host), guests: Some(_) } = names.refusals() else { panic!("both are answered") };
             assert!(host.starts_with("names are not answered at 127.0.0.1:42069: "), "{host}");
             drop(taken);
             netlink.add_address(&lo, [10, 9, 0, 1].into(), 24).unwrap();
-            names.serve("10.9.0.0/24".parse().unwrap());
+            names.serve(Slot::FIRST, "10.9.0.0/24".parse().unwrap());
             assert_eq!(names.refusals(), Refusals::default());
             assert!(follower.has_changed().unwrap());
             let all = [([10, 9, 0, 1].into(), "host.vm".to_owned()), ([10, 9, 0, 2].into(), "a.vm".to_owned())];

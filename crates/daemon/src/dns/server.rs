@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use banger_linux::accept::Acceptor;
 use domain::base::Message;
 use domain::base::iana::Rcode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -185,13 +186,12 @@ async fn by_udp(socket: Arc<UdpSocket>, answerer: Answerer) {
 
 async fn by_tcp(listener: TcpListener, answerer: Answerer) {
     let free = Arc::new(Semaphore::new(CONVERSATIONS));
+    let mut clients = Acceptor::new(listener);
+    let short = |error: &io::Error| tracing::warn!(%error, "no question by TCP can be accepted for now");
     loop {
         // Who comes when there is no room waits in the kernel's queue.
         let Ok(turn) = Arc::clone(&free).acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::task::yield_now().await;
-            continue;
-        };
+        let stream = clients.next(short).await;
         let answerer = answerer.clone();
         drop(tokio::spawn(async move {
             // Whatever ends a conversation, its other side sees it.

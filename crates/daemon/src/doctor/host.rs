@@ -4,14 +4,10 @@ use std::path::Path;
 
 use banger_api::daemon::Finding;
 use banger_linux::kvm::Probe;
-use banger_linux::process::CONTAINER_IDS;
 
 use super::{fail, pass, warn};
-use crate::config::VMM_UIDS;
+use crate::ground::Uids;
 use crate::vmm::select::{Access, Decision, decide};
-
-/// How many user ids from the first on belong to VMMs, and after them to builds of images.
-const UIDS: u32 = VMM_UIDS + CONTAINER_IDS;
 
 /// How much memory is to be left when a VM of the usual size runs, in MiB.
 const RESERVE: u64 = 256;
@@ -59,9 +55,9 @@ pub(super) fn memory(meminfo: &Path, vm_mib: u64) -> Finding {
 }
 
 /// Whether the user ids that VMMs and builds of images run as are nobody else's.
-pub(super) fn uids(passwd: &Path, subuid: &Path, first: u32) -> Finding {
+pub(super) fn uids(passwd: &Path, subuid: &Path, uids: Uids) -> Finding {
     const CHECK: &str = "uids";
-    let last = first.saturating_add(UIDS - 1);
+    let (first, last) = (uids.first(), uids.last());
     let fix = "set `first_uid` below `[vmm]` in the configuration to the first of 131072 free ids";
     if first < 1000 {
         return fail(CHECK, format!("VMMs would run as system users, from id {first} on"), fix);
@@ -128,6 +124,9 @@ mod tests {
     fn ids_that_somebody_has_are_a_warning() {
         let dir = tempfile::tempdir().unwrap();
         let (passwd, subuid) = (dir.path().join("passwd"), dir.path().join("subuid"));
+        let uids = |passwd: &Path, subuid: &Path, first| {
+            uids(passwd, subuid, Uids::of(crate::ground::Slot::FIRST, first).unwrap())
+        };
         std::fs::write(&passwd, "root:x:0:0::/root:/bin/sh\nrubbish\nann:x:1000:1000::/home/ann:/bin/sh\n").unwrap();
         std::fs::write(&subuid, "ann:100000:65536\nrubbish:1\n").unwrap();
         assert_eq!(uids(&passwd, &subuid, 1_879_048_192).verdict, Verdict::Pass);
@@ -135,6 +134,5 @@ mod tests {
         assert_eq!(uids(&passwd, &subuid, 165_536).verdict, Verdict::Pass);
         assert!(uids(&passwd, &subuid, 1000).found.ends_with("are also those of ann"));
         assert_eq!(uids(&passwd, &subuid, 0).verdict, Verdict::Fail);
-        assert_eq!(uids(&passwd, &subuid, u32::MAX).verdict, Verdict::Pass);
     }
 }

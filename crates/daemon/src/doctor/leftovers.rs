@@ -9,7 +9,7 @@ use banger_api::daemon::Finding;
 use banger_linux::process::Process;
 
 use super::{pass, warn};
-use crate::vmm::PID_FILE;
+use crate::vmm::{PID_FILE, Vmm};
 
 /// The names of all VMs that have a runtime directory. Listed before the records are read: a VM's record is there before
 /// its directory and goes after it, so a VM that comes or goes meanwhile is not taken for a leftover.
@@ -19,7 +19,12 @@ pub(super) fn names(vms_runtime: &Path) -> io::Result<Vec<String>> {
 }
 
 /// Whether there are VMM processes or runtime directories of VMs that no record knows.
-pub(super) fn leftovers(vms_runtime: &Path, names: io::Result<Vec<String>>, known: &HashSet<String>) -> Finding {
+pub(super) fn leftovers(
+    vms_runtime: &Path,
+    names: io::Result<Vec<String>>,
+    known: &HashSet<String>,
+    vmm: &dyn Vmm,
+) -> Finding {
     const CHECK: &str = "leftovers";
     let names = match names {
         Ok(names) => names,
@@ -30,8 +35,12 @@ pub(super) fn leftovers(vms_runtime: &Path, names: io::Result<Vec<String>>, know
     let unknown = names.into_iter().filter(|name| !known.contains(name) && vms_runtime.join(name).exists());
     let mut unknown: Vec<String> = unknown.collect();
     unknown.sort_unstable();
+    // A number that another process has by now is no VMM's, and nobody is advised to end that one.
+    let is_vmm = |name: &str, process: &Process| {
+        process.command_line().is_ok_and(|command| vmm.machine_of(&command).as_deref() == Some(name))
+    };
     let alive = |name: &String| match Process::recorded(&vms_runtime.join(name).join(PID_FILE)) {
-        Ok(process) if !process.has_ended() => Some(process.pid().to_string()),
+        Ok(process) if is_vmm(name, &process) => Some(process.pid().to_string()),
         _ => None,
     };
     let pids: Vec<String> = unknown.iter().filter_map(alive).collect();
@@ -54,6 +63,7 @@ pub(super) fn leftovers(vms_runtime: &Path, names: io::Result<Vec<String>>, know
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vmm::qemu::Qemu;
     use banger_api::daemon::Verdict;
     use banger_linux::process::{Launch, Leash, Program};
 
@@ -61,10 +71,13 @@ mod tests {
     fn processes_and_directories_of_unknown_vms_are_named() {
         let dir = tempfile::tempdir().unwrap();
         let known = HashSet::from(["known".to_owned()]);
-        let check = |dir: &Path| leftovers(dir, names(dir), &known);
+        let qemu = Qemu::new(Program::Qemu);
+        let check = |dir: &Path| leftovers(dir, names(dir), &known, &qemu);
         let run = |name: &str| {
             std::fs::create_dir(dir.path().join(name)).unwrap();
-            let mut launch = Launch::new(Program::Command("/bin/sleep".into()), ["60"]);
+            let guest = format!("guest={name},debug-threads=on");
+            let mut launch =
+                Launch::new(Program::Command("/usr/bin/perl".into()), ["-e", "sleep 60", "--", "-name", &guest]);
             launch.pid_file = Some(std::fs::File::create(dir.path().join(name).join(PID_FILE)).unwrap());
             Leash::start(launch).unwrap()
         };
@@ -77,6 +90,13 @@ mod tests {
         assert_eq!(found.verdict, Verdict::Warn);
         assert!(found.found.ends_with(&format!("process {pid}")), "{}", found.found);
         assert_eq!(found.fix.unwrap(), format!("kill {pid}; rm -r {}", dir.path().join("unknown").display()));
+
+        // The number is that of a process which is no VMM.
+        let innocent = Leash::start(Launch::new(Program::Command("/bin/sleep".into()), ["60"])).unwrap();
+        let identity = innocent.process().unwrap().identity().unwrap();
+        let pid_file = dir.path().join("unknown").join(PID_FILE);
+        std::fs::write(&pid_file, format!("{} {}", identity.pid, identity.start)).unwrap();
+        assert!(!check(dir.path()).fix.unwrap().contains("kill"));
 
         drop(unknown);
         let found = check(dir.path());

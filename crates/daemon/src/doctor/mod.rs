@@ -3,6 +3,7 @@
 //! **To add a check**: a function in the file of its kind that returns one [`Finding`] (none, where there is nothing to say),
 //! a line in [`examine`], and a test that makes it fail.
 
+mod ground;
 mod host;
 mod images;
 mod leftovers;
@@ -10,9 +11,11 @@ mod names;
 mod network;
 mod places;
 mod programs;
+mod vms;
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use banger_api::daemon::{Finding, Verdict};
 use banger_linux::kvm;
@@ -24,6 +27,7 @@ use crate::dns::names::Refusals;
 use crate::dns::wiring::{self, Seen};
 use crate::image::containment;
 use crate::net::{Unfit, has_legacy_filter};
+use crate::vm::alive;
 use crate::vmm::qemu::Qemu;
 use crate::vmm::select::{Access, KVM};
 
@@ -32,13 +36,13 @@ pub async fn examine(context: &Context) -> Vec<Finding> {
     let qemu = Qemu::new(Program::Qemu);
     let mut findings = vec![programs::qemu(Program::Qemu.path(), qemu.supported().await)];
     let (paths, agent) = (context.paths.clone(), context.agent.clone());
-    let (first_uid, memory_mib) = (context.config.vmm.first_uid, context.config.defaults.memory_mib);
+    let (uids, memory_mib) = (context.uids, context.config.defaults.memory_mib);
     let rest = blocking(move || {
         let access = Access::of(Path::new(KVM)).ok();
         let findings = vec![
             host::kvm(&kvm::probe(), access.as_ref()),
             host::memory(Path::new("/proc/meminfo"), memory_mib),
-            host::uids(Path::new("/etc/passwd"), Path::new("/etc/subuid"), first_uid),
+            host::uids(Path::new("/etc/passwd"), Path::new("/etc/subuid"), uids),
             programs::agent(&agent),
             programs::mmdebstrap(Program::Mmdebstrap.path()),
             programs::mke2fs(Program::Mke2fs.path()),
@@ -55,15 +59,25 @@ pub async fn examine(context: &Context) -> Vec<Finding> {
     let (rest, names) = rest.await;
     findings.extend(rest);
     let (config, scratch) = (&context.config, context.paths.scratch());
-    let attempted = containment::attempt(config.build_uid(), &scratch).await;
+    let attempted = containment::attempt(context.uids.build(), &scratch).await;
     findings.push(images::containment(config.image.namespace, attempted));
     // A store that cannot be read is no host's fault, and without it nobody can tell what is left over.
     if let Ok(vms) = context.store.vms().await {
         let known: HashSet<String> = vms.iter().map(|vm| vm.definition.id.as_str().to_owned()).collect();
-        let dir = context.paths.vms_runtime();
-        findings.push(blocking(move || leftovers::leftovers(&dir, names, &known)).await);
+        let (paths, vmm) = (context.paths.clone(), Arc::clone(&context.vmm));
+        let of_vms = move || {
+            let dir = paths.vms_runtime();
+            let mut findings = vec![leftovers::leftovers(&dir, names, &known, &*vmm)];
+            // Where processes cannot be looked at there is nothing to say of them.
+            if let Ok(survey) = alive::survey(&vms, &*vmm, &paths) {
+                findings.push(vms::vms(&vms, &survey, &paths, vmm.runtime_files()));
+            }
+            findings
+        };
+        findings.extend(blocking(of_vms).await);
     }
     findings.push(programs::nft(Program::Nft.path(), context.network.has_fit_nft().await));
+    findings.push(ground::of(context).await);
     findings.extend(of_network(context).await);
     let (seen, refusals) = (wiring::look(&context.wiring, &context.names).await, context.names.refusals());
     findings.extend(blocking(move || of_names(&seen, &refusals)).await);
@@ -93,6 +107,7 @@ pub async fn mend(context: &Context) {
 /// The checks of the network. Where the kernel does not tell of it there is nothing to say.
 async fn of_network(context: &Context) -> Vec<Finding> {
     let known = context.store.subnet().await.ok().flatten();
+    let bridge = context.network.slot().await.bridge();
     let told = blocking(|| Netlink::open().and_then(|mut netlink| Ok((netlink.routes()?, netlink.links()?)))).await;
     let Ok((routes, links)) = told else { return Vec::new() };
     // Another check says what is the matter with nft.
@@ -101,8 +116,8 @@ async fn of_network(context: &Context) -> Vec<Finding> {
     // A table that belongs to a program goes with it, and the kernel tells nobody.
     closed.retain(|table, _| dropping.contains(table));
     vec![
-        network::firewall(&closed, &dropping, &passing, has_legacy_filter()),
-        network::subnet(context.config.network.subnet.or(known), &routes, &links),
+        network::firewall(&bridge, &closed, &dropping, &passing, has_legacy_filter()),
+        network::subnet(&bridge, context.config.network.subnet.or(known), &routes, &links),
         network::mtu(&routes, &links),
     ]
 }

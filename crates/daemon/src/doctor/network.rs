@@ -7,7 +7,6 @@ use banger_linux::netlink::{Link, Route};
 
 use super::{pass, warn};
 use crate::net::addresses::Subnet;
-use crate::paths::BRIDGE;
 
 /// What the largest packet of a guest's has, in bytes: the MTU of its card and of the bridge.
 const GUESTS_MTU: u32 = 1500;
@@ -15,6 +14,7 @@ const GUESTS_MTU: u32 = 1500;
 /// Whether another program's rules drop what VMs send. `closed` are tables that take no rule, with what nft says about it, and
 /// `dropping` those in which rules are missing; those that are `passing` have them.
 pub(super) fn firewall(
+    bridge: &str,
     closed: &BTreeMap<String, String>,
     dropping: &[String],
     passing: &[String],
@@ -26,7 +26,7 @@ pub(super) fn firewall(
         return warn(
             CHECK,
             found,
-            format!("let the program that owns {table} accept what comes from {BRIDGE} and goes to it"),
+            format!("let the program that owns {table} accept what comes from {bridge} and goes to it"),
         );
     }
     if !dropping.is_empty() {
@@ -35,7 +35,7 @@ pub(super) fn firewall(
     }
     if has_legacy_filter {
         let fix = format!(
-            "iptables-legacy -I FORWARD -i {BRIDGE} -j ACCEPT; iptables-legacy -I FORWARD -o {BRIDGE} -j ACCEPT"
+            "iptables-legacy -I FORWARD -i {bridge} -j ACCEPT; iptables-legacy -I FORWARD -o {bridge} -j ACCEPT"
         );
         let found = "this host has rules of the old iptables, which banger does not see: they may drop what VMs send";
         return warn(CHECK, found, fix);
@@ -50,11 +50,11 @@ pub(super) fn firewall(
 }
 
 /// Whether somebody else's route, such as a VPN's, leads to addresses of VMs.
-pub(super) fn subnet(subnet: Option<Subnet>, routes: &[Route], links: &[Link]) -> Finding {
+pub(super) fn subnet(bridge: &str, subnet: Option<Subnet>, routes: &[Route], links: &[Link]) -> Finding {
     const CHECK: &str = "subnet";
     let Some(subnet) = subnet else { return pass(CHECK, "one that is free is chosen with the first VM") };
     let name = |index: Option<u32>| links.iter().find(|link| Some(link.index) == index).map(|link| link.name.as_str());
-    let others = routes.iter().filter(|route| route.unicast && route.prefix > 1 && name(route.link) != Some(BRIDGE));
+    let others = routes.iter().filter(|route| route.unicast && route.prefix > 1 && name(route.link) != Some(bridge));
     let overlap = others.into_iter().find(|route| subnet.overlaps(route.destination, route.prefix));
     match overlap {
         Some(Route { destination, prefix, link, .. }) => {
@@ -104,28 +104,32 @@ mod tests {
     #[test]
     fn rules_that_drop_are_named() {
         let closed = BTreeMap::from([("inet firewalld".to_owned(), "it is owned".to_owned())]);
-        let found = firewall(&closed, &[], &[], false);
+        let found = firewall("banger0", &closed, &[], &[], false);
         assert!(
             found.verdict == Verdict::Warn
                 && found.found.contains("inet firewalld")
                 && found.found.contains("it is owned")
         );
-        let found = firewall(&BTreeMap::new(), &["ip filter".to_owned()], &[], false);
+        let found = firewall("banger0", &BTreeMap::new(), &["ip filter".to_owned()], &[], false);
         assert!(found.verdict == Verdict::Warn && found.fix.as_deref() == Some("banger doctor --fix"));
-        assert!(firewall(&BTreeMap::new(), &[], &[], true).fix.is_some_and(|fix| fix.contains("iptables-legacy")));
-        assert_eq!(firewall(&BTreeMap::new(), &[], &[], false).verdict, Verdict::Pass);
-        let found = firewall(&BTreeMap::new(), &[], &["ip filter".to_owned()], false);
+        assert!(
+            firewall("banger0", &BTreeMap::new(), &[], &[], true)
+                .fix
+                .is_some_and(|fix| fix.contains("iptables-legacy"))
+        );
+        assert_eq!(firewall("banger0", &BTreeMap::new(), &[], &[], false).verdict, Verdict::Pass);
+        let found = firewall("banger0", &BTreeMap::new(), &[], &["ip filter".to_owned()], false);
         assert!(found.verdict == Verdict::Pass && found.found.contains("ip filter"));
     }
 
     #[test]
     fn a_route_into_the_subnet_is_named() {
-        let links = [link(1, BRIDGE, 1500), link(2, "tun0", 1400)];
+        let links = [link(1, "banger0", 1500), link(2, "tun0", 1400)];
         let ours: Subnet = "10.77.0.0/24".parse().unwrap();
         let own = route([10, 77, 0, 0], 24, 1);
-        assert_eq!(subnet(Some(ours), &[own, route([0, 0, 0, 0], 0, 2)], &links).verdict, Verdict::Pass);
-        assert_eq!(subnet(None, &[own], &links).verdict, Verdict::Pass);
-        let found = subnet(Some(ours), &[own, route([10, 0, 0, 0], 8, 2)], &links);
+        assert_eq!(subnet("banger0", Some(ours), &[own, route([0, 0, 0, 0], 0, 2)], &links).verdict, Verdict::Pass);
+        assert_eq!(subnet("banger0", None, &[own], &links).verdict, Verdict::Pass);
+        let found = subnet("banger0", Some(ours), &[own, route([10, 0, 0, 0], 8, 2)], &links);
         assert!(
             found.verdict == Verdict::Warn && found.found.contains("10.0.0.0/8 leads over tun0"),
             "{}",

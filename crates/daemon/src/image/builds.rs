@@ -217,7 +217,7 @@ impl Builds {
             suite: image.suite.clone(),
             added: image.added.clone(),
             namespace: self.context.config.image.namespace,
-            first_uid: self.context.config.build_uid(),
+            first_uid: self.context.uids.build(),
         };
         let stage = Mutex::new(None);
         let tell = |progress: Progress| {

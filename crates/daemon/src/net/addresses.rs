@@ -139,9 +139,10 @@ pub fn candidates() -> impl Iterator<Item = Subnet> {
     of_ten.chain(others).map(|network| Subnet { network: network.into(), prefix: 24 })
 }
 
-/// The first candidate that has nothing in common with any of these destinations.
-pub fn choose(taken: &[(Ipv4Addr, u8)]) -> Option<Subnet> {
-    candidates().find(|subnet| !taken.iter().any(|(destination, prefix)| subnet.overlaps(*destination, *prefix)))
+/// The first candidate from the one of this number on, and around, that has nothing in common with any of these destinations.
+pub fn choose(first: usize, taken: &[(Ipv4Addr, u8)]) -> Option<Subnet> {
+    let is_free = |subnet: &Subnet| !taken.iter().any(|(destination, prefix)| subnet.overlaps(*destination, *prefix));
+    candidates().skip(first).chain(candidates().take(first)).find(is_free)
 }
 
 /// How banger's hardware addresses begin: administered locally, of one card.
@@ -158,9 +159,10 @@ pub fn is_ours(mac: Mac) -> bool {
     mac.0.starts_with(&OURS)
 }
 
-/// The bridge's own, which must not be the least of its ports', as it otherwise changes with them.
-pub fn bridge_mac(subnet: &Subnet) -> Mac {
-    mac(subnet.host())
+/// The hardware address of a bridge, from some of the random bytes of its ground. No guest has it: the first byte of a private
+/// address is even. It is set, because a bridge otherwise takes the least of its ports' and changes with them.
+pub fn bridge_mac([a, b, c, d]: [u8; 4]) -> Mac {
+    Mac([OURS[0], OURS[1], a | 1, b, c, d])
 }
 
 fn mask(prefix: u8) -> u32 {
@@ -233,13 +235,13 @@ mod tests {
 
     #[test]
     fn the_chosen_one_is_in_nobodys_way() {
-        assert_eq!(choose(&[]), candidates().next());
-        assert_eq!(choose(&[(ip("0.0.0.0"), 0)]), candidates().next());
-        assert_eq!(choose(&[(ip("10.0.0.0"), 8)]), Some(subnet("172.21.177.0/24")));
+        assert_eq!(choose(0, &[]), candidates().next());
+        assert_eq!(choose(0, &[(ip("0.0.0.0"), 0)]), candidates().next());
+        assert_eq!(choose(0, &[(ip("10.0.0.0"), 8)]), Some(subnet("172.21.177.0/24")));
         // A VPN that takes a lot, a host in the middle of the first, and a bridge.
         let taken = [(ip("192.168.0.0"), 16), (ip("10.137.77.128"), 32), (ip("10.138.0.0"), 16)];
-        assert_eq!(choose(&taken), Some(subnet("10.139.77.0/24")));
-        assert_eq!(choose(&[(ip("10.0.0.0"), 8), (ip("172.16.0.0"), 12)]), None);
+        assert_eq!(choose(0, &taken), Some(subnet("10.139.77.0/24")));
+        assert_eq!(choose(0, &[(ip("10.0.0.0"), 8), (ip("172.16.0.0"), 12)]), None);
         assert!(candidates().all(|candidate| subnet(&candidate.to_string()) == candidate));
     }
 

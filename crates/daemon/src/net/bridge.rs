@@ -1,12 +1,13 @@
-//! The bridge that all guests are on, and the choice of its subnet.
+//! The bridge that all guests are on, and the choice of its subnet. Which bridge that is says `claim`.
 
 use std::net::Ipv4Addr;
 
 use banger_linux::netlink::{Address, Link, LinkChange, LinkLocal, Netlink, NetlinkError};
 
 use super::addresses::{self, Subnet};
+use crate::ground::Slot;
 
-/// The kernel's table of what is local, in which every address of the host's stands once more.
+/// The kernel's table of local addresses, in which every address of the host stands once more.
 const LOCAL_TABLE: u32 = 255;
 
 /// Link-local frames of guests are as any others, so that they meet the rules and no address is learned from those that are
@@ -17,12 +18,20 @@ const LINK_LOCAL: LinkLocal = LinkLocal { forwarded: 0xfff8, learned: false };
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeError {
     /// Somebody else's device has the name.
-    #[error("the network device {name} is not banger's: it is {what}")]
+    #[error("the network device {name} is not this daemon's: {by}")]
     Foreign {
         /// The name.
         name: String,
-        /// What it is.
-        what: String,
+        /// Whose it is, or what.
+        by: String,
+    },
+    /// Every slot is somebody else's.
+    #[error("every network slot is taken; of the first one, {name}: {by}")]
+    NoSlot {
+        /// The bridge of the first one.
+        name: String,
+        /// Whose it is, or what.
+        by: String,
     },
     /// Somebody else has the subnet.
     #[error("the subnet {subnet} is in use: {by}")]
@@ -40,48 +49,84 @@ pub enum BridgeError {
     Netlink(#[from] NetlinkError),
 }
 
-/// The bridge of that name, if it is there and banger's. It is known by its hardware address.
+/// Gives the bridge a subnet that nobody else has, and brings it up: what is wanted; else the subnet that it had; else a free one.
+///
+/// Another daemon may choose the same one at the same moment. Whoever sees the other's after adding its own takes it back and
+/// chooses again, and the higher slot leaves that subnet to the lower one.
 ///
 /// # Errors
-/// [`BridgeError::Foreign`], [`BridgeError::Netlink`].
-pub fn find(netlink: &mut Netlink, name: &str) -> Result<Option<Link>, BridgeError> {
-    let Some(link) = netlink.link(name)? else { return Ok(None) };
-    let what = match link.kind.as_deref() {
-        Some("bridge") if addresses::is_ours(link.mac) => return Ok(Some(link)),
-        Some(kind) => format!("a {kind} with the hardware address {}", link.mac),
-        None => format!("hardware with the address {}", link.mac),
-    };
-    Err(BridgeError::Foreign { name: name.to_owned(), what })
-}
-
-/// The subnet for a bridge: what is wanted; else the one that it has, or had; else one that nobody here has a route to.
-///
-/// # Errors
-/// [`BridgeError`].
-pub fn choose(
+/// [`BridgeError`]; the bridge has no address then.
+pub fn settle(
     netlink: &mut Netlink,
-    name: &str,
+    slot: Slot,
+    bridge: &Link,
     wanted: Option<Subnet>,
     had: Option<Subnet>,
 ) -> Result<Subnet, BridgeError> {
-    let own = find(netlink, name)?.map(|link| link.index);
-    let others = others(netlink, own)?;
-    let by = |subnet: &Subnet| others.iter().find(|(destination, prefix, _)| subnet.overlaps(*destination, *prefix));
+    let mut left = Vec::new();
+    loop {
+        let subnet = choose(netlink, slot, bridge, wanted, had, &left)?;
+        ensure(netlink, bridge, subnet)?;
+        let Some(other) = others(netlink, bridge.index)?.into_iter().find(|other| other.is_in(subnet)) else {
+            return Ok(subnet);
+        };
+        netlink.remove_address(bridge, subnet.host(), subnet.prefix())?;
+        if Slot::of_bridge(&other.link).is_none_or(|theirs| theirs < slot) {
+            left.push(subnet);
+        }
+    }
+}
+
+fn choose(
+    netlink: &mut Netlink,
+    slot: Slot,
+    bridge: &Link,
+    wanted: Option<Subnet>,
+    had: Option<Subnet>,
+    left: &[Subnet],
+) -> Result<Subnet, BridgeError> {
+    let others = others(netlink, bridge.index)?;
+    let by = |subnet: &Subnet| others.iter().find(|other| other.is_in(*subnet));
     if let Some(subnet) = wanted {
         return match by(&subnet) {
-            Some((_, _, by)) => Err(BridgeError::Taken { subnet, by: by.clone() }),
+            Some(other) => Err(BridgeError::Taken { subnet, by: other.to_string() }),
             None => Ok(subnet),
         };
     }
-    if let Some(subnet) = had.filter(|subnet| by(subnet).is_none()) {
+    if let Some(subnet) = had.filter(|subnet| by(subnet).is_none() && !left.contains(subnet)) {
         return Ok(subnet);
     }
-    let taken: Vec<_> = others.iter().map(|(destination, prefix, _)| (*destination, *prefix)).collect();
-    addresses::choose(&taken).ok_or(BridgeError::NoneFree)
+    let mut taken: Vec<_> = others.iter().map(|other| (other.destination, other.prefix)).collect();
+    taken.extend(left.iter().map(|subnet| (subnet.host(), subnet.prefix())));
+    addresses::choose(slot.number().into(), &taken).ok_or(BridgeError::NoneFree)
 }
 
-/// Where routes and addresses of other links than this one lead, and how that is told.
-fn others(netlink: &mut Netlink, own: Option<u32>) -> Result<Vec<(Ipv4Addr, u8, String)>, BridgeError> {
+/// Where a route or an address of another link leads.
+struct Other {
+    destination: Ipv4Addr,
+    prefix: u8,
+    link: String,
+    is_route: bool,
+}
+
+impl Other {
+    fn is_in(&self, subnet: Subnet) -> bool {
+        subnet.overlaps(self.destination, self.prefix)
+    }
+}
+
+impl std::fmt::Display for Other {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Other { destination, prefix, link, is_route } = self;
+        match is_route {
+            true => write!(f, "{destination}/{prefix} leads over {link}"),
+            false => write!(f, "{link} has {destination}/{prefix}"),
+        }
+    }
+}
+
+/// Where routes and addresses of other links than this one lead.
+fn others(netlink: &mut Netlink, own: u32) -> Result<Vec<Other>, BridgeError> {
     let links = netlink.links()?;
     let name = |index: Option<u32>| {
         let found = links.iter().find(|link| Some(link.index) == index);
@@ -89,27 +134,27 @@ fn others(netlink: &mut Netlink, own: Option<u32>) -> Result<Vec<(Ipv4Addr, u8, 
     };
     let mut others = Vec::new();
     for route in netlink.routes()? {
-        if route.table != LOCAL_TABLE && (own.is_none() || route.link != own) {
-            let told = format!("{}/{} leads over {}", route.destination, route.prefix, name(route.link));
-            others.push((route.destination, route.prefix, told));
+        if route.table != LOCAL_TABLE && route.link != Some(own) {
+            let (destination, prefix) = (route.destination, route.prefix);
+            others.push(Other { destination, prefix, link: name(route.link), is_route: true });
         }
     }
     for address in netlink.addresses()? {
         // A link that is down has no routes, but will.
-        if Some(address.link) != own {
-            let told = format!("{} has {}/{}", name(Some(address.link)), address.address, address.prefix);
-            others.push((address.address, address.prefix, told));
+        if address.link != own {
+            let (destination, prefix) = (address.address, address.prefix);
+            others.push(Other { destination, prefix, link: name(Some(address.link)), is_route: false });
         }
     }
     Ok(others)
 }
 
-/// Whether the bridge that was made last is there and up, has the host's address and treats link-local frames as it has to.
+/// Whether the bridge that was claimed is there and up, has the host's address and treats link-local frames as it has to.
 ///
 /// # Errors
 /// [`BridgeError`].
 pub fn is_right(netlink: &mut Netlink, bridge: &Link, subnet: Subnet) -> Result<bool, BridgeError> {
-    let found = find(netlink, &bridge.name)?;
+    let found = netlink.link(&bridge.name)?;
     let is_it = found.is_some_and(|link| {
         // A kernel that does not tell does not do it either.
         let is_closed = link.link_local.is_none_or(|is| is == LINK_LOCAL);
@@ -119,66 +164,61 @@ pub fn is_right(netlink: &mut Netlink, bridge: &Link, subnet: Subnet) -> Result<
     Ok(is_it && netlink.addresses()?.contains(&own))
 }
 
-/// Removes the bridge of that name; nothing where there is none.
+/// Removes the bridge; nothing where it is gone.
 ///
 /// # Errors
 /// [`BridgeError`].
-pub fn remove(netlink: &mut Netlink, name: &str) -> Result<(), BridgeError> {
-    let found = find(netlink, name)?;
-    match found.map(|link| netlink.remove_link(&link)) {
-        Some(Err(error)) if !error.is_missing() => Err(error.into()),
+pub fn remove(netlink: &mut Netlink, bridge: &Link) -> Result<(), BridgeError> {
+    match netlink.remove_link(bridge) {
+        Err(error) if !error.is_missing() => Err(error.into()),
         _ => Ok(()),
     }
 }
 
-/// Sees to it that the bridge is there and up, and has the host's address and no other. What is so already stays as it is.
+/// Brings the bridge up with its own hardware address, and with the host's address in this subnet and no other. What is so already
+/// stays as it is.
 ///
 /// # Errors
 /// [`BridgeError`].
-pub fn ensure(netlink: &mut Netlink, name: &str, subnet: Subnet) -> Result<Link, BridgeError> {
-    let mac = addresses::bridge_mac(&subnet);
-    let link = match find(netlink, name)? {
-        Some(link) => link,
-        None => {
-            netlink.add_bridge(name, mac)?;
-            find(netlink, name)?.ok_or_else(|| BridgeError::Foreign {
-                name: name.to_owned(),
-                what: "gone as soon as it is made".to_owned(),
-            })?
-        }
-    };
+pub fn ensure(netlink: &mut Netlink, bridge: &Link, subnet: Subnet) -> Result<(), BridgeError> {
     let (own, has) = ((subnet.host(), subnet.prefix()), netlink.addresses()?);
-    for address in has.iter().filter(|address| address.link == link.index) {
+    for address in has.iter().filter(|address| address.link == bridge.index) {
         if (address.address, address.prefix) != own {
-            netlink.remove_address(&link, address.address, address.prefix)?;
+            netlink.remove_address(bridge, address.address, address.prefix)?;
         }
     }
-    match netlink.add_address(&link, own.0, own.1) {
+    match netlink.add_address(bridge, own.0, own.1) {
         Err(error) if !error.is_there() => return Err(error.into()),
         _ => {}
     }
-    let change = LinkChange {
-        up: Some(true),
-        mac: (link.mac != mac).then_some(mac),
-        link_local: Some(LINK_LOCAL),
-        ..LinkChange::default()
-    };
-    netlink.change_link(&link, &change)?;
-    Ok(Link { up: true, mac, ..link })
+    let change =
+        LinkChange { up: Some(true), mac: Some(bridge.mac), link_local: Some(LINK_LOCAL), ..LinkChange::default() };
+    Ok(netlink.change_link(bridge, &change)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use banger_linux::netlink::Mac;
-    use banger_linux::{netns, tap};
+    use banger_linux::netns;
 
-    const NAME: &str = "banger0";
+    const MAC: Mac = Mac([2, 0x62, 1, 9, 9, 9]);
 
-    fn elsewhere(test: impl FnOnce(&mut Netlink) + Send) {
-        if let Err(error) = netns::in_new_network(|| test(&mut Netlink::open().unwrap())) {
+    /// Runs a test in a network of its own with a bridge.
+    fn elsewhere(test: impl FnOnce(&mut Netlink, &Link) + Send) {
+        let ran = netns::in_new_network(|| {
+            let mut netlink = Netlink::open().unwrap();
+            let bridge = made(&mut netlink, "banger0");
+            test(&mut netlink, &bridge);
+        });
+        if let Err(error) = ran {
             eprintln!("SKIPPED: no network namespace can be made: {error}");
         }
+    }
+
+    fn made(netlink: &mut Netlink, name: &str) -> Link {
+        netlink.add_bridge(name, MAC).unwrap();
+        netlink.link(name).unwrap().unwrap()
     }
 
     fn subnet(text: &str) -> Subnet {
@@ -186,65 +226,81 @@ mod tests {
     }
 
     #[test]
-    fn it_is_made_once_and_mended() {
-        elsewhere(|netlink| {
-            let link = ensure(netlink, NAME, subnet("10.77.0.0/24")).unwrap();
-            assert_eq!(ensure(netlink, NAME, subnet("10.77.0.0/24")).unwrap().index, link.index);
+    fn a_bridge_is_set_up_and_mended() {
+        elsewhere(|netlink, bridge| {
+            for _ in 0..2 {
+                ensure(netlink, bridge, subnet("10.77.0.0/24")).unwrap();
+                assert!(is_right(netlink, bridge, subnet("10.77.0.0/24")).unwrap());
+            }
             let down = LinkChange { up: Some(false), mac: Some(Mac([2, 0x62, 9, 9, 9, 9])), ..LinkChange::default() };
-            assert!(is_right(netlink, &link, subnet("10.77.0.0/24")).unwrap());
-            netlink.change_link(&link, &down).unwrap();
-            assert!(!is_right(netlink, &link, subnet("10.77.0.0/24")).unwrap());
-            netlink.add_address(&link, [10, 5, 0, 1].into(), 24).unwrap();
+            netlink.change_link(bridge, &down).unwrap();
+            assert!(!is_right(netlink, bridge, subnet("10.77.0.0/24")).unwrap());
+            netlink.add_address(bridge, [10, 5, 0, 1].into(), 24).unwrap();
             // Another subnet, as after another configuration.
-            let again = ensure(netlink, NAME, subnet("10.78.0.0/16")).unwrap();
-            assert_eq!((again.index, again.mac, again.up), (link.index, addresses::mac([10, 78, 0, 1].into()), true));
-            assert_eq!(netlink.link(NAME).unwrap().unwrap().mac, again.mac);
-            let address = Address { link: link.index, address: [10, 78, 0, 1].into(), prefix: 16 };
+            ensure(netlink, bridge, subnet("10.78.0.0/16")).unwrap();
+            assert_eq!(netlink.link("banger0").unwrap().unwrap().mac, MAC);
+            let address = Address { link: bridge.index, address: [10, 78, 0, 1].into(), prefix: 16 };
             assert_eq!(netlink.addresses().unwrap(), [address]);
-            assert!(is_right(netlink, &again, subnet("10.78.0.0/16")).unwrap());
-            netlink.remove_address(&again, address.address, 16).unwrap();
-            assert!(!is_right(netlink, &again, subnet("10.78.0.0/16")).unwrap());
+            assert!(is_right(netlink, bridge, subnet("10.78.0.0/16")).unwrap());
+            netlink.remove_address(bridge, address.address, 16).unwrap();
+            assert!(!is_right(netlink, bridge, subnet("10.78.0.0/16")).unwrap());
+            remove(netlink, bridge).unwrap();
+            remove(netlink, bridge).unwrap();
+            assert_eq!(netlink.link("banger0").unwrap(), None);
         });
     }
 
     #[test]
-    fn somebody_elses_device_stays_as_it_is() {
-        elsewhere(|netlink| {
-            netlink.add_bridge(NAME, Mac([0x52, 0x54, 0, 0, 0, 1])).unwrap();
-            let before = netlink.link(NAME).unwrap();
-            let error = ensure(netlink, NAME, subnet("10.77.0.0/24")).unwrap_err();
-            let told = "the network device banger0 is not banger's: it is a bridge with the hardware address 52:54:00:00:00:01";
-            assert_eq!(error.to_string(), told);
-            assert_eq!((netlink.link(NAME).unwrap(), netlink.addresses().unwrap()), (before, vec![]));
-        });
-        elsewhere(|netlink| {
-            let _end = tap::make(NAME).unwrap();
-            assert!(matches!(ensure(netlink, NAME, subnet("10.77.0.0/24")), Err(BridgeError::Foreign { .. })));
-        });
-    }
-
-    #[test]
-    fn its_subnet_is_wanted_or_had_or_free() {
-        elsewhere(|netlink| {
+    fn its_subnet_is_the_wanted_one_or_the_one_it_had_or_a_free_one() {
+        elsewhere(|netlink, bridge| {
+            let settle = |netlink: &mut Netlink, wanted, had| settle(netlink, Slot::FIRST, bridge, wanted, had);
             let first = addresses::candidates().next().unwrap();
-            assert_eq!(choose(netlink, NAME, None, None).unwrap(), first);
-            // Its own addresses and routes are in nobody's way.
-            ensure(netlink, NAME, first).unwrap();
-            assert_eq!(choose(netlink, NAME, None, None).unwrap(), first);
-            assert_eq!(choose(netlink, NAME, Some(first), None).unwrap(), first);
+            assert_eq!(settle(netlink, None, None).unwrap(), first);
+            // Its own addresses and routes are not in its way.
+            assert_eq!(settle(netlink, None, None).unwrap(), first);
+            assert_eq!(settle(netlink, Some(first), None).unwrap(), first);
             let had = subnet("10.99.0.0/24");
-            assert_eq!(choose(netlink, NAME, None, Some(had)).unwrap(), had);
+            assert_eq!(settle(netlink, None, Some(had)).unwrap(), had);
             // A device that is down has its subnet, too.
-            netlink.add_bridge("other0", Mac([2, 0, 0, 0, 0, 1])).unwrap();
-            let other = netlink.link("other0").unwrap().unwrap();
+            let other = made(netlink, "other0");
             netlink.add_address(&other, [10, 99, 0, 200].into(), 28).unwrap();
-            assert_eq!(choose(netlink, NAME, None, Some(had)).unwrap(), first);
-            let error = choose(netlink, NAME, Some(had), None).unwrap_err().to_string();
+            assert_eq!(settle(netlink, None, Some(had)).unwrap(), first);
+            let error = settle(netlink, Some(had), None).unwrap_err().to_string();
             assert_eq!(error, "the subnet 10.99.0.0/24 is in use: other0 has 10.99.0.200/28");
             netlink.change_link(&other, &LinkChange { up: Some(true), ..LinkChange::default() }).unwrap();
             netlink.add_address(&other, [10, 0, 0, 1].into(), 8).unwrap();
             netlink.add_address(&other, [172, 16, 0, 1].into(), 12).unwrap();
-            assert!(matches!(choose(netlink, NAME, None, None), Err(BridgeError::NoneFree)));
+            assert!(matches!(settle(netlink, None, None), Err(BridgeError::NoneFree)));
         });
+    }
+
+    #[test]
+    fn two_that_choose_at_the_same_moment_get_different_subnets() {
+        let ran = netns::in_new_network(|| {
+            let mut netlink = Netlink::open().unwrap();
+            let slots: Vec<Slot> = Slot::all().take(4).collect();
+            let bridges: Vec<Link> = slots.iter().map(|slot| made(&mut netlink, &slot.bridge())).collect();
+            let had = Some(subnet("10.99.0.0/24"));
+            for _ in 0..20 {
+                let chosen: Vec<Subnet> = std::thread::scope(|scope| {
+                    let settle = |(slot, bridge): (&Slot, &Link)| {
+                        settle(&mut Netlink::open().unwrap(), *slot, bridge, None, had).unwrap()
+                    };
+                    let settling: Vec<_> =
+                        slots.iter().zip(&bridges).map(|one| scope.spawn(move || settle(one))).collect();
+                    settling.into_iter().map(|one| one.join().unwrap()).collect()
+                });
+                let different: std::collections::HashSet<Subnet> = chosen.iter().copied().collect();
+                assert_eq!(different.len(), slots.len(), "{chosen:?}");
+                let addresses = netlink.addresses().unwrap();
+                assert_eq!(addresses.len(), slots.len());
+                for (bridge, subnet) in bridges.iter().zip(&chosen) {
+                    netlink.remove_address(bridge, subnet.host(), subnet.prefix()).unwrap();
+                }
+            }
+        });
+        if let Err(error) = ran {
+            eprintln!("SKIPPED: no network namespace can be made: {error}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use banger_linux::netlink::{Link, LinkChange, Netlink};
 use banger_linux::tap;
 
 use super::taps::{TapError, busy};
-use crate::paths::CARRIER;
+use crate::ground::Slot;
 
 /// How often it is made where somebody else does, too. Only one that is about to go still does.
 const TRIES: u32 = 10;
@@ -17,18 +17,19 @@ const TRIES: u32 = 10;
 ///
 /// # Errors
 /// [`TapError`]; none is left then.
-pub fn make(netlink: &mut Netlink, bridge: &Link) -> Result<OwnedFd, TapError> {
+pub fn make(netlink: &mut Netlink, slot: Slot, bridge: &Link) -> Result<OwnedFd, TapError> {
+    let name = slot.carrier();
     let mut tries = TRIES;
     let end = loop {
-        remove(netlink)?;
-        match tap::make(CARRIER) {
+        remove(netlink, slot)?;
+        match tap::make(&name) {
             Ok(end) => break end,
             // Who had it has made it anew just now.
             Err(error) if error.raw_os_error() == Some(busy()) && tries > 0 => tries -= 1,
-            Err(source) => return Err(TapError::Make { name: CARRIER.to_owned(), source }),
+            Err(source) => return Err(TapError::Make { name, source }),
         }
     };
-    if let Some(link) = netlink.link(CARRIER)? {
+    if let Some(link) = netlink.link(&name)? {
         // Nobody reads what the bridge floods it with: one packet at most is kept.
         let change = LinkChange { up: Some(true), master: Some(bridge.index), queue: Some(1), ..LinkChange::default() };
         netlink.change_link(&link, &change)?;
@@ -40,8 +41,10 @@ pub fn make(netlink: &mut Netlink, bridge: &Link) -> Result<OwnedFd, TapError> {
 ///
 /// # Errors
 /// [`TapError::Netlink`].
-pub fn remove(netlink: &mut Netlink) -> Result<(), TapError> {
-    let Some(link) = netlink.link(CARRIER)?.filter(|link| link.kind.as_deref() == Some("tun")) else { return Ok(()) };
+pub fn remove(netlink: &mut Netlink, slot: Slot) -> Result<(), TapError> {
+    let Some(link) = netlink.link(&slot.carrier())?.filter(|link| link.kind.as_deref() == Some("tun")) else {
+        return Ok(());
+    };
     match netlink.remove_link(&link) {
         Err(error) if !error.is_missing() => Err(error.into()),
         _ => Ok(()),
@@ -52,6 +55,6 @@ pub fn remove(netlink: &mut Netlink) -> Result<(), TapError> {
 ///
 /// # Errors
 /// [`TapError::Netlink`].
-pub fn is_right(netlink: &mut Netlink, bridge: &Link) -> Result<bool, TapError> {
-    Ok(netlink.link(CARRIER)?.is_some_and(|link| link.up && link.carrier && link.master == Some(bridge.index)))
+pub fn is_right(netlink: &mut Netlink, slot: Slot, bridge: &Link) -> Result<bool, TapError> {
+    Ok(netlink.link(&slot.carrier())?.is_some_and(|link| link.up && link.carrier && link.master == Some(bridge.index)))
 }

@@ -31,8 +31,11 @@ impl NetworkError {
     /// What to do.
     pub fn help(&self) -> Option<&'static str> {
         match self {
-            NetworkError::Bridge(BridgeError::Foreign { .. }) => {
-                Some("give that device another name: ip link set banger0 name OTHER; or create VMs with --net none")
+            NetworkError::Bridge(BridgeError::Foreign { .. }) => Some(
+                "set `slot` below `[ground]` in the configuration to \"auto\" or to a free number, or create VMs with --net none",
+            ),
+            NetworkError::Bridge(BridgeError::NoSlot { .. }) => {
+                Some("stop a daemon that is not needed, with its VMs; `banger verify` names bridges that nobody needs")
             }
             NetworkError::Bridge(BridgeError::Taken { .. }) => Some("name another subnet in the configuration"),
             NetworkError::Bridge(BridgeError::NoneFree) => Some("name a subnet in the configuration"),

@@ -12,9 +12,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::listing::{Base, Chain, Listing, Rule};
-
-/// What all of them say about themselves.
-const COMMENT: &str = "banger";
+use crate::ground::Slot;
 
 /// Where Docker wants the rules of others: it leaves this chain alone.
 const USERS_OF_DOCKER: &str = "DOCKER-USER";
@@ -30,30 +28,31 @@ pub struct Change {
 
 /// What is to be done so that in others' chains are the rules that are needed there and none else of banger's; nothing where all is
 /// so. Where guests are not `wanted`, none is needed.
-pub fn changes(listing: &Listing, bridge: &str, wanted: bool) -> Vec<Change> {
+pub fn changes(listing: &Listing, slot: Slot, wanted: bool) -> Vec<Change> {
+    let (bridge, comment) = (slot.bridge(), slot.table());
     let mut needed: BTreeMap<usize, Vec<Value>> = BTreeMap::new();
     for (at, chain) in listing.chains.iter().enumerate().filter(|_| wanted) {
-        if let Some((at, shapes)) = needs(listing, at, chain, bridge) {
+        if let Some((at, shapes)) = needs(listing, at, chain, &bridge) {
             let known = needed.entry(at).or_default();
             known.extend(shapes.into_iter().filter(|shape| !known.contains(shape)).collect::<Vec<_>>());
         }
     }
-    let every: Vec<Value> = ["forward", "input"].into_iter().flat_map(|hook| shapes(hook, bridge)).collect();
+    let every: Vec<Value> = ["forward", "input"].into_iter().flat_map(|hook| shapes(hook, &bridge)).collect();
     let mut changes: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for (at, chain) in listing.chains.iter().enumerate().filter(|(_, chain)| !chain.is_ours()) {
+    for (at, chain) in listing.chains.iter().enumerate().filter(|(_, chain)| chain.slot().is_none()) {
         let mut missing = needed.remove(&at).unwrap_or_default();
         let mut commands = Vec::new();
         for rule in &chain.rules {
             let steps = Value::from(bare(rule));
             if let Some(at) = missing.iter().position(|shape| *shape == steps) {
                 missing.remove(at);
-            } else if is_ours(rule) && every.contains(&steps) {
+            } else if is_ours(rule, &comment) && every.contains(&steps) {
                 commands.push(json!({"delete": {"rule": placed(chain, &[("handle", rule.handle.into())])}}));
             }
         }
         // Each goes to the head.
         for shape in missing.into_iter().rev() {
-            let rule = placed(chain, &[("comment", COMMENT.into()), ("expr", counted(shape))]);
+            let rule = placed(chain, &[("comment", comment.as_str().into()), ("expr", counted(shape))]);
             commands.push(json!({"insert": {"rule": rule}}));
         }
         if !commands.is_empty() {
@@ -67,7 +66,7 @@ pub fn changes(listing: &Listing, bridge: &str, wanted: bool) -> Vec<Change> {
 /// Where rules are needed because of this chain, and which.
 fn needs(listing: &Listing, at: usize, chain: &Chain, bridge: &str) -> Option<(usize, Vec<Value>)> {
     let Base { kind, hook, .. } = chain.base.as_ref()?;
-    let concerns = kind == "filter" && matches!(chain.family.as_str(), "ip" | "inet") && !chain.is_ours();
+    let concerns = kind == "filter" && matches!(chain.family.as_str(), "ip" | "inet") && chain.slot().is_none();
     if !concerns || !drops(chain) {
         return None;
     }
@@ -121,10 +120,10 @@ fn counted(shape: Value) -> Value {
     steps.into()
 }
 
-/// Whether a rule says that it is banger's. One that iptables-restore(8) has made anew does not say it to nft any more: it serves
+/// Whether a rule says that it is this daemon's. One that iptables-restore(8) has made anew does not say it to nft any more: it serves
 /// as well, and is the user's, who has saved it.
-fn is_ours(rule: &Rule) -> bool {
-    rule.comment.as_deref() == Some(COMMENT)
+fn is_ours(rule: &Rule, comment: &str) -> bool {
+    rule.comment.as_deref() == Some(comment)
 }
 
 /// What a rule does, without what iptables-restore(8) makes of its comment.
@@ -160,7 +159,7 @@ mod tests {
     /// The chains in which something is done, each as often as that.
     fn touched(entries: &[Value], wanted: bool) -> Vec<String> {
         let mut touched = Vec::new();
-        for change in changes(&listing(entries), "banger0", wanted) {
+        for change in changes(&listing(entries), Slot::FIRST, wanted) {
             for command in change.commands["nftables"].as_array().unwrap() {
                 let (verb, what) = command.as_object().unwrap().iter().next().unwrap();
                 let rule = &what["rule"];
@@ -280,9 +279,29 @@ mod tests {
     }
 
     #[test]
+    fn rules_and_tables_of_other_grounds_stay() {
+        let mut chains = vec![base("ip", "filter", "FORWARD", "forward", "drop")];
+        chains.extend(ours("ip", "filter", "FORWARD", "forward"));
+        // Another slot's own rules, whatever becomes of those of slot 0.
+        let mut theirs = chains.clone();
+        for rule in &mut theirs[1..] {
+            let text = rule
+                .to_string()
+                .replace("banger0", "banger3")
+                .replace("\"comment\":\"banger\"", "\"comment\":\"banger3\"");
+            *rule = serde_json::from_str(&text).unwrap();
+        }
+        chains.extend(theirs.drain(1..));
+        assert_eq!(touched(&chains, true), [""; 0]);
+        assert_eq!(touched(&chains, false), ["delete ip filter FORWARD"; 2]);
+        let drop = rule("inet", "banger3", "f", json!([{"drop": null}]));
+        assert_eq!(touched(&[base("inet", "banger3", "f", "forward", "drop"), drop], true), [""; 0]);
+    }
+
+    #[test]
     fn tables_are_changed_one_by_one() {
         let chains = [base("ip", "filter", "FORWARD", "forward", "drop"), base("inet", "fw", "f", "forward", "drop")];
-        let changes = changes(&listing(&chains), "banger0", true);
+        let changes = changes(&listing(&chains), Slot::FIRST, true);
         let tables: Vec<_> = changes.iter().map(|change| change.table.as_str()).collect();
         assert_eq!(tables, ["inet fw", "ip filter"]);
     }

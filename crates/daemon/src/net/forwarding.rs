@@ -1,11 +1,18 @@
 //! Forwarding of packets between guests and the world. It is switched on for the bridge and for the links that lead to
 //! everywhere, and for no other: a host does not become a router by having VMs. When there are none any more, it is as before.
-
+//!
+//! All daemons in a network namespace need the same links to the world, so they keep one record together, and only the last ground
+//! switches those links off.
 use std::collections::BTreeSet;
+use std::fs::{DirBuilder, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use banger_linux::netlink::{Link, Netlink, NetlinkError};
+use rustix::fs::FlockOperation;
+
+use crate::ground::{Slot, neighbours};
 
 /// What stands for all links, and for those to come: `net.ipv4.ip_forward`.
 const ALL: &str = "all";
@@ -43,6 +50,7 @@ pub enum ForwardingError {
 /// # Errors
 /// [`ForwardingError`].
 pub fn switch_on(netlink: &mut Netlink, bridge: &Link, record: &Path) -> Result<bool, ForwardingError> {
+    let _guard = guard(record)?;
     let mut off: Vec<String> = uplinks(netlink)?.into_iter().map(|link| link.name).collect();
     off.push(bridge.name.clone());
     off.retain(|link| !is_on(link));
@@ -52,24 +60,72 @@ pub fn switch_on(netlink: &mut Netlink, bridge: &Link, record: &Path) -> Result<
     if !is_on(ALL) {
         let mut links = recorded(record)?.unwrap_or_default();
         links.extend(off.iter().cloned());
-        let text: String = links.iter().map(|link| format!("{link}\n")).collect();
-        let written = replace(record, &text);
-        written.map_err(|source| ForwardingError::Record { path: record.to_owned(), source })?;
+        replace(record, &text(&links)).map_err(failed(record))?;
     }
     off.iter().try_for_each(|link| set(link, "1"))?;
     Ok(true)
 }
 
-/// Switches off what was switched on by the record, unless the whole host forwards by now: somebody else has come to need it.
+/// Switches off what was switched on by the record, unless the whole host forwards by now: somebody else has come to need it. While
+/// another ground has a bridge here, only the bridge of this slot is switched off; the rest stays in the record.
 ///
 /// # Errors
 /// [`ForwardingError`]; a second try is the same.
-pub fn restore(record: &Path) -> Result<(), ForwardingError> {
-    let Some(links) = recorded(record)? else { return Ok(()) };
-    if !is_on(ALL) {
-        links.iter().filter(|link| is_on(link)).try_for_each(|link| set(link, "0"))?;
+pub fn restore(netlink: &mut Netlink, slot: Slot, record: &Path) -> Result<(), ForwardingError> {
+    if !record.exists() {
+        return Ok(());
     }
-    std::fs::remove_file(record).map_err(|source| ForwardingError::Record { path: record.to_owned(), source })
+    let _guard = guard(record)?;
+    let Some(links) = recorded(record)? else { return Ok(()) };
+    let is_shared = !neighbours(&netlink.links()?, Some(slot)).is_empty();
+    let (off, rest): (BTreeSet<String>, BTreeSet<String>) =
+        links.into_iter().partition(|link| !is_shared || *link == slot.bridge());
+    if !is_on(ALL) {
+        off.iter().filter(|link| is_on(link)).try_for_each(|link| set(link, "0"))?;
+    }
+    let kept = if rest.is_empty() { std::fs::remove_file(record) } else { replace(record, &text(&rest)) };
+    kept.map_err(failed(record))
+}
+
+/// Takes over the record of a daemon from before records were shared, `old`, where there is one.
+///
+/// # Errors
+/// [`ForwardingError::Record`].
+pub fn take_over(old: &Path, record: &Path) -> Result<(), ForwardingError> {
+    let Some(links) = recorded(old)? else { return Ok(()) };
+    let _guard = guard(record)?;
+    let mut all = recorded(record)?.unwrap_or_default();
+    all.extend(links);
+    replace(record, &text(&all)).map_err(failed(record))?;
+    std::fs::remove_file(old).map_err(failed(old))
+}
+
+/// One daemon at a time changes a record: its directory is locked meanwhile.
+fn guard(record: &Path) -> Result<File, ForwardingError> {
+    let dir = record.parent().unwrap_or(Path::new("/"));
+    loop {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed(dir))?;
+        match File::open(dir) {
+            // Another daemon, the last one before this, has just removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => {
+                let opened = opened.map_err(failed(dir))?;
+                rustix::fs::flock(&opened, FlockOperation::LockExclusive).map_err(|error| failed(dir)(error.into()))?;
+                if dir.exists() {
+                    return Ok(opened);
+                }
+            }
+        }
+    }
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> ForwardingError {
+    let path = path.to_owned();
+    move |source| ForwardingError::Record { path, source }
+}
+
+fn text(links: &BTreeSet<String>) -> String {
+    links.iter().map(|link| format!("{link}\n")).collect()
 }
 
 /// Whole or not at all, whenever this process dies. It is not synced: the end of the host is that of the switches, too.
@@ -125,7 +181,7 @@ mod tests {
     fn elsewhere(test: impl FnOnce(&mut Netlink, &Link, &Path) + Send) {
         let ran = netns::in_new_network(|| {
             let mut netlink = Netlink::open().unwrap();
-            for (number, name) in [(1, "bridge0"), (2, "up0"), (3, "other0")] {
+            for (number, name) in [(1, "banger0"), (2, "up0"), (3, "other0")] {
                 netlink.add_bridge(name, Mac([2, 0, 0, 0, 0, number])).unwrap();
                 let link = netlink.link(name).unwrap().unwrap();
                 netlink.add_address(&link, [10, 9, number, 2].into(), 24).unwrap();
@@ -133,7 +189,7 @@ mod tests {
             }
             let up = netlink.link("up0").unwrap().unwrap();
             netlink.set_default_route(&up, [10, 9, 2, 1].into()).unwrap();
-            let bridge = netlink.link("bridge0").unwrap().unwrap();
+            let bridge = netlink.link("banger0").unwrap().unwrap();
             let dir = tempfile::tempdir().unwrap();
             test(&mut netlink, &bridge, &dir.path().join("forwarding"));
         });
@@ -143,7 +199,7 @@ mod tests {
     }
 
     fn on() -> [bool; 4] {
-        ["bridge0", "up0", "other0", "lo"].map(is_on)
+        ["banger0", "up0", "other0", "lo"].map(is_on)
     }
 
     #[test]
@@ -157,9 +213,40 @@ mod tests {
             netlink.set_default_route(&other, [10, 9, 3, 1].into()).unwrap();
             assert!(switch_on(netlink, bridge, record).unwrap());
             assert_eq!(on(), [true, true, true, false]);
-            restore(record).unwrap();
+            restore(netlink, Slot::FIRST, record).unwrap();
             assert_eq!((on(), record.exists()), ([false; 4], false));
-            restore(record).unwrap();
+            restore(netlink, Slot::FIRST, record).unwrap();
+        });
+    }
+
+    #[test]
+    fn the_last_ground_switches_off_what_all_needed() {
+        elsewhere(|netlink, bridge, record| {
+            netlink.add_bridge("banger1", Mac([2, 0, 0, 0, 0, 4])).unwrap();
+            let (other, second) = (netlink.link("banger1").unwrap().unwrap(), Slot::new(1).unwrap());
+            switch_on(netlink, bridge, record).unwrap();
+            switch_on(netlink, &other, record).unwrap();
+            assert!(is_on("banger1") && on() == [true, true, false, false]);
+            // The first one goes: the other still needs the way to the world.
+            restore(netlink, Slot::FIRST, record).unwrap();
+            restore(netlink, Slot::FIRST, record).unwrap();
+            assert!(is_on("banger1") && on() == [false, true, false, false]);
+            netlink.remove_link(bridge).unwrap();
+            restore(netlink, second, record).unwrap();
+            assert_eq!((is_on("banger1"), on(), record.exists()), (false, [false; 4], false));
+        });
+    }
+
+    #[test]
+    fn the_record_of_an_older_daemon_is_taken_over() {
+        elsewhere(|netlink, bridge, record| {
+            let old = record.with_extension("old");
+            switch_on(netlink, bridge, &old).unwrap();
+            take_over(&old, record).unwrap();
+            take_over(&old, record).unwrap();
+            assert!(!old.exists());
+            restore(netlink, Slot::FIRST, record).unwrap();
+            assert_eq!((on(), record.exists()), ([false; 4], false));
         });
     }
 
@@ -168,7 +255,7 @@ mod tests {
         elsewhere(|netlink, bridge, record| {
             set("up0", "1").unwrap();
             switch_on(netlink, bridge, record).unwrap();
-            restore(record).unwrap();
+            restore(netlink, Slot::FIRST, record).unwrap();
             assert_eq!(on(), [false, true, false, false]);
         });
     }
@@ -178,7 +265,7 @@ mod tests {
         elsewhere(|netlink, bridge, record| {
             switch_on(netlink, bridge, record).unwrap();
             set(ALL, "1").unwrap();
-            restore(record).unwrap();
+            restore(netlink, Slot::FIRST, record).unwrap();
             assert_eq!((on(), is_on(ALL), record.exists()), ([true; 4], true, false));
             // One that is one already is not remembered to be made one.
             set("up0", "0").unwrap();
@@ -193,7 +280,7 @@ mod tests {
             switch_on(netlink, bridge, record).unwrap();
             let up = netlink.link("up0").unwrap().unwrap();
             netlink.remove_link(&up).unwrap();
-            restore(record).unwrap();
+            restore(netlink, Slot::FIRST, record).unwrap();
             assert_eq!(on(), [false; 4]);
         });
     }

@@ -2,21 +2,25 @@
 //! the lock, and blocks for as long as the kernel takes.
 
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use banger_linux::netlink::{Link, Netlink};
 
 use super::addresses::Subnet;
+use super::bridge::BridgeError;
+use super::claim::{Before, Claimant, ClaimedBridge};
 use super::error::NetworkError;
 use super::taps::{Tap, Taps};
-use super::{bridge, carrier, forwarding, switches};
-use crate::paths::{BRIDGE, TAPS};
+use super::{bridge, carrier, claim, forwarding, switches};
+use crate::ground::{Slot, neighbours};
 
 /// What the network is on the host.
 #[derive(Debug)]
 pub(super) struct Host {
     netlink: Netlink,
+    claimant: Claimant,
+    slot: Slot,
     subnet: Subnet,
     bridge: Link,
     taps: Taps,
@@ -31,32 +35,75 @@ pub(super) fn lock(host: &Mutex<Host>) -> MutexGuard<'_, Host> {
     host.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether an earlier daemon has left something of it.
-///
-/// # Errors
-/// [`NetworkError`].
-pub(super) fn is_left(record: &Path) -> Result<bool, NetworkError> {
-    Ok(record.exists() || bridge::find(&mut Netlink::open()?, BRIDGE)?.is_some())
+/// What a network is made from.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) claimant: Claimant,
+    /// The subnet that the configuration wants.
+    pub(super) wanted: Option<Subnet>,
+    /// The subnet that there was last.
+    pub(super) had: Option<Subnet>,
+    /// The TAPs that VMs have.
+    pub(super) used: Vec<String>,
+    pub(super) records: Records,
+}
+
+/// Where it is written which links forward because of VMs.
+#[derive(Debug, Clone)]
+pub struct Records {
+    /// The record that all grounds of this network namespace share.
+    pub shared: PathBuf,
+    /// The one of a daemon from before there were several.
+    pub old: PathBuf,
+}
+
+#[cfg(test)]
+impl Records {
+    pub(super) fn of_a_test(dir: &tempfile::TempDir) -> Records {
+        Records { shared: dir.path().join("forwarding"), old: dir.path().join("old") }
+    }
+}
+
+impl Plan {
+    fn before(&self) -> Before<'_> {
+        Before { subnet: self.had, used: &self.used }
+    }
+
+    /// Whether an earlier daemon of this ground has left something of a network.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    pub(super) fn is_left(&self) -> Result<bool, NetworkError> {
+        let mut netlink = Netlink::open()?;
+        if self.claimant.find(&mut netlink, self.before())?.is_some() || self.records.old.exists() {
+            return Ok(true);
+        }
+        Ok(self.records.shared.exists() && neighbours(&netlink.links()?, None).is_empty())
+    }
 }
 
 impl Host {
-    /// Makes the bridge, or takes it over with its TAPs, but for those that are in use. Where that fails there is no more of it
+    /// Claims the bridge, or takes it over with its TAPs, but for those that are in use. Where that fails there is no more of it
     /// than before.
-    pub(super) fn make(
-        wanted: Option<Subnet>,
-        had: Option<Subnet>,
-        used: &[String],
-        record: &Path,
-    ) -> Result<Host, NetworkError> {
+    pub(super) fn make(plan: &Plan) -> Result<Host, NetworkError> {
         let mut netlink = Netlink::open()?;
-        let subnet = bridge::choose(&mut netlink, BRIDGE, wanted, had)?;
-        let was_there = bridge::find(&mut netlink, BRIDGE)?.is_some();
-        match Host::links(&mut netlink, subnet, used) {
-            Ok((bridge, taps, carrier)) => {
-                Ok(Host { netlink, subnet, bridge, taps, carrier, record: record.to_owned(), is_cleared: false })
-            }
+        forwarding::take_over(&plan.records.old, &plan.records.shared)?;
+        let claimed = plan.claimant.claim(&mut netlink, plan.before())?;
+        let ClaimedBridge { slot, ref link, is_new } = claimed;
+        match Host::links(&mut netlink, slot, link, plan) {
+            Ok((subnet, taps, carrier)) => Ok(Host {
+                netlink,
+                claimant: plan.claimant.clone(),
+                slot,
+                subnet,
+                bridge: claimed.link,
+                taps,
+                carrier,
+                record: plan.records.shared.clone(),
+                is_cleared: false,
+            }),
             Err(error) => {
-                if !was_there && let Err(also) = bridge::remove(&mut netlink, BRIDGE) {
+                if is_new && let Err(also) = bridge::remove(&mut netlink, link) {
                     let also = crate::api::error::chain(&also);
                     tracing::warn!(error = also, "the bridge of a network that cannot be made stays for now");
                 }
@@ -65,16 +112,25 @@ impl Host {
         }
     }
 
-    fn links(netlink: &mut Netlink, subnet: Subnet, used: &[String]) -> Result<(Link, Taps, OwnedFd), NetworkError> {
-        let bridge = bridge::ensure(netlink, BRIDGE, subnet)?;
+    fn links(
+        netlink: &mut Netlink,
+        slot: Slot,
+        bridge: &Link,
+        plan: &Plan,
+    ) -> Result<(Subnet, Taps, OwnedFd), NetworkError> {
+        let subnet = bridge::settle(netlink, slot, bridge, plan.wanted, plan.had)?;
         if let Err(error) = switches::ensure(&bridge.name) {
             // The rules keep guests where they have to be without them.
             let error = crate::api::error::chain(&error);
             tracing::warn!(error, "a switch of the bridge stays as it is");
         }
-        let taps = Taps::adopt(netlink, TAPS, &bridge, |name| used.iter().any(|used| used == name))?;
-        let carrier = carrier::make(netlink, &bridge)?;
-        Ok((bridge, taps, carrier))
+        let taps = Taps::adopt(netlink, &slot.taps(), bridge, |name| plan.used.iter().any(|used| used == name))?;
+        let carrier = carrier::make(netlink, slot, bridge)?;
+        Ok((subnet, taps, carrier))
+    }
+
+    pub(super) fn slot(&self) -> Slot {
+        self.slot
     }
 
     pub(super) fn subnet(&self) -> Subnet {
@@ -108,18 +164,38 @@ impl Host {
     pub(super) fn mend(&mut self, leased: &[String]) -> Result<bool, NetworkError> {
         let mut mended = false;
         if !bridge::is_right(&mut self.netlink, &self.bridge, self.subnet)? {
-            self.bridge = bridge::ensure(&mut self.netlink, BRIDGE, self.subnet)?;
+            self.bridge = self.bridge_again()?;
+            bridge::ensure(&mut self.netlink, &self.bridge, self.subnet)?;
             mended = true;
         }
         // Where they cannot be set that was said when the bridge was made.
         mended |= switches::ensure(&self.bridge.name).unwrap_or(false);
         mended |= self.taps.keep(&mut self.netlink, &self.bridge, leased)?;
-        if !carrier::is_right(&mut self.netlink, &self.bridge)? {
-            self.carrier = carrier::make(&mut self.netlink, &self.bridge)?;
+        if !carrier::is_right(&mut self.netlink, self.slot, &self.bridge)? {
+            self.carrier = carrier::make(&mut self.netlink, self.slot, &self.bridge)?;
             mended = true;
         }
         mended |= self.forward(!leased.is_empty())?;
         Ok(mended)
+    }
+
+    /// The bridge that is there by now: the claimed one, or a new one in its place where somebody has removed it. One that another
+    /// ground has made there meanwhile is that ground's.
+    fn bridge_again(&mut self) -> Result<Link, NetworkError> {
+        let name = self.slot.bridge();
+        match self.claimant.make(&mut self.netlink, self.slot) {
+            Ok(link) => return Ok(link),
+            Err(BridgeError::Netlink(error)) if error.is_there() => {}
+            Err(error) => return Err(error.into()),
+        }
+        let there = self.netlink.link(&name)?;
+        match there.filter(|link| link.index == self.bridge.index || self.claimant.has_signed(link)) {
+            Some(link) => Ok(Link { mac: self.bridge.mac, ..link }),
+            None => {
+                let by = claim::holder(&mut self.netlink, self.slot)?;
+                Err(BridgeError::Foreign { name, by }.into())
+            }
+        }
     }
 
     /// Has packets forwarded, or not. Whether that was otherwise.
@@ -127,7 +203,7 @@ impl Host {
         if on {
             return Ok(forwarding::switch_on(&mut self.netlink, &self.bridge, &self.record)?);
         }
-        forwarding::restore(&self.record)?;
+        forwarding::restore(&mut self.netlink, self.slot, &self.record)?;
         Ok(false)
     }
 
@@ -135,8 +211,8 @@ impl Host {
     pub(super) fn clear(&mut self) -> Result<(), NetworkError> {
         self.forward(false)?;
         self.taps.clear(&mut self.netlink)?;
-        carrier::remove(&mut self.netlink)?;
-        bridge::remove(&mut self.netlink, BRIDGE)?;
+        carrier::remove(&mut self.netlink, self.slot)?;
+        bridge::remove(&mut self.netlink, &self.bridge)?;
         self.is_cleared = true;
         Ok(())
     }

@@ -6,7 +6,8 @@ use std::net::Ipv4Addr;
 use banger_linux::netlink::Mac;
 use serde_json::Value;
 
-use super::ruleset::{Lease, Reach, TABLE};
+use super::ruleset::{Lease, Reach};
+use crate::ground::Slot;
 
 /// Why what nft says cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -104,10 +105,11 @@ impl Listing {
     }
 
     /// The elements that are no lease's, and those of leases that are not there, as a person reads them.
-    pub fn compared(&self, leases: &[Lease]) -> (Vec<String>, Vec<String>) {
+    pub fn compared(&self, slot: Slot, leases: &[Lease]) -> (Vec<String>, Vec<String>) {
         let wanted: BTreeSet<_> = leases.iter().flat_map(elements).collect();
+        let table = slot.table();
         let told = |(family, set, parts): &(String, String, Vec<String>)| {
-            format!("{} in the set {set} of the table {family} {TABLE}", parts.join(" . "))
+            format!("{} in the set {set} of the table {family} {table}", parts.join(" . "))
         };
         let beyond = self.elements.difference(&wanted).map(told).collect();
         (beyond, wanted.difference(&self.elements).map(told).collect())
@@ -139,9 +141,9 @@ fn is_same(one: &Chain, two: &Chain) -> bool {
 }
 
 impl Chain {
-    /// Whether it is in one of banger's own tables.
-    pub fn is_ours(&self) -> bool {
-        self.table == TABLE && matches!(self.family.as_str(), "bridge" | "inet")
+    /// The slot of the ground whose table it is in, this daemon's or another's.
+    pub fn slot(&self) -> Option<Slot> {
+        Slot::of_table(&self.table).filter(|_| matches!(self.family.as_str(), "bridge" | "inet"))
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod addresses;
 pub mod bridge;
 pub mod carrier;
+pub mod claim;
 mod error;
 pub mod foreign;
 pub mod forwarding;
@@ -16,6 +17,7 @@ pub mod taps;
 mod upkeep;
 mod watch;
 
+pub use host::Records;
 pub use upkeep::{Unfit, has_legacy_filter};
 
 #[cfg(test)]

@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use banger_linux::netlink::{Events, Mac};
@@ -16,15 +15,16 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, RwLock, RwLockReadGuard};
 use tokio::task::AbortHandle;
 
 use super::addresses::{self, Subnet};
+use super::claim::Claimant;
 pub use super::error::NetworkError;
-use super::host::{self, Host, lock};
+use super::host::{Host, Plan, Records, lock};
 use super::nft::{Nft, NftError};
-use super::ruleset::{self, Ground, Lease, Reach};
+use super::ruleset::{self, Lease, Reach, Scope};
 use super::taps::Tap;
 use super::upkeep::Duty;
 use super::watch;
 use crate::context::blocking;
-use crate::paths::{BRIDGE, TAPS};
+use crate::ground::Slot;
 
 /// What a VM gets.
 #[derive(Debug)]
@@ -42,10 +42,10 @@ pub struct Port {
 pub struct Network {
     wanted: Option<Subnet>,
     had: Mutex<Option<Subnet>>,
-    /// How many TAPs shall wait.
+    /// How many TAPs are to wait.
     waiting: usize,
-    /// Where it is kept what forwards because of VMs.
-    record: PathBuf,
+    claimant: Claimant,
+    records: Records,
     /// Read by who uses it, written by who makes or removes it.
     pub(super) up: RwLock<Option<Up>>,
     /// By the VM's id.
@@ -71,7 +71,7 @@ pub struct Devices {
 /// The network while it is there.
 #[derive(Debug)]
 pub(super) struct Up {
-    pub(super) subnet: Subnet,
+    pub(super) scope: Scope,
     pub(super) host: Arc<Mutex<Host>>,
     watch: AbortHandle,
 }
@@ -92,13 +92,19 @@ impl Drop for Up {
 
 impl Network {
     /// A network that is made later: with the subnet that is wanted, else with that of an earlier daemon, if there was one.
-    /// `record` is the file that says what forwards because of VMs.
-    pub fn new(wanted: Option<Subnet>, had: Option<Subnet>, waiting: usize, record: PathBuf) -> Network {
+    pub fn new(
+        claimant: Claimant,
+        wanted: Option<Subnet>,
+        had: Option<Subnet>,
+        waiting: usize,
+        records: Records,
+    ) -> Network {
         Network {
             wanted,
             had: Mutex::new(had),
             waiting,
-            record,
+            claimant,
+            records,
             up: RwLock::default(),
             leases: Mutex::default(),
             duty: AsyncMutex::default(),
@@ -107,12 +113,18 @@ impl Network {
         }
     }
 
-    /// The guests' subnet. With this the bridge is there, and the rules are.
+    /// The slot and the guests' subnet. With this the bridge is there, and the rules are.
     ///
     /// # Errors
     /// [`NetworkError`]; the next call tries again.
-    pub async fn subnet(self: &Arc<Self>) -> Result<Subnet, NetworkError> {
-        Ok(self.up().await?.subnet)
+    pub async fn scope(self: &Arc<Self>) -> Result<Scope, NetworkError> {
+        Ok(self.up().await?.scope)
+    }
+
+    /// The slot: the claimed one while there is a network, else the one that is tried first.
+    pub async fn slot(&self) -> Slot {
+        let claimed = self.up.read().await.as_ref().map(|up| up.scope.slot);
+        claimed.unwrap_or_else(|| self.claimant.choice.expected(self.claimant.had))
     }
 
     /// Remembers a VM that runs since an earlier daemon, before anything else is asked for.
@@ -122,9 +134,9 @@ impl Network {
 
     /// Whether an earlier daemon has left something that is to be taken over.
     pub async fn is_left(&self) -> bool {
-        let record = self.record.clone();
+        let plan = self.plan();
         // Where that cannot be told there is none that could be used.
-        self.is_in_use() || blocking(move || host::is_left(&record)).await.unwrap_or(false)
+        self.is_in_use() || blocking(move || plan.is_left()).await.unwrap_or(false)
     }
 
     /// Whether it is there.
@@ -135,6 +147,11 @@ impl Network {
     /// Whether a VM has a port.
     pub fn has(&self, id: &str) -> bool {
         self.leases().contains_key(id)
+    }
+
+    /// The name of a VM's TAP, if it has a port.
+    pub fn tap(&self, id: &str) -> Option<String> {
+        self.leases().get(id).map(|held| held.lease.tap.clone())
     }
 
     /// Gives a VM a port. What comes out of it is dropped until it is [admitted](Network::admit).
@@ -167,7 +184,7 @@ impl Network {
             return Ok(());
         };
         self.begin(&up, &mut duty).await?;
-        self.apply_or_repair(&up, &mut duty, &ruleset::added(&lease)).await
+        self.apply_or_repair(&up, &mut duty, &ruleset::added(up.scope.slot, &lease)).await
     }
 
     /// Takes a VM's port back; nothing where it has none.
@@ -194,7 +211,8 @@ impl Network {
         let mut duty = self.duty.lock().await;
         let Some(held) = self.leases().remove(id) else { return Ok(()) };
         if held.admitted
-            && let Err(error) = self.apply_or_repair(&up, &mut duty, &ruleset::removed(&held.lease)).await
+            && let Err(error) =
+                self.apply_or_repair(&up, &mut duty, &ruleset::removed(up.scope.slot, &held.lease)).await
         {
             self.leases().insert(id.to_owned(), held);
             return Err(error);
@@ -231,7 +249,7 @@ impl Network {
         let mut duty = self.duty.lock().await;
         let (Some(up), false) = (slot.as_ref(), self.is_in_use()) else { return Ok(()) };
         self.end(up, &mut duty).await?;
-        self.nft.apply(&ruleset::none()).await?;
+        self.nft.apply(&ruleset::none(up.scope.slot)).await?;
         let host = Arc::clone(&up.host);
         blocking(move || lock(&host).clear()).await?;
         *duty = Duty::default();
@@ -254,15 +272,14 @@ impl Network {
     async fn make(self: &Arc<Self>) -> Result<Up, NetworkError> {
         // Before anything is looked at, so that no change is missed.
         let events = Events::open()?;
-        let (wanted, had) = (self.wanted, *self.had());
-        let (used, record) = (self.taps_in_use(), self.record.clone());
-        let host = blocking(move || Host::make(wanted, had, &used, &record));
+        let plan = self.plan();
+        let host = blocking(move || Host::make(&plan));
         let (host, lists) = tokio::join!(host, self.nft.can_list());
         let host = host?;
-        let subnet = host.subnet();
+        let scope = Scope { slot: host.slot(), subnet: host.subnet() };
         let watch = watch::follow(Arc::downgrade(self), events, Arc::clone(&self.nudge));
         let watch = tokio::spawn(watch).abort_handle();
-        let up = Up { subnet, host: Arc::new(Mutex::new(host)), watch };
+        let up = Up { scope, host: Arc::new(Mutex::new(host)), watch };
         let mut duty = self.duty.lock().await;
         *duty = Duty::default();
         let ruled = async {
@@ -280,11 +297,21 @@ impl Network {
             }
             return Err(error);
         }
-        *self.had() = Some(subnet);
+        *self.had() = Some(scope.subnet);
         self.level(&up);
         // What an earlier daemon has left elsewhere is taken over, or back.
         self.nudge.notify_one();
         Ok(up)
+    }
+
+    fn plan(&self) -> Plan {
+        Plan {
+            claimant: self.claimant.clone(),
+            wanted: self.wanted,
+            had: *self.had(),
+            used: self.taps_in_use(),
+            records: self.records.clone(),
+        }
     }
 
     /// Has one change done; where that fails, all anew.
@@ -334,13 +361,11 @@ impl Network {
     }
 }
 
-pub(super) fn ground(subnet: Subnet) -> Ground<'static> {
-    Ground { bridge: BRIDGE, taps: TAPS, subnet }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ground::Choice;
+    use crate::net::Unfit;
     use banger_linux::netlink::Netlink;
     use banger_linux::netns;
     use banger_linux::process::{Launch, Process, Program, Stream};
@@ -375,7 +400,7 @@ mod tests {
     }
 
     async fn elements(set: &str) -> String {
-        let text = nft_says(&["list", "set", "bridge", ruleset::TABLE, set]).await;
+        let text = nft_says(&["list", "set", "bridge", &Slot::FIRST.table(), set]).await;
         text.split_once("elements = {")
             .map_or(String::new(), |(_, rest)| rest.split('}').next().unwrap_or("").trim().to_owned())
     }
@@ -389,7 +414,7 @@ mod tests {
     }
 
     fn network(dir: &TempDir, wanted: Option<Subnet>, had: Option<Subnet>, waiting: usize) -> Network {
-        Network::new(wanted, had, waiting, dir.path().join("forwarding"))
+        Network::new(Claimant::of_a_test(1), wanted, had, waiting, Records::of_a_test(dir))
     }
 
     fn until_gone(name: &str) {
@@ -408,7 +433,7 @@ mod tests {
     fn a_port_has_rules_from_its_admission_to_its_release() {
         elsewhere(async |dir| {
             let network = Arc::new(network(&dir, None, None, 0));
-            let subnet = network.subnet().await.unwrap();
+            let subnet = network.scope().await.unwrap().subnet;
             let port = network.claim("a", address(subnet, 2), Reach::Everybody).await.unwrap();
             assert_eq!(elements("pinned").await, "");
             network.admit("a").await.unwrap();
@@ -432,7 +457,7 @@ mod tests {
     fn rules_that_somebody_has_flushed_are_made_anew() {
         elsewhere(async |dir| {
             let network = Arc::new(network(&dir, None, None, 0));
-            let subnet = network.subnet().await.unwrap();
+            let subnet = network.scope().await.unwrap().subnet;
             for (id, number) in [("a", 2), ("b", 3)] {
                 drop(network.claim(id, address(subnet, number), Reach::Everybody).await.unwrap());
                 network.admit(id).await.unwrap();
@@ -451,7 +476,7 @@ mod tests {
     fn the_next_daemon_has_the_same_subnet_leases_and_taps() {
         elsewhere(async |dir| {
             let before = Arc::new(network(&dir, Some("10.99.0.0/24".parse().unwrap()), None, 0));
-            let subnet = before.subnet().await.unwrap();
+            let subnet = before.scope().await.unwrap().subnet;
             let port = before.claim("a", address(subnet, 2), Reach::Names).await.unwrap();
             before.admit("a").await.unwrap();
             let idle = before.claim("b", address(subnet, 3), Reach::Everybody).await.unwrap();
@@ -461,7 +486,7 @@ mod tests {
                 Lease { tap: port.tap.clone(), mac: port.mac, address: address(subnet, 2), reach: Reach::Names };
             let after = Arc::new(network(&dir, None, Some(subnet), 1));
             after.adopt("a", lease);
-            assert_eq!(after.subnet().await.unwrap(), subnet);
+            assert_eq!(after.scope().await.unwrap().subnet, subnet);
             assert_eq!(elements("pinned").await, "\"tap-pool-0\" . 02:62:0a:63:00:02 . 10.99.0.2");
             assert_eq!(after.claim("c", address(subnet, 4), Reach::Everybody).await.unwrap().tap, "tap-pool-1");
             // What VMs have stays.
@@ -481,7 +506,7 @@ mod tests {
     fn as_many_taps_wait_as_shall() {
         elsewhere(async |dir| {
             let network = Arc::new(network(&dir, None, None, 3));
-            let subnet = network.subnet().await.unwrap();
+            let subnet = network.scope().await.unwrap().subnet;
             drop(network.claim("a", address(subnet, 2), Reach::Everybody).await.unwrap());
             // Whoever comes after the refilling one has the lock when it is done.
             let host = Arc::clone(&network.up().await.unwrap().host);
@@ -500,7 +525,7 @@ mod tests {
     fn they_are_made_before_anybody_asks_and_those_that_are_too_many_go() {
         elsewhere(async |dir| {
             let waiting = async |network: Arc<Network>, wanted: usize| {
-                network.subnet().await.unwrap();
+                network.scope().await.unwrap().subnet;
                 let enough = async { while network.devices().await.waiting.len() != wanted {} };
                 tokio::time::timeout(std::time::Duration::from_secs(10), enough).await.unwrap();
                 network.devices().await.waiting
@@ -516,18 +541,51 @@ mod tests {
     }
 
     #[test]
+    fn two_grounds_have_two_of_everything_and_each_clears_its_own() {
+        elsewhere(async |dir| {
+            let first = Arc::new(network(&dir, None, None, 1));
+            let second = Network::new(Claimant::of_a_test(2), None, None, 1, Records::of_a_test(&dir));
+            let second = Arc::new(second);
+            let mut ports = Vec::new();
+            for (network, slot) in [(&first, 0), (&second, 1)] {
+                let scope = network.scope().await.unwrap();
+                assert_eq!(scope.slot.number(), slot);
+                let port = network.claim("a", address(scope.subnet, 2), Reach::Names).await.unwrap();
+                network.admit("a").await.unwrap();
+                assert!(port.tap.starts_with(&scope.slot.taps()));
+                assert_eq!(network.unfit().await.unwrap(), Unfit::default());
+                ports.push(port);
+            }
+            assert_ne!(first.scope().await.unwrap().subnet, second.scope().await.unwrap().subnet);
+            let theirs = nft_says(&["list", "table", "inet", "banger1"]).await;
+            drop(ports);
+            first.release("a").await.unwrap();
+            first.clear().await.unwrap();
+            assert_eq!(nft_says(&["list", "table", "inet", "banger1"]).await, theirs);
+            assert_eq!(first.unfit().await.unwrap(), Unfit::default());
+            assert_eq!(second.unfit().await.unwrap(), Unfit::default());
+            assert!(!first.is_left().await && second.is_left().await);
+            second.release("a").await.unwrap();
+            second.clear().await.unwrap();
+            assert_eq!(nft_says(&["list", "ruleset"]).await, "");
+            assert_eq!(Netlink::open().unwrap().links().unwrap().len(), 1);
+        });
+    }
+
+    #[test]
     fn what_cannot_be_is_told_with_what_to_do() {
         elsewhere(async |dir| {
             let mut netlink = Netlink::open().unwrap();
-            netlink.add_bridge(BRIDGE, Mac([0x52, 0x54, 0, 0, 0, 1])).unwrap();
-            let network = Arc::new(network(&dir, None, None, 0));
-            let error = network.subnet().await.unwrap_err();
-            assert!(error.help().is_some_and(|help| help.starts_with("give that device another name")));
+            netlink.add_bridge("banger0", Mac([0x52, 0x54, 0, 0, 0, 1])).unwrap();
+            let claimant = Claimant { choice: Choice::Fixed(Slot::FIRST), ..Claimant::of_a_test(1) };
+            let network = Arc::new(Network::new(claimant, None, None, 0, Records::of_a_test(&dir)));
+            let error = network.scope().await.unwrap_err();
+            assert!(error.help().is_some_and(|help| help.starts_with("set `slot` below `[ground]`")));
             assert_eq!(nft_says(&["list", "ruleset"]).await, "");
             // Tried again once the cause is gone.
-            let link = netlink.link(BRIDGE).unwrap().unwrap();
+            let link = netlink.link("banger0").unwrap().unwrap();
             netlink.remove_link(&link).unwrap();
-            assert!(network.subnet().await.is_ok());
+            assert!(network.scope().await.is_ok());
         });
     }
 }

@@ -10,7 +10,7 @@ use banger_linux::process::{Launch, Process, ProcessError, Program, Stream};
 use rustix::process::Signal;
 
 use super::listing::{Listing, ListingError};
-use super::ruleset::TABLE;
+use crate::ground::Slot;
 
 /// How long it may take. A table with hundreds of leases takes some hundredths of a second.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -103,12 +103,13 @@ impl Nft {
         Ok(Listing::parse(&self.run(&["-j", "-t", "list", "ruleset"], "", false).await?)?)
     }
 
-    /// banger's own tables with all that is in them; nothing where one is missing.
+    /// The tables of a slot with all that is in them; nothing where one is missing.
     ///
     /// # Errors
     /// [`NftError`].
-    pub async fn own_tables(&self) -> Result<Option<Listing>, NftError> {
-        let table = async |family| match self.run(&["-j", "list", "table", family, TABLE], "", false).await {
+    pub async fn own_tables(&self, slot: Slot) -> Result<Option<Listing>, NftError> {
+        let name = slot.table();
+        let table = async |family| match self.run(&["-j", "list", "table", family, &name], "", false).await {
             Ok(said) => Ok(Some(Listing::parse(&said)?)),
             Err(NftError::Refused { .. }) => Ok(None),
             Err(error) => Err(error),

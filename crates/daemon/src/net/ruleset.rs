@@ -21,9 +21,7 @@ use std::net::Ipv4Addr;
 use banger_linux::netlink::Mac;
 
 use super::addresses::{self, Subnet};
-
-/// The tables' name, in each family.
-pub const TABLE: &str = "banger";
+use crate::ground::Slot;
 
 /// What a guest may have to do with others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,26 +45,23 @@ pub struct Lease {
     pub reach: Reach,
 }
 
-/// Where the rules are to hold.
-#[derive(Debug, Clone)]
-pub struct Ground<'a> {
-    /// The bridge's name.
-    pub bridge: &'a str,
-    /// How the names of all TAPs begin.
-    pub taps: &'a str,
+/// Where the rules hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scope {
+    /// The slot, which makes the names of tables, bridge and TAPs.
+    pub slot: Slot,
     /// The guests' subnet.
     pub subnet: Subnet,
 }
 
 /// Both tables anew with these leases, as one transaction: no packet ever meets half of it.
-pub fn tables(ground: &Ground<'_>, leases: &[Lease]) -> String {
-    let Ground { bridge, taps, subnet } = ground;
-    let host = subnet.host();
+pub fn tables(Scope { slot, subnet }: Scope, leases: &[Lease]) -> String {
+    let (table, bridge, taps, host) = (slot.table(), slot.bridge(), slot.taps(), subnet.host());
     let [first, last] = subnet.ends().map(addresses::mac);
     let mut text = format!(
-        r#"add table bridge {TABLE}
-delete table bridge {TABLE}
-table bridge {TABLE} {{
+        r#"add table bridge {table}
+delete table bridge {table}
+table bridge {table} {{
   set pinned {{ typeof iifname . ether saddr . ip saddr; }}
   set isolated {{ type ifname; }}
   chain from_guest {{
@@ -89,9 +84,9 @@ table bridge {TABLE} {{
     ip daddr {subnet} drop
   }}
 }}
-add table inet {TABLE}
-delete table inet {TABLE}
-table inet {TABLE} {{
+add table inet {table}
+delete table inet {table}
+table inet {table} {{
   set isolated {{ type ipv4_addr; }}
   chain by_tap {{
     type filter hook prerouting priority -300; policy accept;
@@ -132,33 +127,35 @@ table inet {TABLE} {{
 "#
     );
     for lease in leases {
-        text += &added(lease);
+        text += &added(slot, lease);
     }
     text
 }
 
 /// One lease more.
-pub fn added(lease: &Lease) -> String {
-    elements("add", lease)
+pub fn added(slot: Slot, lease: &Lease) -> String {
+    elements("add", slot, lease)
 }
 
 /// One lease less. The elements must be there.
-pub fn removed(lease: &Lease) -> String {
-    elements("delete", lease)
+pub fn removed(slot: Slot, lease: &Lease) -> String {
+    elements("delete", slot, lease)
 }
 
-fn elements(verb: &str, Lease { tap, mac, address, reach }: &Lease) -> String {
-    let mut text = format!("{verb} element bridge {TABLE} pinned {{ \"{tap}\" . {mac} . {address} }}\n");
+fn elements(verb: &str, slot: Slot, Lease { tap, mac, address, reach }: &Lease) -> String {
+    let table = slot.table();
+    let mut text = format!("{verb} element bridge {table} pinned {{ \"{tap}\" . {mac} . {address} }}\n");
     if *reach == Reach::Names {
-        text += &format!("{verb} element bridge {TABLE} isolated {{ \"{tap}\" }}\n");
-        text += &format!("{verb} element inet {TABLE} isolated {{ {address} }}\n");
+        text += &format!("{verb} element bridge {table} isolated {{ \"{tap}\" }}\n");
+        text += &format!("{verb} element inet {table} isolated {{ {address} }}\n");
     }
     text
 }
 
 /// Neither table any more, whether or not there is one.
-pub fn none() -> String {
-    ["bridge", "inet"].map(|family| format!("add table {family} {TABLE}\ndelete table {family} {TABLE}\n")).concat()
+pub fn none(slot: Slot) -> String {
+    let table = slot.table();
+    ["bridge", "inet"].map(|family| format!("add table {family} {table}\ndelete table {family} {table}\n")).concat()
 }
 
 #[cfg(test)]
@@ -173,24 +170,27 @@ mod tests {
 
     #[test]
     fn one_lease_is_one_element_and_of_one_kept_apart_three() {
-        let everybody = added(&lease(2, Reach::Everybody));
+        let everybody = added(Slot::FIRST, &lease(2, Reach::Everybody));
         let expected = "add element bridge banger pinned { \"tap-pool-2\" . 02:62:0a:4d:00:02 . 10.77.0.2 }\n";
         assert_eq!(everybody, expected);
-        let names = added(&lease(3, Reach::Names));
+        let names = added(Slot::FIRST, &lease(3, Reach::Names));
         assert_eq!(names.lines().count(), 3);
         assert!(names.contains("add element inet banger isolated { 10.77.0.3 }\n"), "{names}");
         // What is added can be taken away again, word for word.
         for lease in [lease(2, Reach::Everybody), lease(3, Reach::Names)] {
-            assert_eq!(removed(&lease), added(&lease).replace("add element", "delete element"));
+            assert_eq!(
+                removed(Slot::FIRST, &lease),
+                added(Slot::FIRST, &lease).replace("add element", "delete element")
+            );
         }
     }
 
     #[test]
     fn the_whole_is_the_tables_and_every_lease() {
-        let ground = Ground { bridge: "banger0", taps: "tap-pool-", subnet: "10.77.0.0/24".parse().unwrap() };
+        let scope = Scope { slot: Slot::FIRST, subnet: "10.77.0.0/24".parse().unwrap() };
         let leases = [lease(2, Reach::Everybody), lease(3, Reach::Names)];
-        let whole = tables(&ground, &leases);
-        assert!(whole.ends_with(&leases.iter().map(added).collect::<String>()), "{whole}");
+        let whole = tables(scope, &leases);
+        assert!(whole.ends_with(&leases.iter().map(|lease| added(Slot::FIRST, lease)).collect::<String>()), "{whole}");
         // Each family's table is made anew, so that nothing of an earlier daemon's rules is left.
         for family in ["bridge", "inet"] {
             let anew = format!("add table {family} banger\ndelete table {family} banger\ntable {family} banger {{\n");
@@ -202,6 +202,6 @@ mod tests {
                 && whole.contains("ether daddr 02:62:0a:4d:00:02-02:62:0a:4d:00:fe accept")
                 && whole.contains("ip saddr 10.77.0.0/24 oifname != \"banger0\" masquerade")
         );
-        assert_eq!(none().lines().count(), 4);
+        assert_eq!(none(Slot::FIRST).lines().count(), 4);
     }
 }

@@ -9,8 +9,8 @@ use std::os::fd::OwnedFd;
 use banger_linux::netlink::{Link, LinkChange, Netlink, NetlinkError};
 use banger_linux::tap;
 
-/// How many numbers there are; after the last one comes the first.
-const NUMBERS: u32 = 1_000_000;
+/// The longest name of a link, in bytes: `IFNAMSIZ` is 16 with its closing zero (linux/if.h).
+const LONGEST_NAME: usize = 15;
 
 /// How many names are tried where others have them.
 const TRIES: u32 = 1000;
@@ -53,7 +53,9 @@ pub struct Tap {
 /// The devices that wait.
 #[derive(Debug)]
 pub struct Taps {
-    prefix: &'static str,
+    prefix: String,
+    /// How many numbers fit behind the prefix; after the last one comes the first.
+    numbers: u32,
     bridge: u32,
     idle: VecDeque<String>,
     next: u32,
@@ -67,15 +69,17 @@ impl Taps {
     /// [`TapError::Netlink`].
     pub fn adopt(
         netlink: &mut Netlink,
-        prefix: &'static str,
+        prefix: &str,
         bridge: &Link,
         is_used: impl Fn(&str) -> bool,
     ) -> Result<Taps, TapError> {
-        let mut taps = Taps { prefix, bridge: bridge.index, idle: VecDeque::new(), next: 0 };
+        let numbers = numbers(prefix);
+        let mut taps =
+            Taps { prefix: prefix.to_owned(), numbers, bridge: bridge.index, idle: VecDeque::new(), next: 0 };
         for link in netlink.links()? {
             let Some(number) = link.name.strip_prefix(prefix) else { continue };
-            if let Some(number) = number.parse::<u32>().ok().filter(|number| *number < NUMBERS) {
-                taps.next = taps.next.max((number + 1) % NUMBERS);
+            if let Some(number) = number.parse::<u32>().ok().filter(|number| *number < numbers) {
+                taps.next = taps.next.max((number + 1) % numbers);
             }
             let is_ours = link.kind.as_deref() == Some("tun") && link.master == Some(bridge.index);
             // Who has a carrier is opened by somebody.
@@ -131,7 +135,7 @@ impl Taps {
     /// # Errors
     /// [`TapError::Netlink`].
     pub fn shed(&mut self, netlink: &mut Netlink) -> Result<(), TapError> {
-        let number = |name: &String| name.strip_prefix(self.prefix).and_then(|number| number.parse::<u32>().ok());
+        let number = |name: &String| name.strip_prefix(&self.prefix).and_then(|number| number.parse::<u32>().ok());
         let Some(at) = (0..self.idle.len()).max_by_key(|at| self.idle.get(*at).and_then(number)) else { return Ok(()) };
         let Some(name) = self.idle.remove(at) else { return Ok(()) };
         remove(netlink, &name)
@@ -177,7 +181,7 @@ impl Taps {
     fn make(&mut self, netlink: &mut Netlink) -> Result<Tap, TapError> {
         for _ in 0..TRIES {
             let name = format!("{}{}", self.prefix, self.next);
-            self.next = (self.next + 1) % NUMBERS;
+            self.next = (self.next + 1) % self.numbers;
             match tap::make(&name) {
                 Ok(end) => {
                     self.set_up(netlink, &name)?;
@@ -200,6 +204,11 @@ impl Taps {
         let change = LinkChange { up: Some(true), master: Some(self.bridge), ..LinkChange::default() };
         netlink.change_link(&link, &change)
     }
+}
+
+fn numbers(prefix: &str) -> u32 {
+    let digits = LONGEST_NAME.saturating_sub(prefix.len());
+    u32::try_from(digits).ok().and_then(|digits| 10u32.checked_pow(digits)).unwrap_or(1)
 }
 
 fn remove(netlink: &mut Netlink, name: &str) -> Result<(), TapError> {
@@ -227,7 +236,9 @@ mod tests {
     fn elsewhere(test: impl FnOnce(&mut Netlink, &Link) + Send) {
         let ran = netns::in_new_network(|| {
             let mut netlink = Netlink::open().unwrap();
-            let bridge = bridge::ensure(&mut netlink, "banger0", "10.77.0.0/24".parse().unwrap()).unwrap();
+            netlink.add_bridge("banger0", addresses::bridge_mac([1; 4])).unwrap();
+            let bridge = netlink.link("banger0").unwrap().unwrap();
+            bridge::ensure(&mut netlink, &bridge, "10.77.0.0/24".parse().unwrap()).unwrap();
             test(&mut netlink, &bridge);
         });
         if let Err(error) = ran {
@@ -245,6 +256,15 @@ mod tests {
     fn names(netlink: &mut Netlink) -> Vec<String> {
         let links = netlink.links().unwrap().into_iter().map(|link| link.name);
         links.filter(|name| name.starts_with("tap-")).collect()
+    }
+
+    #[test]
+    fn the_longest_name_of_every_slot_fits() {
+        for slot in crate::ground::Slot::all() {
+            let prefix = slot.taps();
+            let last = format!("{prefix}{}", numbers(&prefix) - 1);
+            assert!(last.len() == LONGEST_NAME && numbers(&prefix) >= 10_000, "{last}");
+        }
     }
 
     #[test]

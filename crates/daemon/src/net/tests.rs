@@ -180,7 +180,7 @@ fn a_bridge_without_guests_has_a_carrier() {
     elsewhere(async || {
         let dir = tempfile::tempdir().unwrap();
         let network = network(&dir);
-        network.subnet().await.unwrap();
+        network.scope().await.unwrap();
         assert!(has_carrier().await);
         let before = json("ip -j link show banger-carrier").await;
         // Nobody reads what it is flooded with.
@@ -279,7 +279,7 @@ fn what_a_crashed_daemon_has_left_is_taken_over_or_goes() {
         for _ in 0..2 {
             let next = network(&place.dir);
             next.adopt("a", lease());
-            next.subnet().await.unwrap();
+            next.scope().await.unwrap();
             looked_after(&next).await;
             assert_eq!(rules().await, while_it_runs);
             drop(next);
@@ -287,7 +287,7 @@ fn what_a_crashed_daemon_has_left_is_taken_over_or_goes() {
         // And one that finds that the guest is gone.
         let last = network(&place.dir);
         assert!(last.is_left().await);
-        last.subnet().await.unwrap();
+        last.scope().await.unwrap();
         looked_after(&last).await;
         assert_eq!((placed().await, forwarding().await.contains(" 1")), (0, false));
         assert!(!sh("nft list set bridge banger pinned").await.contains(TAP));
@@ -304,7 +304,7 @@ fn a_daemon_without_rights_is_told_so() {
         let mut rights = rustix::thread::capabilities(None).unwrap();
         rights.effective.remove(rustix::thread::CapabilitySet::NET_ADMIN);
         rustix::thread::set_capabilities(None, rights).unwrap();
-        let error = network(&dir).subnet().await.unwrap_err();
+        let error = network(&dir).scope().await.unwrap_err();
         assert_eq!(error.help(), Some("run the daemon as root, or create VMs with --net none"), "{error:?}");
     });
 }

@@ -1,21 +1,21 @@
 //! Bringing the host to what is wanted, whatever became of it: links, forwarding, banger's own rules, and its rules in others'
 //! chains. What is so already is left alone, so it can be done at any time; who does it is `watch`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use banger_linux::netlink::Event;
+use banger_linux::netlink::{Event, Netlink};
 
 use super::addresses;
 use super::error::NetworkError;
 use super::foreign;
 use super::host::lock;
-use super::listing::Listing;
-use super::network::{Network, Up, ground};
+use super::listing::{Chain, Listing};
+use super::network::{Network, Up};
 use super::nft::NftError;
-use super::ruleset::{self, Lease};
+use super::ruleset::{self, Lease, Scope};
 use crate::context::blocking;
-use crate::paths::BRIDGE;
+use crate::ground::Slot;
 
 /// The tables of iptables that are not nftables', one a line; the file is there once one of them has been used.
 const LEGACY_TABLES: &str = "/proc/net/ip_tables_names";
@@ -23,8 +23,8 @@ const LEGACY_TABLES: &str = "/proc/net/ip_tables_names";
 /// What is not as it should be in rules.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Unfit {
-    /// Whether there are tables of banger's though there is no network.
-    pub left: bool,
+    /// Tables of banger's whose slot has no bridge.
+    pub left: Vec<String>,
     /// Whether there is a network and there are none.
     pub gone: bool,
     /// Chains of banger's that are not as it made them, or that it did not make.
@@ -92,7 +92,7 @@ impl Network {
         self.nft.can_list().await?;
         // With any subnet: it is not its addresses that nft could be too old for.
         let Some(subnet) = addresses::candidates().next() else { return Ok(()) };
-        Ok(self.nft.would_take(&ruleset::tables(&ground(subnet), &[])).await?)
+        Ok(self.nft.would_take(&ruleset::tables(Scope { slot: Slot::FIRST, subnet }, &[])).await?)
     }
 
     /// Looks at all rules, and changes none.
@@ -100,23 +100,29 @@ impl Network {
     /// # Errors
     /// [`NetworkError`], where nft does not tell.
     pub async fn unfit(&self) -> Result<Unfit, NetworkError> {
-        let is_up = self.up.read().await.is_some();
+        let (is_up, slot) = (self.is_up().await, self.slot().await);
+        let links = blocking(|| Netlink::open().and_then(|mut netlink| netlink.links())).await?;
+        let has_bridge = |slot: Slot| links.iter().any(|link| link.name == slot.bridge());
         let duty = self.duty.lock().await;
         let mut unfit = Unfit::default();
-        match self.nft.own_tables().await? {
-            Some(_) if !is_up => unfit.left = true,
-            None => unfit.gone = is_up,
-            Some(found) => {
-                (unfit.beyond, unfit.lacking) = found.compared(&self.admitted());
-                unfit.chains = duty.made.as_ref().map(|made| made.chains_unlike(&found)).unwrap_or_default();
+        if is_up {
+            match self.nft.own_tables(slot).await? {
+                None => unfit.gone = true,
+                Some(found) => {
+                    (unfit.beyond, unfit.lacking) = found.compared(slot, &self.admitted());
+                    unfit.chains = duty.made.as_ref().map(|made| made.chains_unlike(&found)).unwrap_or_default();
+                }
             }
         }
-        let wanted = self.is_in_use();
         let rules = self.nft.rules().await?;
-        let tables = |wanted| foreign::changes(&rules, BRIDGE, wanted).into_iter().map(|change| change.table).collect();
-        if wanted {
+        let tables: BTreeSet<Slot> = rules.chains.iter().filter_map(Chain::slot).collect();
+        let left = tables.into_iter().filter(|table| !has_bridge(*table) && !(is_up && *table == slot));
+        unfit.left = left.map(Slot::table).collect();
+        let tables = |wanted| foreign::changes(&rules, slot, wanted).into_iter().map(|change| change.table).collect();
+        if self.is_in_use() {
             (unfit.dropping, unfit.passing) = (tables(true), tables(false));
-        } else {
+        } else if is_up || !has_bridge(slot) {
+            // Otherwise they are those of the daemon that has the bridge.
             unfit.superfluous = tables(false);
         }
         Ok(unfit)
@@ -160,7 +166,7 @@ impl Network {
         let wanted = self.is_in_use();
         if doubt.rules && (wanted || duty.on || duty.placed) {
             mended |= self.mend_own(up, &mut duty).await?;
-            mended |= self.mend_foreign(&mut duty, wanted).await?;
+            mended |= self.mend_foreign(up, &mut duty, wanted).await?;
         }
         Ok(mended)
     }
@@ -181,7 +187,7 @@ impl Network {
     pub(super) async fn end(&self, up: &Up, duty: &mut Duty) -> Result<(), NetworkError> {
         let host = Arc::clone(&up.host);
         blocking(move || lock(&host).forward(false)).await?;
-        self.mend_foreign(duty, false).await?;
+        self.mend_foreign(up, duty, false).await?;
         duty.on = false;
         Ok(())
     }
@@ -189,27 +195,29 @@ impl Network {
     /// Makes banger's own tables, with all that VMs have.
     pub(super) async fn make_own(&self, up: &Up, duty: &mut Duty) -> Result<(), NetworkError> {
         duty.made = None;
-        Ok(self.nft.apply(&ruleset::tables(&ground(up.subnet), &self.admitted())).await?)
+        Ok(self.nft.apply(&ruleset::tables(up.scope, &self.admitted())).await?)
     }
 
     async fn mend_own(&self, up: &Up, duty: &mut Duty) -> Result<bool, NetworkError> {
-        if let Some(found) = self.nft.own_tables().await?.filter(|found| found.has_exactly(&self.admitted())) {
+        if let Some(found) =
+            self.nft.own_tables(up.scope.slot).await?.filter(|found| found.has_exactly(&self.admitted()))
+        {
             // Those that were just made are the measure for all later ones.
             if duty.made.get_or_insert_with(|| found.clone()).has_the_rules_of(&found) {
                 return Ok(false);
             }
         }
         self.make_own(up, duty).await?;
-        duty.made = self.nft.own_tables().await?;
+        duty.made = self.nft.own_tables(up.scope.slot).await?;
         Ok(true)
     }
 
-    async fn mend_foreign(&self, duty: &mut Duty, wanted: bool) -> Result<bool, NetworkError> {
+    async fn mend_foreign(&self, up: &Up, duty: &mut Duty, wanted: bool) -> Result<bool, NetworkError> {
         if !wanted && !duty.placed {
             return Ok(false);
         }
         let rules = self.nft.rules().await?;
-        let changes = foreign::changes(&rules, BRIDGE, wanted);
+        let changes = foreign::changes(&rules, up.scope.slot, wanted);
         let mut closed = BTreeMap::new();
         for change in &changes {
             duty.placed = true;
@@ -226,7 +234,7 @@ impl Network {
             }
         }
         // Where nobody drops anything there is nothing to take back, and so nothing to look for.
-        let has_some = !changes.is_empty() || !foreign::changes(&rules, BRIDGE, false).is_empty();
+        let has_some = !changes.is_empty() || !foreign::changes(&rules, up.scope.slot, false).is_empty();
         duty.placed = !closed.is_empty() || (wanted && has_some);
         let mended = changes.len() > closed.len();
         duty.closed = closed;

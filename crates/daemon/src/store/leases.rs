@@ -6,7 +6,9 @@ use std::net::Ipv4Addr;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{Store, StoreError, attempt};
+use crate::ground::Slot;
 use crate::net::addresses::Subnet;
+use crate::net::ruleset::Scope;
 
 impl Store {
     /// The address of a name in this subnet; one that is free where it has none. Where all are taken, that of a name without a
@@ -56,24 +58,36 @@ impl Store {
     /// # Errors
     /// A failed statement.
     pub async fn subnet(&self) -> Result<Option<Subnet>, StoreError> {
-        const WHAT: &str = "read the guests' subnet";
+        Ok(self.scope().await?.map(|scope| scope.subnet))
+    }
+
+    /// The network slot and the subnet of guests that there were last.
+    ///
+    /// # Errors
+    /// A failed statement.
+    pub async fn scope(&self) -> Result<Option<Scope>, StoreError> {
+        const WHAT: &str = "read the guests' network";
         self.run(|records| {
-            let found = records.query_row("SELECT subnet FROM network", [], |row| row.get::<_, String>(0)).optional();
-            // One that no banger of this version would take is as good as none.
-            Ok(attempt(WHAT, found)?.and_then(|text| text.parse().ok()))
+            let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?));
+            let found = records.query_row("SELECT slot, subnet FROM network", [], row).optional();
+            // What no banger of this version would take is as good as nothing.
+            let usable =
+                |(slot, subnet): (i64, String)| Some(Scope { slot: Slot::new(slot)?, subnet: subnet.parse().ok()? });
+            Ok(attempt(WHAT, found)?.and_then(usable))
         })
         .await
     }
 
-    /// Remembers the subnet of guests.
+    /// Remembers the network slot and the subnet of guests.
     ///
     /// # Errors
     /// A failed statement.
-    pub async fn set_subnet(&self, subnet: Subnet) -> Result<(), StoreError> {
-        const WHAT: &str = "record the guests' subnet";
+    pub async fn set_scope(&self, Scope { slot, subnet }: Scope) -> Result<(), StoreError> {
+        const WHAT: &str = "record the guests' network";
         self.write(WHAT, move |records| {
             attempt(WHAT, records.execute("DELETE FROM network", []))?;
-            attempt(WHAT, records.execute("INSERT INTO network (subnet) VALUES (?)", [subnet.to_string()])).map(drop)
+            let insert = "INSERT INTO network (slot, subnet) VALUES (?, ?)";
+            attempt(WHAT, records.execute(insert, params![slot.number(), subnet.to_string()])).map(drop)
         })
         .await
     }
@@ -219,12 +233,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_subnet_is_remembered() {
+    async fn slot_and_subnet_are_remembered() {
         let (_dir, store) = store();
-        assert_eq!(store.subnet().await.unwrap(), None);
-        for text in ["10.77.0.0/24", "10.78.0.0/16"] {
-            store.set_subnet(subnet(text)).await.unwrap();
-            assert_eq!(store.subnet().await.unwrap(), Some(subnet(text)));
+        assert_eq!(store.scope().await.unwrap(), None);
+        for (slot, text) in [(0, "10.77.0.0/24"), (7, "10.78.0.0/16")] {
+            let scope = Scope { slot: Slot::new(slot).unwrap(), subnet: subnet(text) };
+            store.set_scope(scope).await.unwrap();
+            assert_eq!(store.scope().await.unwrap(), Some(scope));
+            assert_eq!(store.subnet().await.unwrap(), Some(scope.subnet));
         }
     }
 }

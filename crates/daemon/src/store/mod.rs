@@ -3,6 +3,7 @@
 //! What is written is on the disk when a call returns: a record comes before the first effect that it covers, also when
 //! the power fails.
 
+mod ground;
 mod images;
 mod leases;
 #[cfg(not(fuzzing))]
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
+use crate::ground::Uids;
 use crate::net::addresses::Subnet;
 
 /// A handle on the records. Cheap to clone.
@@ -75,8 +77,8 @@ pub enum StoreError {
     #[error("there is no image {0} any more")]
     ImageGone(String),
     /// No number is left for a VM's user.
-    #[error("every uid from {0} on is taken by a VM")]
-    NoUid(u32),
+    #[error("every uid from {} to {} is taken by a VM", .0.first(), .0.build() - 1)]
+    NoUid(Uids),
     /// No address is left for a VM.
     #[error("every address of {0} is a VM's")]
     NoAddress(Subnet),

@@ -69,6 +69,21 @@ const STEPS: &[M<'static>] = &[
     M::up("ALTER TABLE vms ADD COLUMN publish TEXT NOT NULL DEFAULT '[]';"),
     M::up("CREATE TABLE wiring (wired TEXT NOT NULL) STRICT"),
     M::up("ALTER TABLE vms ADD COLUMN ssh_keys TEXT NOT NULL DEFAULT '[]'"),
+    M::up(
+        "ALTER TABLE vms ADD COLUMN vmm_pid INTEGER;
+    ALTER TABLE vms ADD COLUMN vmm_start INTEGER;
+    ALTER TABLE vms ADD COLUMN tap TEXT;",
+    ),
+    M::up(
+        "CREATE TABLE ground (
+        id       TEXT NOT NULL,
+        device   INTEGER NOT NULL,
+        inode    INTEGER NOT NULL,
+        runtime  BLOB NOT NULL,
+        uid_slot INTEGER NOT NULL
+    ) STRICT;
+    ALTER TABLE network ADD COLUMN slot INTEGER NOT NULL DEFAULT 0;",
+    ),
 ];
 
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);

@@ -3,14 +3,16 @@
 use std::net::Ipv4Addr;
 
 use banger_api::vm::Net;
+use banger_linux::process::Identity;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use super::leases::{lease, rename};
 use super::{Store, StoreError, attempt, is_duplicate};
+use crate::ground::Uids;
 use crate::image::record::ImageState;
 use crate::net::addresses::Subnet;
-use crate::vm::definition::{Definition, VmId, VmRecord};
+use crate::vm::definition::{Definition, Traces, VmId, VmRecord};
 use crate::vm::state::{Run, State};
 
 /// A state as it is written; [`State`] itself may change freely.
@@ -26,19 +28,23 @@ enum StoredState {
 }
 
 impl Store {
-    /// Reserves a VM's name, id and uid, and records it. The uid in `record` is the first that may be taken; the one that
-    /// was is returned.
+    /// Reserves a VM's name, id and uid, and records it. The uid is the lowest of `uids` that no VM has.
     ///
     /// # Errors
     /// [`StoreError::NameTaken`], [`StoreError::ImageGone`] where the image went since it was looked up, or a failed
     /// statement.
-    pub async fn insert_vm(&self, mut record: VmRecord, subnet: Option<Subnet>) -> Result<VmRecord, StoreError> {
+    pub async fn insert_vm(
+        &self,
+        mut record: VmRecord,
+        uids: Uids,
+        subnet: Option<Subnet>,
+    ) -> Result<VmRecord, StoreError> {
         const WHAT: &str = "record a new VM";
         self.write(WHAT, move |records| {
             if !image_is_ready(records, &record.definition.image_id)? {
                 return Err(StoreError::ImageGone(record.definition.image));
             }
-            record.definition.uid = free_uid(records, record.definition.uid)?;
+            record.definition.uid = free_uid(records, uids)?;
             if let Some(subnet) = subnet {
                 record.definition.address = Some(lease(records, &record.definition.name, subnet)?);
             }
@@ -91,13 +97,17 @@ impl Store {
         const WHAT: &str = "record a VM's state";
         self.write(WHAT, move |records| {
             let updated = records.execute(
-                "UPDATE vms SET state = ?, generation = ?, host_boot = ?, main = ?, wanted = ? WHERE id = ?",
+                "UPDATE vms SET state = ?, generation = ?, host_boot = ?, main = ?, wanted = ?,
+                                vmm_pid = ?, vmm_start = ?, tap = ? WHERE id = ?",
                 params![
                     state_json(&record.state, &record.definition)?,
                     record.generation.cast_signed(),
                     record.host_boot,
                     record.main,
                     record.wanted,
+                    record.traces.as_ref().map(|traces| traces.process.pid),
+                    record.traces.as_ref().map(|traces| traces.process.start.cast_signed()),
+                    record.traces.as_ref().and_then(|traces| traces.tap.as_deref()),
                     record.definition.id.as_str(),
                 ],
             );
@@ -181,21 +191,19 @@ fn image_is_ready(records: &Transaction<'_>, id: &str) -> Result<bool, StoreErro
     Ok(attempt("look an image up", found)?.is_some_and(|state| state == ImageState::Ready.as_str()))
 }
 
-/// The lowest uid from `first` on that no VM has.
-fn free_uid(records: &Transaction<'_>, first: u32) -> Result<u32, StoreError> {
+/// The lowest of these that no VM has.
+pub(super) fn free_uid(records: &Transaction<'_>, uids: Uids) -> Result<u32, StoreError> {
     const WHAT: &str = "find a free uid";
     let mut query = attempt(WHAT, records.prepare("SELECT uid FROM vms WHERE uid >= ? ORDER BY uid"))?;
-    let taken = attempt(WHAT, query.query_map([first], |row| row.get::<_, u32>(0)))?;
-    // The last number stands for "no change" (chown(2)) and is nobody's.
-    let usable = |uid: Option<u32>| uid.filter(|uid| *uid != u32::MAX).ok_or(StoreError::NoUid(first));
-    let mut free = usable(Some(first))?;
+    let taken = attempt(WHAT, query.query_map([uids.first()], |row| row.get::<_, u32>(0)))?;
+    let mut free = uids.first();
     for uid in taken {
         if attempt(WHAT, uid)? != free {
             break;
         }
-        free = usable(free.checked_add(1))?;
+        free += 1;
     }
-    Ok(free)
+    if uids.is_vmm(free) { Ok(free) } else { Err(StoreError::NoUid(uids)) }
 }
 
 fn vm(row: &Row<'_>) -> Result<VmRecord, StoreError> {
@@ -239,7 +247,14 @@ fn vm(row: &Row<'_>) -> Result<VmRecord, StoreError> {
         host_boot: text("host_boot")?,
         main: attempt(WHAT, row.get("main"))?,
         wanted: attempt(WHAT, row.get("wanted"))?,
+        traces: attempt(WHAT, traces(row))?,
     })
+}
+
+fn traces(row: &Row<'_>) -> rusqlite::Result<Option<Traces>> {
+    let (pid, start) = (row.get::<_, Option<u32>>("vmm_pid")?, row.get::<_, Option<i64>>("vmm_start")?);
+    let Some((pid, start)) = pid.zip(start) else { return Ok(None) };
+    Ok(Some(Traces { process: Identity { pid, start: start.cast_unsigned() }, tap: row.get("tap")? }))
 }
 
 fn json(value: &impl Serialize, field: &'static str, of: &Definition) -> Result<String, StoreError> {
@@ -272,6 +287,7 @@ fn from_stored(stored: StoredState) -> State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ground::Slot;
     use banger_api::vm::{Lifetime, RestartPolicy};
 
     fn record(name: &str, uid: u32) -> VmRecord {
@@ -305,7 +321,26 @@ mod tests {
             host_boot: String::new(),
             main: false,
             wanted: false,
+            traces: None,
         }
+    }
+
+    #[tokio::test]
+    async fn the_traces_of_a_vmm_are_kept_and_go_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("r.db")).unwrap();
+        let image = "INSERT INTO images (id, name, state, size, created) VALUES ('i', 'debian', 'ready', 1, 1)";
+        store.run(move |records| attempt("add an image", records.execute_batch(image))).await.unwrap();
+        let mut record = store.insert_vm(record("a", 0), Uids::of(Slot::FIRST, 1000).unwrap(), None).await.unwrap();
+        assert_eq!(store.vms().await.unwrap()[0].traces, None);
+        for tap in [None, Some("tap-pool-7".to_owned())] {
+            record.traces = Some(Traces { process: Identity { pid: 4711, start: u64::MAX }, tap });
+            store.update_vm(record.clone()).await.unwrap();
+            assert_eq!(store.vms().await.unwrap(), [record.clone()]);
+        }
+        record.traces = None;
+        store.update_vm(record.clone()).await.unwrap();
+        assert_eq!(store.vms().await.unwrap(), [record]);
     }
 
     #[tokio::test]
@@ -314,14 +349,30 @@ mod tests {
         let store = Store::open(&dir.path().join("r.db")).unwrap();
         let image = "INSERT INTO images (id, name, state, size, created) VALUES ('i', 'debian', 'ready', 1, 1)";
         store.run(move |records| attempt("add an image", records.execute_batch(image))).await.unwrap();
-        let last = u32::MAX - 1;
-        assert_eq!(store.insert_vm(record("a", last), None).await.unwrap().definition.uid, last);
-        assert!(
-            matches!(store.insert_vm(record("b", last), None).await, Err(StoreError::NoUid(first)) if first == last)
-        );
-        assert_eq!(store.vms().await.unwrap().len(), 1);
-        let taken = "UPDATE vms SET uid = 4294967295";
-        store.run(move |records| attempt("take the last", records.execute_batch(taken))).await.unwrap();
-        assert!(matches!(store.insert_vm(record("c", u32::MAX), None).await, Err(StoreError::NoUid(u32::MAX))));
+        let uids = Uids::of(Slot::FIRST, 100_000).unwrap();
+        for (name, uid) in [("a", 100_000), ("b", 100_001)] {
+            assert_eq!(store.insert_vm(record(name, 0), uids, None).await.unwrap().definition.uid, uid);
+        }
+        // One that has its id from another slot is in nobody's way.
+        let other = Uids::of(Slot::new(1).unwrap(), 100_000).unwrap();
+        assert_eq!(store.insert_vm(record("c", 0), other, None).await.unwrap().definition.uid, 231_072);
+        assert_eq!(store.insert_vm(record("d", 0), uids, None).await.unwrap().definition.uid, 100_002);
+        store
+            .run(move |records| attempt("take the rest", fill(records, uids.first() + 3, uids.build())))
+            .await
+            .unwrap();
+        let refused = store.insert_vm(record("e", 0), uids, None).await;
+        assert!(matches!(&refused, Err(StoreError::NoUid(of)) if *of == uids), "{refused:?}");
+        assert_eq!(refused.unwrap_err().to_string(), "every uid from 100000 to 165535 is taken by a VM");
+        assert!(store.insert_vm(record("f", 0), other, None).await.is_ok());
+    }
+
+    /// VMs with all of these uids.
+    fn fill(records: &rusqlite::Connection, from: u32, to: u32) -> rusqlite::Result<()> {
+        let sql = "WITH RECURSIVE uids (uid) AS (VALUES (?1) UNION ALL SELECT uid + 1 FROM uids WHERE uid + 1 < ?2)
+                   INSERT INTO vms (id, name, image, cpus, memory, disk, env, lifetime, uid, machine_id, host_key, host_key_public,
+                                    created, state, generation, host_boot, main)
+                   SELECT 'v' || uid, 'v' || uid, 'i', 1, 1, 1, '{}', '', uid, '', '', '', 1, '', 1, '', 0 FROM uids";
+        records.execute(sql, [from, to]).map(drop)
     }
 }

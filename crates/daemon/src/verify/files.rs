@@ -15,7 +15,7 @@ pub(super) struct Listed {
     runtime: Vec<String>,
     images: Vec<String>,
     vms: Vec<(String, Vec<String>)>,
-    vms_runtime: Vec<String>,
+    vms_runtime: Vec<(String, Vec<String>)>,
 }
 
 /// Lists it.
@@ -25,12 +25,16 @@ pub(super) fn listed(paths: &Paths) -> Listed {
         let files = entries(&paths.vm(&id).state);
         (id, files)
     };
+    let of_run = |id: String| {
+        let files = entries(&paths.vm(&id).runtime);
+        (id, files)
+    };
     Listed {
         state: entries(&paths.state),
         runtime: entries(&paths.runtime),
         images: entries(&paths.images()),
         vms: vms.into_iter().map(of_vm).collect(),
-        vms_runtime: entries(&paths.vms_runtime()),
+        vms_runtime: entries(&paths.vms_runtime()).into_iter().map(of_run).collect(),
     }
 }
 
@@ -51,9 +55,11 @@ pub(super) fn compare(paths: &Paths, listed: &Listed, vms: &Vms, images: &HashSe
     for id in listed.images.iter().filter(|id| !images.contains(*id)) {
         tell(Problem::Leak, paths.image(id), "of an image that no record knows".to_owned());
     }
-    for id in listed.vms_runtime.iter() {
+    for (id, _) in &listed.vms_runtime {
         match vms.get(id) {
             None => tell(Problem::Leak, paths.vm(id).runtime, "of a VM that no record knows".to_owned()),
+            // What its VMM has there goes when that is ended.
+            Some(vm) if vm.rests && vm.pid.is_some() => {}
             Some(vm) if vm.rests => {
                 tell(Problem::Leak, paths.vm(id).runtime, format!("of {}, which does not run", vm.name))
             }
@@ -84,6 +90,23 @@ pub(super) fn compare(paths: &Paths, listed: &Listed, vms: &Vms, images: &HashSe
     oddities
 }
 
+/// VMs that run while files are gone by which a daemon speaks to their VMMs. They are known by their processes all the same.
+pub(super) fn unreachable(paths: &Paths, listed: &Listed, vms: &Vms, needed: &[&str]) -> Vec<Oddity> {
+    let there = |id: &str, name: &str| {
+        listed.vms_runtime.iter().any(|(vm, files)| vm == id && files.iter().any(|file| file == name))
+    };
+    let running = vms.iter().filter_map(|(id, vm)| Some((id, vm, vm.pid.filter(|_| !vm.rests && !vm.busy)?)));
+    let gone = running.filter_map(|(id, vm, pid)| {
+        let gone: Vec<&str> = needed.iter().copied().filter(|name| !there(id, name)).collect();
+        (!gone.is_empty()).then(|| {
+            let found = format!("lacks {}, which {} needs, that runs as process {pid}", gone.join(", "), vm.name);
+            let path = paths.vm(id).runtime.display().to_string();
+            with_fix(oddity(Kind::File, Problem::Missing, path, found), format!("banger restart {}", vm.name))
+        })
+    });
+    gone.collect()
+}
+
 /// Whether a name is a known one, or that of an older log or of a part of the database beside it.
 fn is(name: &str, known: &str) -> bool {
     name.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-']))
@@ -106,10 +129,35 @@ mod tests {
     use crate::verify::Known;
 
     #[test]
+    fn a_vm_that_runs_without_its_runtime_files_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        let paths = Paths { state: at("s"), runtime: at("r"), config: at("c"), claims: at("g") };
+        let run = paths.vm("a").runtime;
+        std::fs::create_dir_all(&run).unwrap();
+        std::fs::write(run.join("vmm.pid"), "").unwrap();
+        let look = |rests, busy, pid| {
+            let vm = Known { name: "devbox".to_owned(), uid: 1, pid, rests, busy };
+            unreachable(&paths, &listed(&paths), &Vms::from([("a".to_owned(), vm)]), &["vmm.pid", "qmp.sock"])
+        };
+        let found = look(false, false, Some(12));
+        assert_eq!((found.len(), found[0].problem), (1, Problem::Missing));
+        assert!(found[0].found.contains("qmp.sock") && !found[0].found.contains("vmm.pid"), "{found:?}");
+        assert_eq!(found[0].fix.as_deref(), Some("banger restart devbox"));
+        // It starts or stops, or it has no process.
+        assert_eq!(look(false, true, Some(12)), []);
+        assert_eq!((look(false, false, None), look(true, false, None)), (Vec::new(), Vec::new()));
+        std::fs::write(run.join("qmp.sock"), "").unwrap();
+        assert_eq!(look(false, false, Some(12)), []);
+        std::fs::remove_dir_all(run).unwrap();
+        assert!(look(false, false, Some(12))[0].found.contains("vmm.pid, qmp.sock"));
+    }
+
+    #[test]
     fn what_is_nobodys_is_named_and_what_is_missing_too() {
         let dir = tempfile::tempdir().unwrap();
         let at = |path: &str| dir.path().join(path);
-        let paths = Paths { state: at("s"), runtime: at("r"), config: at("c") };
+        let paths = Paths { state: at("s"), runtime: at("r"), config: at("c"), claims: at("g") };
         for path in
             [paths.database(), paths.log(), paths.socket(), paths.lock(), paths.vm("a").root, paths.vm("a").work]
         {
@@ -120,7 +168,9 @@ mod tests {
             std::fs::create_dir_all(path).unwrap();
         }
         std::fs::write(at("s/banger.db-wal"), "").unwrap();
-        let known = |name: &str, rests| (name.to_owned(), Known { name: name.to_owned(), uid: 1, pid: None, rests });
+        let known = |name: &str, rests| {
+            (name.to_owned(), Known { name: name.to_owned(), uid: 1, pid: None, rests, busy: false })
+        };
         let vms = Vms::from([known("a", false), known("b", false)]);
         let images = HashSet::from(["i".to_owned()]);
         let look = |vms: &Vms, images: &HashSet<String>| {

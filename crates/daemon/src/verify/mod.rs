@@ -11,6 +11,7 @@ mod processes;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use banger_api::verify::{Kind, Oddity, Problem};
 
@@ -28,6 +29,8 @@ struct Known {
     pid: Option<u32>,
     /// Whether it does not run, and nothing is under way: then it has no process and no port.
     rests: bool,
+    /// Whether something is under way.
+    busy: bool,
 }
 
 /// All VMs, by id.
@@ -51,10 +54,11 @@ pub async fn verify(daemon: &Daemon) -> Result<Vec<Oddity>, VmError> {
 async fn look(daemon: &Daemon) -> Result<Vec<Oddity>, VmError> {
     let context = &daemon.context;
     let paths = context.paths.clone();
-    let first_uid = context.config.vmm.first_uid;
+    let uids = context.uids;
+    let (vmm, driver) = (Arc::clone(&context.vmm), Arc::clone(&context.vmm));
     // Before the records: a VM's record is there before all else of it, and goes after it.
     let host = blocking(move || {
-        let processes = processes::of_vms(Path::new("/proc"), first_uid);
+        let processes = processes::of_vms(&*vmm, uids);
         let mounts = mounts::below(Path::new("/proc/self/mountinfo"), &[&paths.state, &paths.runtime]);
         (processes, mounts, files::listed(&paths))
     });
@@ -62,9 +66,10 @@ async fn look(daemon: &Daemon) -> Result<Vec<Oddity>, VmError> {
     let links = network::links(context).await;
     let vms = vms(daemon);
     let images = context.store.images().await?.into_iter().map(|image| image.id).collect();
-    let mut oddities = processes::compare(&processes, &vms);
+    let mut oddities = processes::compare(&processes, &vms, uids, |uid| driver.user_of(uid));
     oddities.extend(mounts);
     oddities.extend(files::compare(&context.paths, &files, &vms, &images));
+    oddities.extend(files::unreachable(&context.paths, &files, &vms, context.vmm.runtime_files()));
     oddities.extend(links);
     oddities.extend(network::rules(context).await);
     oddities.extend(network::names(context));
@@ -75,7 +80,13 @@ fn vms(daemon: &Daemon) -> Vms {
     let known = |view: crate::vm::request::View| {
         let definition = &view.definition;
         let rests = view.busy.is_none() && matches!(view.state, State::Stopped { .. });
-        let known = Known { name: definition.name.clone(), uid: definition.uid, pid: view.pid, rests };
+        let known = Known {
+            name: definition.name.clone(),
+            uid: definition.uid,
+            pid: view.pid,
+            rests,
+            busy: view.busy.is_some(),
+        };
         (definition.id.as_str().to_owned(), known)
     };
     daemon.registry.list().into_iter().map(known).collect()

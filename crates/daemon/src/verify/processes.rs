@@ -1,44 +1,70 @@
-//! Processes that run as the users that belong to VMMs.
-
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+//! Processes that run as the users that belong to VMMs, and VMMs that run as anybody.
 
 use banger_api::verify::{Kind, Oddity, Problem};
+use banger_linux::process::{self, ProcessError};
 
-use super::{Vms, oddity, with_fix};
-use crate::config::VMM_UIDS;
+use super::{Known, Vms, oddity, with_fix};
+use crate::ground::Uids;
+use crate::vmm::Vmm;
 
-/// A process that runs as one of those users.
+/// A process that runs as one of those users, or is a VMM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Process {
     pid: u32,
     uid: u32,
     /// The name that the kernel has for it.
     name: String,
+    /// The id of the machine whose VMM it is by its command line.
+    machine: Option<String>,
 }
 
-/// All of them in a `/proc`. One that ends meanwhile is none.
-pub(super) fn of_vms(proc: &Path, first_uid: u32) -> Vec<Process> {
-    let entries = std::fs::read_dir(proc).into_iter().flatten().flatten();
-    let mut found: Vec<Process> = entries
-        .filter_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            // A directory of /proc is its process's effective user's (proc(5)).
-            let uid = entry.metadata().ok()?.uid();
-            let is_of_vms = uid >= first_uid && uid - first_uid < VMM_UIDS;
-            let name = std::fs::read_to_string(entry.path().join("comm")).ok().filter(|_| is_of_vms)?;
-            Some(Process { pid, uid, name: name.trim_end().to_owned() })
-        })
-        .collect();
+/// All of them. One that ends meanwhile is none.
+pub(super) fn of_vms(vmm: &dyn Vmm, uids: Uids) -> Vec<Process> {
+    let is_of_vms = |uid: u32| uids.is_vmm(uid);
+    let shared = vmm.user_of(uids.first());
+    let all = process::all().unwrap_or_default();
+    let candidates = all.into_iter().filter(|seen| is_of_vms(seen.uid) || seen.uid == shared);
+    let describe = |seen: process::Seen| -> Result<Process, ProcessError> {
+        let process = process::Process::open(seen.pid, None)?;
+        let machine = vmm.machine_of(&process.command_line()?);
+        Ok(Process { pid: seen.pid, uid: seen.uid, name: process.name()?, machine })
+    };
+    let described = candidates.filter_map(|seen| describe(seen).ok());
+    let mut found: Vec<Process> =
+        described.filter(|process| is_of_vms(process.uid) || process.machine.is_some()).collect();
     found.sort_by_key(|process| process.pid);
     found
 }
 
-/// Those that are no VM's.
-pub(super) fn compare(processes: &[Process], vms: &Vms) -> Vec<Oddity> {
+/// Those that are no VM's, and VMMs of VMs that do not run. `user_of` says as whom a VM's VMM runs.
+pub(super) fn compare(processes: &[Process], vms: &Vms, uids: Uids, user_of: impl Fn(u32) -> u32) -> Vec<Oddity> {
+    let is_of_vms = |uid: u32| uids.is_vmm(uid);
     let judge = |process: &Process| {
-        let Process { pid, uid, name } = process;
+        let Process { pid, uid, name, machine } = process;
+        let is_of = |vm: &&Known| user_of(vm.uid) == *uid;
+        let fix = format!("kill {pid}");
+        if let Some(vm) = machine.as_deref().and_then(|id| vms.get(id)).filter(is_of) {
+            let (problem, found, fix) = match vm.pid {
+                _ if vm.rests => {
+                    let found = format!("{name}, the VMM of {}, which is recorded as stopped", vm.name);
+                    (Problem::Leak, found, format!("banger kill {}", vm.name))
+                }
+                Some(vmm) if vmm != *pid && user_of(vm.uid) == vm.uid => {
+                    let found = format!("{name}, which runs on the disks of {} beside its VMM, process {vmm}", vm.name);
+                    (Problem::Foreign, found, fix)
+                }
+                _ => return None,
+            };
+            return Some(with_fix(oddity(Kind::Process, problem, pid.to_string(), found), fix));
+        }
         let (problem, found) = match vms.values().find(|vm| vm.uid == *uid) {
+            _ if !is_of_vms(*uid) => return None,
+            None if machine.is_some() => {
+                let found =
+                    format!("{name}, the VMM of another daemon's VM, which runs as user {uid}, one of this daemon's");
+                let oddity = oddity(Kind::Process, Problem::Foreign, pid.to_string(), found);
+                return Some(with_fix(oddity, "stop that VM through its own daemon"));
+            }
             None => {
                 (Problem::Foreign, format!("{name}, which runs as user {uid}, one of those for VMs that no VM has"))
             }
@@ -50,7 +76,7 @@ pub(super) fn compare(processes: &[Process], vms: &Vms) -> Vec<Oddity> {
             }
             Some(_) => return None,
         };
-        Some(with_fix(oddity(Kind::Process, problem, pid.to_string(), found), format!("kill {pid}")))
+        Some(with_fix(oddity(Kind::Process, problem, pid.to_string(), found), fix))
     };
     processes.iter().filter_map(judge).collect()
 }
@@ -58,29 +84,68 @@ pub(super) fn compare(processes: &[Process], vms: &Vms) -> Vec<Oddity> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verify::Known;
+    use crate::vmm::fake::Fake;
+    use crate::vmm::qemu::Qemu;
+
+    fn uids(first: u32) -> Uids {
+        Uids::of(crate::ground::Slot::FIRST, first).unwrap()
+    }
+
+    fn known(name: &str, uid: u32, pid: Option<u32>, rests: bool) -> (String, Known) {
+        (name.to_owned(), Known { name: name.to_owned(), uid, pid, rests, busy: false })
+    }
+
+    fn process(pid: u32, uid: u32, machine: Option<&str>) -> Process {
+        Process { pid, uid, name: "sleep".into(), machine: machine.map(str::to_owned) }
+    }
 
     #[test]
     fn a_process_is_a_vms_or_it_is_named() {
-        let process = |pid, uid| Process { pid, uid, name: "sleep".into() };
-        let known = |name: &str, uid, pid, rests| (name.to_owned(), Known { name: name.to_owned(), uid, pid, rests });
         let vms = Vms::from([
             known("runs", 100, Some(10), false),
             known("stopped", 101, None, true),
             known("starts", 102, None, false),
         ]);
-        let found =
-            compare(&[process(10, 100), process(11, 100), process(12, 101), process(13, 102), process(14, 103)], &vms);
+        let mut processes =
+            [(10, 100), (11, 100), (12, 101), (13, 102), (14, 103)].map(|(pid, uid)| process(pid, uid, None)).to_vec();
+        let found = compare(&processes, &vms, uids(100), |uid| uid);
         let told: Vec<_> = found.iter().map(|oddity| (oddity.which.as_str(), oddity.problem)).collect();
         assert_eq!(told, [("11", Problem::Foreign), ("12", Problem::Leak), ("14", Problem::Foreign)]);
         assert!(found[1].found.contains("stopped") && found[2].fix.as_deref() == Some("kill 14"));
+        // Another daemon's VM is not to be ended by this one's user.
+        processes[4].machine = Some("elsewhere".into());
+        let found = compare(&processes, &vms, uids(100), |uid| uid);
+        assert!(found[2].which == "14" && !found[2].fix.as_deref().is_some_and(|fix| fix.contains("kill")));
+    }
+
+    #[test]
+    fn a_vmm_is_named_where_its_vm_is_recorded_as_stopped_and_a_second_one_always() {
+        let vms = Vms::from([known("runs", 100, Some(10), false), known("stopped", 101, Some(12), true)]);
+        let processes = [
+            process(10, 100, Some("runs")),
+            process(11, 100, Some("runs")),
+            process(12, 101, Some("stopped")),
+            // As another user it only calls itself so.
+            process(13, 50, Some("stopped")),
+        ];
+        let found = compare(&processes, &vms, uids(100), |uid| uid);
+        let told: Vec<_> = found.iter().map(|oddity| (oddity.which.as_str(), oddity.problem)).collect();
+        assert_eq!(told, [("11", Problem::Foreign), ("12", Problem::Leak)]);
+        assert_eq!(found[1].fix.as_deref(), Some("banger kill stopped"));
+        // A driver that runs all as one user: what forks there looks alike for a moment.
+        let shared = [process(10, 0, Some("runs")), process(11, 0, Some("runs")), process(12, 0, Some("stopped"))];
+        let found = compare(&shared, &vms, uids(100), |_| 0);
+        assert_eq!(found.iter().map(|oddity| oddity.which.as_str()).collect::<Vec<_>>(), ["12"]);
     }
 
     #[test]
     fn processes_are_found_by_their_user() {
         let me = rustix::process::getuid().as_raw();
         let pid = std::process::id();
-        assert!(of_vms(Path::new("/proc"), me).iter().any(|process| process.pid == pid));
-        assert!(!of_vms(Path::new("/proc"), me + 1).iter().any(|process| process.pid == pid));
+        let qemu = Qemu::new(banger_linux::process::Program::Qemu);
+        assert!(of_vms(&qemu, uids(me)).iter().any(|process| process.pid == pid));
+        assert!(!of_vms(&qemu, uids(me + 1)).iter().any(|process| process.pid == pid));
+        // It is no VMM.
+        assert!(!of_vms(&Fake::new("/agent".into()), uids(me + 1)).iter().any(|process| process.pid == pid));
     }
 }

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use banger_api::change::Change;
 use banger_api::vm::{Lifetime, Net};
+use banger_linux::process::Process;
 use tokio::sync::{mpsc, watch};
 
+use super::alive::Hold;
 use super::comeback::Comeback;
 use super::create;
 use super::definition::{Definition, VmRecord};
@@ -42,6 +44,9 @@ pub(super) struct Actor {
     pub(super) context: Arc<Context>,
     pub(super) record: VmRecord,
     pub(super) definition: Arc<Definition>,
+    /// The VMM's process, from its start to its end.
+    pub(super) hold: Hold,
+    /// What is done with a VM that runs.
     pub(super) running: Option<Running>,
     pub(super) run: u64,
     pub(super) comeback: Comeback,
@@ -55,7 +60,7 @@ pub(super) struct Actor {
 
 impl Actor {
     /// An owner for this record, and its view.
-    pub(super) fn new(context: Arc<Context>, record: VmRecord) -> (Actor, watch::Receiver<View>) {
+    pub(super) fn new(context: Arc<Context>, record: VmRecord, hold: Hold) -> (Actor, watch::Receiver<View>) {
         let (wakes, waking) = mpsc::unbounded_channel();
         let definition = Arc::new(record.definition.clone());
         let view = View {
@@ -63,7 +68,7 @@ impl Actor {
             state: record.state.clone(),
             generation: record.generation,
             guest: None,
-            pid: None,
+            pid: hold.living().map(Process::pid),
             console: None,
             busy: None,
             gone: false,
@@ -75,6 +80,7 @@ impl Actor {
             context,
             record,
             definition,
+            hold,
             running: None,
             run: 0,
             comeback: Comeback::default(),
@@ -178,10 +184,7 @@ impl Actor {
             Verb::Restart { force, patience } => self.restart(operation, force, patience).await,
             Verb::Stop { force, patience } => self.stop_wanting(operation, force, patience, false).await,
             Verb::Remove { force } => {
-                let runs = matches!(self.record.state, State::Starting | State::Running(_) | State::Stopping);
-                if runs && !force {
-                    return Err(VmError::RemoveRunning(self.record.definition.name.clone()));
-                }
+                self.may_be_removed(force).await?;
                 VmError::all(self.remove(operation).await)
             }
             Verb::LeaseEnded => {
@@ -219,7 +222,7 @@ impl Actor {
         self.record.state = self.next(Event::Made)?;
         self.advance(operation, Step::RecordStart, Event::Start).await?;
         let syncing = create::sync_disks(&context, &self.definition);
-        let started = start::start(&context, &self.definition, operation).await?;
+        let started = start::start(&context, &self.definition, &mut self.hold, operation).await?;
         operation.stage("disk.sync", create::synced(syncing)).await?;
         self.take(operation, started).await
     }
@@ -230,7 +233,7 @@ impl Actor {
         self.main_started = false;
         self.advance(operation, Step::RecordStart, Event::Start).await?;
         self.settle_address().await?;
-        let started = start::start(&context, &self.definition, operation).await?;
+        let started = start::start(&context, &self.definition, &mut self.hold, operation).await?;
         self.take(operation, started).await
     }
 
@@ -260,6 +263,10 @@ impl Actor {
         self.comeback = Comeback::default();
         let wanted_before = std::mem::replace(&mut self.record.wanted, wanted);
         match &self.record.state {
+            // An earlier daemon's mistake, or its records are older than what happened: the process decides.
+            State::Stopped { .. } if self.hold.may_live() => {
+                self.context.store.update_vm(self.record.clone()).await?;
+            }
             State::Stopped { .. } if wanted_before == wanted => return Ok(()),
             State::Stopped { .. } => return Ok(self.context.store.update_vm(self.record.clone()).await?),
             // An earlier stop could not end the VMM: try again.
@@ -293,8 +300,8 @@ impl Actor {
             };
             errors.extend(context.step(Step::PowerOff, ask).await.err());
         }
-        errors.extend(release(&context, &self.definition.id, &self.definition.name, operation).await);
-        if errors.is_empty() {
+        errors.extend(release(&context, &self.record, &mut self.hold, operation).await);
+        if errors.is_empty() && !matches!(self.record.state, State::Stopped { .. }) {
             errors.extend(self.advance(operation, Step::RecordStopped, Event::Ended { reason: None }).await.err());
         }
         if errors.is_empty() && self.record.definition.lifetime != Lifetime::Kept {
@@ -342,6 +349,7 @@ impl Actor {
         let starts = event == Event::Start;
         let state = self.next(event)?;
         let mut record = self.record.clone();
+        record.traces = self.traces();
         record.state = state;
         record.wanted |= starts;
         record.generation += 1;
@@ -362,7 +370,7 @@ impl Actor {
             state: self.record.state.clone(),
             generation: self.record.generation,
             guest: running.and_then(|running| running.guest.clone()),
-            pid: running.map(|running| running.instance.process().pid()),
+            pid: self.hold.living().map(Process::pid),
             console: running.and_then(|running| running.instance.console()),
             busy: self.busy,
             gone: self.gone,

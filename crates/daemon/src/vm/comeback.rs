@@ -111,8 +111,14 @@ impl Actor {
         if !self.is_missed() {
             return Ok(());
         }
-        let started = until_cancelled(operation, self.start(operation)).await;
-        let started = self.or_release(started, operation).await;
+        let started = match self.nothing_lives().await {
+            Ok(()) => {
+                let started = until_cancelled(operation, self.start(operation)).await;
+                self.or_release(started, operation).await
+            }
+            // What lives is left alone.
+            refused => refused,
+        };
         // Who cancelled it wants something else.
         if started.is_err() && !operation.is_cancelled() && self.is_missed() {
             self.start_later(Duration::ZERO);
@@ -122,6 +128,7 @@ impl Actor {
 
     /// Starts it for its user, who is told where that fails: it is not tried again then.
     pub(super) async fn start_once(&mut self, operation: &Operation) -> Result<(), VmError> {
+        self.nothing_lives().await?;
         let started = until_cancelled(operation, self.start(operation)).await;
         if started.is_err() {
             self.record.wanted = false;

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 
 use banger_api::port::Publish;
 use banger_api::vm::{Lifetime, Net, RestartPolicy, User};
+use banger_linux::process::Identity;
 
 use super::state::State;
 
@@ -108,6 +109,17 @@ pub struct VmRecord {
     pub main: bool,
     /// Whether it shall run as far as its users are concerned: somebody started it, and nobody has stopped it since.
     pub wanted: bool,
+    /// Its VMM's process and what that has, recorded with `state`; nothing where none runs, or before its agent has answered.
+    pub traces: Option<Traces>,
+}
+
+/// By what a running VM is found again when its runtime files are gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traces {
+    /// Its VMM's process, of the boot of the host that the record names.
+    pub process: Identity,
+    /// The name of its TAP, where it has a network.
+    pub tap: Option<String>,
 }
 
 #[cfg(test)]

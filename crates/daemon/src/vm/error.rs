@@ -4,6 +4,7 @@ use std::io;
 
 use banger_protocol::session::MAX_CALLS;
 
+use super::alive::Stranger;
 use super::identity::IdentityError;
 use super::spec::SpecError;
 use super::state::Denied;
@@ -42,6 +43,26 @@ pub enum VmError {
     /// The VM runs, and was to be removed without force.
     #[error("cannot remove {0}: it is running")]
     RemoveRunning(String),
+    /// Its VMM lives, though the record says that it does not run.
+    #[error("cannot {attempted} {name}: its VMM lives, as process {pid}")]
+    Lives {
+        /// What was attempted.
+        attempted: &'static str,
+        /// The VM.
+        name: String,
+        /// Its VMM's process id.
+        pid: u32,
+    },
+    /// Processes that are not known as its VMM run as its user, and may use its disks.
+    #[error("cannot {attempted} {name}: {} {} as its user", listed(processes), if processes.len() == 1 { "runs" } else { "run" })]
+    Strangers {
+        /// What was attempted.
+        attempted: &'static str,
+        /// The VM.
+        name: String,
+        /// These processes.
+        processes: Vec<Stranger>,
+    },
     /// The VM goes when it stops, and was to be restarted.
     #[error("cannot restart {0}: it is removed when it stops")]
     RestartRemoved(String),
@@ -187,6 +208,10 @@ impl VmError {
         let attempted = attempted.into();
         move |source| VmError::Io { attempted, source }
     }
+}
+
+fn listed(processes: &[Stranger]) -> String {
+    processes.iter().map(Stranger::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn quoted(said: &Option<String>) -> String {

@@ -3,6 +3,7 @@
 //! One task owns one VM ([`actor`]); everything else sends to its queue and reads what it publishes.
 
 mod actor;
+pub mod alive;
 pub mod change;
 pub mod definition;
 pub mod error;
@@ -15,6 +16,7 @@ pub mod turns;
 
 mod comeback;
 mod create;
+mod guard;
 mod names;
 mod notice;
 mod publish;

@@ -3,6 +3,7 @@
 use std::io;
 
 use banger_api::port::Publish;
+use banger_linux::accept::Acceptor;
 use banger_protocol::call::Call;
 use banger_protocol::frame::{self, BEST_PAYLOAD, Frame, FrameError, Kind};
 use bytes::BytesMut;
@@ -63,13 +64,12 @@ impl Bound {
 
 async fn serve(port: Publish, listener: TcpListener, views: watch::Receiver<View>) {
     let mut connections = JoinSet::new();
+    let mut clients = Acceptor::new(listener);
+    let short =
+        |error: &io::Error| tracing::warn!(%port, %error, "no connection to a published port can be accepted for now");
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((client, _)) => drop(connections.spawn(connect(port, client, views.clone()))),
-                // Whoever that was is gone, or there are no descriptors: the next one waits in the kernel's queue.
-                Err(_) => tokio::task::yield_now().await,
-            },
+            client = clients.next(short) => drop(connections.spawn(connect(port, client, views.clone()))),
             Some(_) = connections.join_next() => {}
         }
     }

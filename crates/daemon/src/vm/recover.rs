@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::actor::{Actor, Running};
+use super::alive::Hold;
 use super::comeback::{End, comes_back};
 use super::definition::VmRecord;
 use super::error::VmError;
@@ -28,12 +29,12 @@ enum Plan {
     Adopt(Box<dyn Instance>),
     /// It was starting and its VMM lives: wait for its agent.
     AwaitAgent(Box<dyn Instance>),
-    /// Its VMM lives but cannot be spoken to: a guest is not ended for that. A kill still works.
-    Leave(VmmError),
+    /// Its VMM lives and cannot be taken over, or against its record: a guest is not ended for that. A kill still works.
+    Leave(VmError),
 }
 
 /// Decides by the record and by what lives.
-async fn plan(record: &VmRecord, context: &Context) -> Plan {
+async fn plan(record: &VmRecord, hold: &Hold, context: &Context) -> Plan {
     let lifetime = record.definition.lifetime;
     // The daemon's promise of `--rm` holds when the daemon was killed: the connection went with it.
     if lifetime == Lifetime::Connection || (lifetime == Lifetime::Command && !record.main) {
@@ -41,13 +42,29 @@ async fn plan(record: &VmRecord, context: &Context) -> Plan {
     }
     match &record.state {
         State::Creating | State::Removing => Plan::Remove,
-        State::Stopped { reason } => Plan::Release(reason.clone()),
-        State::Starting | State::Running(_) | State::Stopping => {
-            if record.host_boot != context.host_boot {
-                return Plan::Release(Some("the host was rebooted".to_owned()));
+        State::Stopped { reason } => match hold.living() {
+            Some(process) => {
+                let (attempted, name) = ("release", record.definition.name.clone());
+                Plan::Leave(VmError::Lives { attempted, name, pid: process.pid() })
             }
+            None => Plan::Release(reason.clone()),
+        },
+        State::Starting | State::Running(_) | State::Stopping => {
+            let held = match hold {
+                Hold::Held(process) => process.try_clone().map_err(VmmError::Process),
+                Hold::Gone if record.host_boot != context.host_boot => {
+                    return Plan::Release(Some("the host was rebooted".to_owned()));
+                }
+                Hold::Gone => Err(VmmError::Gone),
+                // The release looks once more, and names them.
+                Hold::Unknown => return Plan::Release(Some("its VMM ended while no daemon ran".to_owned())),
+            };
             let machine = start::machine(context, &record.definition);
-            match (context.vmm.adopt(&machine).await, &record.state) {
+            let adopted = match held {
+                Ok(process) => context.vmm.adopt(&machine, process).await,
+                Err(error) => Err(error),
+            };
+            match (adopted, &record.state) {
                 (Ok(instance), State::Starting) => Plan::AwaitAgent(instance),
                 (Ok(instance), State::Stopping) => Plan::GoDown(instance),
                 (Ok(instance), _) => Plan::Adopt(instance),
@@ -56,7 +73,7 @@ async fn plan(record: &VmRecord, context: &Context) -> Plan {
                 }
                 (Err(VmmError::Gone), State::Stopping) => Plan::Release(None),
                 (Err(VmmError::Gone), _) => Plan::Release(Some("its VMM ended while no daemon ran".to_owned())),
-                (Err(error), _) => Plan::Leave(error),
+                (Err(error), _) => Plan::Leave(error.into()),
             }
         }
     }
@@ -66,7 +83,7 @@ impl Actor {
     /// Takes over what an earlier daemon left of this VM.
     pub(super) async fn recover(&mut self, operation: &Operation) -> Result<(), VmError> {
         let context = Arc::clone(&self.context);
-        match plan(&self.record, &context).await {
+        match plan(&self.record, &self.hold, &context).await {
             Plan::Remove => VmError::all(self.remove(operation).await),
             Plan::Release(reason) => {
                 // Nobody saw how it ended: that is a failure. Who is missed then is started by the registry, in its turn.
@@ -81,7 +98,7 @@ impl Actor {
                 self.adopt(instance).await?;
                 Ok(())
             }
-            Plan::Leave(error) => Err(error.into()),
+            Plan::Leave(error) => Err(error),
             Plan::AwaitAgent(instance) => {
                 let awaited = self.await_agent(operation, Arc::from(instance)).await;
                 self.or_release(awaited, operation).await
@@ -115,6 +132,7 @@ impl Actor {
         let published = bound.serve(&self.view.subscribe());
         self.running = Some(Running { instance, guest: None, ended, watchers, _published: published });
         self.main_started = self.record.main;
+        self.record.traces = self.traces();
         self.publish();
         Ok(())
     }

@@ -10,6 +10,7 @@ use futures::StreamExt;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::actor::Actor;
+use super::alive::{self, Hold};
 use super::change::Wanted;
 use super::definition::{Definition, VmId, VmRecord};
 use super::error::VmError;
@@ -52,7 +53,9 @@ impl Registry {
     /// Where the records cannot be read.
     pub async fn recover(context: Arc<Context>) -> Result<Arc<Registry>, VmError> {
         let records = context.store.vms().await?;
-        start::ports_before(&context, &records).await;
+        let (looked_for, vmm, paths) = (records.clone(), Arc::clone(&context.vmm), context.paths.clone());
+        let survey = blocking(move || alive::survey(&looked_for, &*vmm, &paths)).await?;
+        start::ports_before(&context, &records, &survey).await;
         // Made ahead for VMs that will want it; and what an earlier daemon has left is taken over, or goes.
         if records.iter().any(|record| record.definition.address.is_some()) || context.network.is_left().await {
             let context = Arc::clone(&context);
@@ -61,9 +64,9 @@ impl Registry {
         }
         let registry = Arc::new(Registry { context, vms: RwLock::default() });
         let mut recovering = Vec::new();
-        for record in records {
+        for (record, mut living) in records.into_iter().zip(survey) {
             let name = record.definition.name.clone();
-            let handle = registry.own(record);
+            let handle = registry.own(record, living.hold());
             // Recovery comes first in the queue, before any request.
             let operation = Operation::unwatched("recover", &name);
             let recovered = handle.send(Verb::Recover, operation).await?;
@@ -90,7 +93,8 @@ impl Registry {
         let began = operation.stage_begins("record.reserve");
         let record = self.reserve(spec, made_up, subnet).await?;
         operation.stage_ends("record.reserve", began);
-        let handle = self.own(record);
+        // Nothing can live of what has just got its name.
+        let handle = self.own(record, Hold::Gone);
         let reply = handle.send(Verb::Create { start: !request.stopped }, operation.clone()).await?;
         Ok(Created { handle, reply })
     }
@@ -109,7 +113,7 @@ impl Registry {
     async fn reserve(&self, spec: spec::Spec, made_up: bool, subnet: Option<Subnet>) -> Result<VmRecord, VmError> {
         let mut record = self.record(spec)?;
         for _ in 0..NAME_TRIES {
-            let insert = async { Ok(self.context.store.insert_vm(record.clone(), subnet).await) };
+            let insert = async { Ok(self.context.store.insert_vm(record.clone(), self.context.uids, subnet).await) };
             match self.reserve_step(insert, &record.definition.id).await? {
                 Err(StoreError::NameTaken(_)) if made_up => record.definition.name = names::made_up_longer(bytes()?),
                 reserved => return Ok(reserved?),
@@ -150,20 +154,28 @@ impl Registry {
             publish: spec.publish,
             lifetime: spec.lifetime,
             restart: spec.restart,
-            uid: self.context.config.vmm.first_uid,
+            uid: self.context.uids.first(),
             machine_id: lasting.machine_id,
             host_key: lasting.host_key,
             host_key_public: lasting.host_key_public,
             created: unix_seconds(),
         };
         let host_boot = self.context.host_boot.clone();
-        Ok(VmRecord { definition, state: State::Creating, generation: 1, host_boot, main: false, wanted: false })
+        Ok(VmRecord {
+            definition,
+            state: State::Creating,
+            generation: 1,
+            host_boot,
+            main: false,
+            wanted: false,
+            traces: None,
+        })
     }
 
     /// Gives a recorded VM its owner.
-    fn own(self: &Arc<Self>, record: VmRecord) -> Handle {
+    fn own(self: &Arc<Self>, record: VmRecord, hold: Hold) -> Handle {
         let id = record.definition.id.clone();
-        let (actor, view) = Actor::new(Arc::clone(&self.context), record);
+        let (actor, view) = Actor::new(Arc::clone(&self.context), record, hold);
         let (requests, inbox) = mpsc::channel(16);
         let handle = Handle { requests, view };
         self.vms.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), handle.clone());

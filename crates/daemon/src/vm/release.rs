@@ -1,14 +1,15 @@
 //! The shallow depth of undoing: what a VM holds while it runs, and never its disks.
 //!
-//! Works from a VM's id alone, goes on after errors and reports all of them, and can run twice. A VM that holds nothing is
-//! released at once.
+//! Works from a VM's record alone where its VMM is not held, goes on after errors and reports all of them, and can run twice. A VM
+//! that holds nothing is released at once.
 
 use std::time::Duration;
 
-use banger_linux::process::{Process, ProcessError};
+use banger_linux::process::ProcessError;
 use rustix::process::Signal;
 
-use super::definition::VmId;
+use super::alive::{Hold, look_for};
+use super::definition::VmRecord;
 use super::error::VmError;
 use crate::context::{Context, blocking};
 use crate::operation::{Operation, Step};
@@ -17,9 +18,15 @@ use crate::operation::{Operation, Step};
 const DYING: Duration = Duration::from_secs(30);
 
 /// Ends the VMM, gives its port of the network back and removes the runtime directory.
-pub(super) async fn release(context: &Context, id: &VmId, name: &str, operation: &Operation) -> Vec<VmError> {
+pub(super) async fn release(
+    context: &Context,
+    record: &VmRecord,
+    hold: &mut Hold,
+    operation: &Operation,
+) -> Vec<VmError> {
     let mut errors = Vec::new();
-    let end = context.step(Step::EndVmm, end_vmm(context, id, name));
+    let id = &record.definition.id;
+    let end = context.step(Step::EndVmm, end_vmm(context, record, hold));
     errors.extend(operation.stage("vmm.end", end).await.err());
     if errors.is_empty() && context.network.has(id.as_str()) {
         let give_back = async { Ok(context.network.release(id.as_str()).await?) };
@@ -35,23 +42,33 @@ pub(super) async fn release(context: &Context, id: &VmId, name: &str, operation:
     errors
 }
 
-async fn end_vmm(context: &Context, id: &VmId, name: &str) -> Result<(), VmError> {
-    let pid_file = context.paths.vm(id.as_str()).pid_file;
-    let unending = |source| VmError::Unending { name: name.to_owned(), source };
-    let process = match Process::recorded(&pid_file) {
-        Ok(process) => process,
-        Err(ProcessError::Gone { .. }) => return Ok(()),
-        Err(error) => return Err(unending(error)),
-    };
+/// Ends the VMM that is held, or the one that is found. What is not known as its VMM is never ended, and as long as it lives
+/// nothing else is released.
+async fn end_vmm(context: &Context, record: &VmRecord, hold: &mut Hold) -> Result<(), VmError> {
+    let name = &record.definition.name;
+    if let Hold::Unknown = hold {
+        let mut living = look_for(context, record).await?;
+        *hold = living.hold();
+        if let Hold::Unknown = hold {
+            let (attempted, processes) = ("release", living.strangers);
+            return Err(VmError::Strangers { attempted, name: name.clone(), processes });
+        }
+    }
+    let Hold::Held(process) = hold else { return Ok(()) };
+    let unending = |source| VmError::Unending { name: name.clone(), source };
     process.signal(Signal::KILL).map_err(unending)?;
     match tokio::time::timeout(DYING, process.ended()).await {
-        Ok(ended) => ended.map(drop).map_err(unending),
-        Err(_) => Err(unending(ProcessError::Watch {
-            attempted: "end, within 30 s,",
-            pid: process.pid(),
-            source: std::io::ErrorKind::TimedOut.into(),
-        })),
+        Ok(ended) => ended.map(drop).map_err(unending)?,
+        Err(_) => {
+            return Err(unending(ProcessError::Watch {
+                attempted: "end, within 30 s,",
+                pid: process.pid(),
+                source: std::io::ErrorKind::TimedOut.into(),
+            }));
+        }
     }
+    *hold = Hold::Gone;
+    Ok(())
 }
 
 /// Removes a directory with all that is in it; one that is missing is no error.

@@ -1,15 +1,26 @@
 //! The deep depth of undoing: release, then the disks, the record last. Only `rm`, a failed create and `--rm` come here.
 
-use super::definition::VmId;
+use super::alive::Hold;
+use super::definition::VmRecord;
 use super::error::VmError;
+use super::guard::disks_are_unused;
 use super::release::{release, remove_dir};
 use crate::context::Context;
 use crate::operation::{Operation, Step};
 
 /// Removes all that a VM is. Its record stays until nothing else is left, so that a second try finds the rest.
-pub(super) async fn remove(context: &Context, id: &VmId, name: &str, operation: &Operation) -> Vec<VmError> {
-    let mut errors = release(context, id, name, operation).await;
-    // A VMM that lives still writes to its disks: they stay with it.
+pub(super) async fn remove(
+    context: &Context,
+    record: &VmRecord,
+    hold: &mut Hold,
+    operation: &Operation,
+) -> Vec<VmError> {
+    let id = &record.definition.id;
+    let mut errors = release(context, record, hold, operation).await;
+    // Who lives still writes to the disks: they stay.
+    if errors.is_empty() {
+        errors.extend(disks_are_unused(context, record).await.err());
+    }
     if errors.is_empty() {
         let _turn = context.turns.removals.take(operation).await;
         let disks = context.paths.vm(id.as_str()).state;

@@ -11,6 +11,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use tokio::sync::watch;
 
+use super::alive::{Hold, Living};
 use super::definition::{Definition, VmRecord};
 use super::error::VmError;
 use super::identity;
@@ -18,6 +19,7 @@ use super::publish::{self, Bound};
 use super::state::Run;
 use crate::boot;
 use crate::context::{self, Context, blocking, random, unix_nanos, unix_seconds};
+use crate::ground::Slot;
 use crate::guest::{self, Guest, GuestError};
 use crate::image::names;
 use crate::net::addresses;
@@ -39,10 +41,12 @@ pub(super) struct Started {
     pub(super) bound: Bound,
 }
 
-/// Starts the VMM and waits for the agent.
+/// Starts the VMM and waits for the agent. The VMM is held from its first moment, so that nothing that becomes of its files or of
+/// this start lets it go unseen.
 pub(super) async fn start(
     context: &Context,
     definition: &Definition,
+    hold: &mut Hold,
     operation: &Operation,
 ) -> Result<Started, VmError> {
     let _turn = context.turns.starts.take(operation).await;
@@ -61,7 +65,11 @@ pub(super) async fn start(
     let prepare = prepare(context, definition, &machine, network);
     operation.stage("boot.prepare", context.step(Step::Prepare, prepare)).await?;
 
-    let start = async { Ok(context.vmm.start(&machine).await?) };
+    let start = async {
+        let instance = context.vmm.start(&machine).await?;
+        *hold = Hold::Held(instance.process().try_clone().map_err(crate::vmm::VmmError::Process)?);
+        Ok(instance)
+    };
     let instance = operation.stage("vmm.start", context.step(Step::StartVmm, start)).await?;
     let instance: Arc<dyn Instance> = Arc::from(instance);
     let ended = end_of(&*instance)?;
@@ -83,7 +91,7 @@ async fn port(
     let (id, paths) = (definition.id.as_str(), context.paths.vm(definition.id.as_str()));
     let claim = async {
         // That it is recorded, and names are answered, was seen to when the address was given.
-        let subnet = context.network.subnet().await?;
+        let subnet = context.network.scope().await?.subnet;
         let port = context.network.claim(id, address, reach).await?;
         let written = DirBuilder::new().recursive(true).mode(0o700).create(&paths.runtime);
         let written = written.and_then(|()| std::fs::write(&paths.tap, &port.tap));
@@ -103,15 +111,31 @@ async fn port(
     Ok(Some(port))
 }
 
-/// Tells the network of the ports that VMs have since an earlier daemon.
-pub(super) async fn ports_before(context: &Context, records: &[VmRecord]) {
-    for VmRecord { definition, .. } in records {
+/// Tells the network of the ports that VMs have since an earlier daemon. Of a VM that lives the record names the TAP, or the
+/// VMM's process has it open; the file is for those that were starting or have ended.
+pub(super) async fn ports_before(context: &Context, records: &[VmRecord], survey: &[Living]) {
+    for (record, living) in records.iter().zip(survey) {
+        let definition = &record.definition;
         let id = definition.id.as_str();
         let (Some(reach), Some(address)) = (reach(definition.net), definition.address) else { continue };
-        if let Ok(tap) = tokio::fs::read_to_string(context.paths.vm(id).tap).await {
+        let recorded = record.traces.clone().filter(|_| living.vmm.is_some()).and_then(|traces| traces.tap);
+        let file = tokio::fs::read_to_string(context.paths.vm(id).tap).await.ok();
+        let tap = recorded.or(file.filter(|tap| is_tap(tap))).or_else(|| {
+            let open = living.vmm.as_ref()?.taps().ok()?;
+            open.into_iter().find(|tap| is_tap(tap))
+        });
+        if let Some(tap) = tap {
             context.network.adopt(id, Lease { tap, mac: addresses::mac(address), address, reach });
         }
     }
+}
+
+/// Whether this is the name of a TAP of banger's: a file may hold anything.
+fn is_tap(name: &str) -> bool {
+    Slot::all().any(|slot| {
+        let number = name.strip_prefix(&slot.taps());
+        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    })
 }
 
 fn reach(net: Net) -> Option<Reach> {

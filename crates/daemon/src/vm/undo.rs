@@ -36,7 +36,7 @@ impl Actor {
     pub(super) async fn fall(&mut self, operation: &Operation, reason: Option<String>) -> Vec<VmError> {
         self.running = None;
         let context = Arc::clone(&self.context);
-        let mut errors = release(&context, &self.definition.id, &self.definition.name, operation).await;
+        let mut errors = release(&context, &self.record, &mut self.hold, operation).await;
         if errors.is_empty() && matches!(self.record.state, State::Starting | State::Running(_) | State::Stopping) {
             errors.extend(self.advance(operation, Step::RecordStopped, Event::Ended { reason }).await.err());
         }
@@ -55,7 +55,7 @@ impl Actor {
         self.running = None;
         self.comeback = Comeback::default();
         let context = Arc::clone(&self.context);
-        let errors = remove(&context, &self.definition.id, &self.definition.name, operation).await;
+        let errors = remove(&context, &self.record, &mut self.hold, operation).await;
         self.gone = errors.is_empty();
         errors
     }

@@ -5,8 +5,10 @@
 //! to its work disk is in a directory beside that disk, `work.ext4.d`: it survives a stop and goes when the VM is removed,
 //! and the disk itself stays as it was.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +27,9 @@ const SOCKET: &str = "agent.sock";
 
 /// Where the boot file is laid out, in the machine's runtime directory.
 const BOOT: &str = "boot.json";
+
+/// What tells an agent that plays a guest from others.
+const FAKE_GUEST: &str = "--fake-guest";
 
 /// How much of an initramfs's end is searched for the boot file, which is the last thing in it.
 const TAIL: u64 = 256 * 1024;
@@ -53,14 +58,33 @@ impl Vmm for Fake {
     }
 
     async fn start(&self, machine: &Machine) -> Result<Box<dyn Instance>, VmmError> {
-        super::not_running(machine)?;
+        super::not_running(self, machine)?;
         let process = Process::start(launch(&self.agent, machine)?)?;
         Ok(Box::new(FakeInstance::new(process, machine)))
     }
 
-    async fn adopt(&self, machine: &Machine) -> Result<Box<dyn Instance>, VmmError> {
-        let process = super::recorded(machine)?;
-        Ok(Box::new(FakeInstance::new(process, machine)))
+    async fn adopt(&self, machine: &Machine, process: Process) -> Result<Box<dyn Instance>, VmmError> {
+        match process.has_ended() {
+            true => Err(VmmError::Gone),
+            false => Ok(Box::new(FakeInstance::new(process, machine))),
+        }
+    }
+
+    /// Its boot file lies in a directory that has the machine's name.
+    fn machine_of(&self, command: &[Vec<u8>]) -> Option<String> {
+        let after = |option: &[u8]| command.iter().position(|word| word == option).map(|at| command.get(at + 1));
+        after(FAKE_GUEST.as_bytes())?;
+        let boot = Path::new(OsStr::from_bytes(after(b"--boot")??));
+        boot.parent().filter(|_| boot.ends_with(BOOT))?.file_name()?.to_str().map(str::to_owned)
+    }
+
+    /// It runs as the daemon does.
+    fn user_of(&self, _uid: u32) -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
+
+    fn runtime_files(&self) -> &'static [&'static str] {
+        &[PID_FILE, SOCKET]
     }
 }
 
@@ -84,7 +108,7 @@ fn launch(agent: &Path, machine: &Machine) -> Result<Launch, VmmError> {
     let console = File::create(&machine.console_log).map_err(failed("write", &machine.console_log))?;
     let pid_file = dir.join(PID_FILE);
 
-    let args = ["--fake-guest", "--listen", "-", "--root"].map(Into::into);
+    let args = [FAKE_GUEST, "--listen", "-", "--root"].map(Into::into);
     let args = args.into_iter().chain([root.into_os_string(), "--boot".into(), boot.into_os_string()]);
     let mut launch = Launch::new(Program::Agent(agent.to_owned()), args);
     launch.stderr = Stream::Fd(console.into());
@@ -200,7 +224,7 @@ mod tests {
         std::fs::write(path("initramfs"), bytes).unwrap();
         std::fs::write(path("work.ext4"), "a file system").unwrap();
         Machine {
-            id: "test".into(),
+            id: "run".into(),
             runtime_dir: path("run"),
             kernel: path("none"),
             initramfs: path("initramfs"),
@@ -213,6 +237,25 @@ mod tests {
             console_log: path("console.log"),
             kvm: false,
         }
+    }
+
+    fn recorded(machine: &Machine) -> Process {
+        Process::recorded(&machine.runtime_dir.join(PID_FILE)).unwrap()
+    }
+
+    #[test]
+    fn a_machine_is_known_by_the_directory_of_its_boot_file() {
+        let fake = Fake::new("/agent".into());
+        let of = |line: &str| {
+            let words: Vec<Vec<u8>> = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+            fake.machine_of(&words)
+        };
+        let line = "/agent --fake-guest --listen - --root /s/vms/x3 --boot /r/vms/x3/boot.json";
+        assert_eq!(of(line).as_deref(), Some("x3"));
+        assert_eq!(of(&format!("/bin/sh {line} --protocol 1")).as_deref(), Some("x3"));
+        assert_eq!(of("/agent --listen - --boot /r/vms/x3/boot.json"), None);
+        assert_eq!(of("/agent --fake-guest --boot /r/vms/x3/other.json"), None);
+        assert_eq!(of("/agent --fake-guest --boot"), None);
     }
 
     #[test]
@@ -247,10 +290,12 @@ mod tests {
     async fn it_is_adopted_and_ends_by_its_button_and_starts_again() {
         let dir = tempfile::tempdir().unwrap();
         let machine = machine(&dir);
-        let agent = script(dir.path(), "agent", "echo \"banger-agent: cannot boot: $1\" >&2; exec sleep 60").await;
+        // One that keeps its arguments, by which it is known.
+        let sleeps = "exec perl -e 'sleep 60' -- \"$@\"";
+        let agent = script(dir.path(), "agent", &format!("echo \"banger-agent: cannot boot: $1\" >&2; {sleeps}")).await;
         let vm = Fake::new(agent.clone()).start(&machine).await.unwrap();
         vm.connect().await.unwrap();
-        let adopted = Fake::new(agent.clone()).adopt(&machine).await.unwrap();
+        let adopted = Fake::new(agent.clone()).adopt(&machine, recorded(&machine)).await.unwrap();
         assert_eq!(adopted.process().pid(), vm.process().pid());
         adopted.connect().await.unwrap();
         assert!(matches!(Fake::new(agent.clone()).start(&machine).await, Err(VmmError::Runs { .. })));
@@ -259,10 +304,11 @@ mod tests {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
 
+        let held = recorded(&machine);
         adopted.press_power_button().await.unwrap();
         vm.process().ended().await.unwrap();
         assert!(matches!(adopted.connect().await, Err(VmmError::Gone)));
-        assert!(matches!(Fake::new(agent.clone()).adopt(&machine).await, Err(VmmError::Gone)));
+        assert!(matches!(Fake::new(agent.clone()).adopt(&machine, held).await, Err(VmmError::Gone)));
         assert!(dir.path().join("work.ext4.d/file").exists());
 
         let again = Fake::new(agent).start(&machine).await.unwrap();
@@ -276,6 +322,5 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let machine = machine(&dir);
         assert!(Fake::new(dir.path().join("none")).start(&machine).await.is_err());
-        assert!(matches!(Fake::new(dir.path().join("none")).adopt(&machine).await, Err(VmmError::Gone)));
     }
 }

@@ -107,11 +107,21 @@ pub trait Vmm: Send + Sync {
     /// [`VmmError`]; the process is gone then.
     async fn start(&self, machine: &Machine) -> Result<Box<dyn Instance>, VmmError>;
 
-    /// Takes over a VM that an earlier daemon started, from what `start` left in `machine.runtime_dir`.
+    /// Takes over a VM that an earlier daemon started: its process, and what `start` left in `machine.runtime_dir`. A file
+    /// that is missing there takes away what it was for, and nothing else.
     ///
     /// # Errors
-    /// [`VmmError::Gone`] where no such process lives any more.
-    async fn adopt(&self, machine: &Machine) -> Result<Box<dyn Instance>, VmmError>;
+    /// [`VmmError::Gone`] where the process has ended.
+    async fn adopt(&self, machine: &Machine, process: Process) -> Result<Box<dyn Instance>, VmmError>;
+
+    /// The id of the machine that a process of this command line runs; none where it is no VMM of this driver's.
+    fn machine_of(&self, command: &[Vec<u8>]) -> Option<String>;
+
+    /// The user that the VMM of a machine with this uid runs as.
+    fn user_of(&self, uid: u32) -> u32;
+
+    /// The files in a machine's runtime directory by which a daemon finds its VMM and speaks to it.
+    fn runtime_files(&self) -> &'static [&'static str];
 }
 
 /// A VM that runs. Dropping it leaves the VM alone.
@@ -220,22 +230,27 @@ pub enum VmmError {
     Process(#[from] banger_linux::process::ProcessError),
 }
 
-/// Refuses a machine that runs: to start it again would overwrite the record by which its process is known.
-fn not_running(machine: &Machine) -> Result<(), VmmError> {
-    match recorded(machine) {
-        Ok(process) => Err(VmmError::Runs { pid: process.pid() }),
-        Err(VmmError::Gone) => Ok(()),
-        Err(error) => Err(error),
+/// Whether a process is the VMM of the machine with this id and uid: by what it was started as, and by its user.
+///
+/// # Errors
+/// [`VmmError::Process`], where that cannot be told.
+pub fn is_vmm_of(vmm: &dyn Vmm, id: &str, uid: u32, process: &Process) -> Result<bool, VmmError> {
+    match (process.command_line(), process.user()) {
+        (Ok(command), Ok(user)) => Ok(user == vmm.user_of(uid) && vmm.machine_of(&command).as_deref() == Some(id)),
+        (Err(ProcessError::Gone { .. }), _) | (_, Err(ProcessError::Gone { .. })) => Ok(false),
+        (Err(error), _) | (_, Err(error)) => Err(error.into()),
     }
 }
 
-/// The VMM's process that [`PID_FILE`] names, if it lives.
-fn recorded(machine: &Machine) -> Result<Process, VmmError> {
+/// Refuses a machine that runs by its [`PID_FILE`]: to start it again would overwrite the record by which its process is
+/// known. `vm/alive.rs` looks further.
+fn not_running(vmm: &dyn Vmm, machine: &Machine) -> Result<(), VmmError> {
     match Process::recorded(&machine.runtime_dir.join(PID_FILE)) {
-        // One that has ended but that nobody has reaped can still be taken hold of.
-        Ok(process) if process.has_ended() => Err(VmmError::Gone),
-        Ok(process) => Ok(process),
-        Err(ProcessError::Gone { .. }) => Err(VmmError::Gone),
+        Ok(process) if is_vmm_of(vmm, &machine.id, machine.uid, &process)? => {
+            Err(VmmError::Runs { pid: process.pid() })
+        }
+        // A number that is another process's by now, or a file that tells nothing.
+        Ok(_) | Err(ProcessError::Gone { .. } | ProcessError::Record { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

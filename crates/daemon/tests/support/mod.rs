@@ -67,7 +67,12 @@ impl House {
     /// Where things are.
     pub fn paths(&self) -> Paths {
         let base = self.dir.path();
-        Paths { state: base.join("s"), runtime: base.join("r"), config: base.join("c.toml") }
+        Paths {
+            state: base.join("s"),
+            runtime: base.join("r"),
+            config: base.join("c.toml"),
+            claims: base.join("claims"),
+        }
     }
 
     fn guest(&self) -> PathBuf {

@@ -43,6 +43,8 @@ pub struct Link {
     pub mac: Mac,
     /// The largest packet that it carries, in bytes.
     pub mtu: u32,
+    /// The note that its owner has left on it (`IFLA_IFALIAS`), of up to 255 bytes.
+    pub alias: Option<String>,
     /// A bridge's treatment of link-local frames, where the kernel tells it.
     pub link_local: Option<LinkLocal>,
 }
@@ -59,6 +61,9 @@ pub struct LinkLocal {
     pub learned: bool,
 }
 
+/// The longest note on a link, in bytes: `IFALIASZ` is 256 with its closing zero (linux/if.h).
+pub const MAX_ALIAS: usize = 255;
+
 /// What is to be another about a link; the rest stays as it is.
 #[derive(Debug, Clone, Default)]
 pub struct LinkChange {
@@ -72,6 +77,8 @@ pub struct LinkChange {
     pub mtu: Option<u32>,
     /// How many packets wait for who takes them.
     pub queue: Option<u32>,
+    /// The note on it, of at most [`MAX_ALIAS`] bytes.
+    pub alias: Option<String>,
     /// A bridge's treatment of link-local frames.
     pub link_local: Option<LinkLocal>,
 }
@@ -151,6 +158,9 @@ impl Netlink {
         if let Some(queue) = change.queue {
             request = request.with(libc::IFLA_TXQLEN, &queue.to_ne_bytes());
         }
+        if let Some(alias) = &change.alias {
+            request = request.with_text(libc::IFLA_IFALIAS, alias);
+        }
         if let Some(LinkLocal { forwarded, learned }) = change.link_local {
             // `struct br_boolopt_multi`: the options' values, and which options are given.
             let options = [if learned { 0 } else { NO_LL_LEARN }, NO_LL_LEARN].map(u32::to_ne_bytes).concat();
@@ -179,6 +189,7 @@ fn link(part: &[u8]) -> Option<Link> {
             libc::IFLA_ADDRESS => link.mac = Mac(value.try_into().unwrap_or_default()),
             libc::IFLA_MTU => link.mtu = number(value, 0)?,
             libc::IFLA_MASTER => link.master = number(value, 0),
+            libc::IFLA_IFALIAS => link.alias = Some(text(value).to_owned()),
             libc::IFLA_LINKINFO => {
                 let info = |wanted| attributes(value).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
                 link.kind = info(libc::IFLA_INFO_KIND).map(|kind| text(kind).to_owned());

@@ -17,6 +17,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal};
 
 use super::{Container, Credentials, Launch, Stream};
+use crate::inherit::{Change, mark_descriptors};
 
 /// What the child has for a stack. It calls a few functions deep and keeps a kilobyte there.
 const STACK: usize = 64 * 1024;
@@ -38,6 +39,7 @@ pub(super) struct Child {
     /// For the standard streams; none where the child is to have its parent's.
     streams: [Option<OwnedFd>; 3],
     inherit: Vec<OwnedFd>,
+    attributes: Change,
     container: Option<Container>,
     credentials: Option<Credentials>,
     no_new_privileges: bool,
@@ -68,6 +70,7 @@ impl Child {
             workdir: word(launch.workdir.as_deref().unwrap_or(Path::new("/")).as_os_str())?,
             streams: [stream(launch.stdin)?, stream(launch.stdout)?, stream(launch.stderr)?],
             inherit: launch.inherit,
+            attributes: Change::to(launch.attributes),
             container: launch.container,
             credentials: launch.credentials,
             no_new_privileges: launch.no_new_privileges,
@@ -170,6 +173,10 @@ impl Child {
                 }
             }
         }
+        // Those of this program's that it is to have lose the mark below; the others serve until it is executed.
+        mark_descriptors()?;
+        // As long as it may, and while /proc is the host's.
+        self.attributes.apply()?;
         if let Some(container) = &self.container {
             container.enter()?;
         }
@@ -199,6 +206,8 @@ impl Child {
         if self.no_new_privileges {
             rustix::thread::set_no_new_privs(true)?;
         }
+        // Nothing is opened after this.
+        self.attributes.limit_descriptors()?;
         reset_signals(reset);
         unblock_signals()
     }

@@ -5,11 +5,10 @@ use std::net::SocketAddrV4;
 use banger_api::dns::ByHand;
 
 use crate::net::addresses::Subnet;
-use crate::paths::BRIDGE;
 
 /// The lines for each resolver, with which it asks this server for the domain's names and, where the subnet is known, for those of
 /// its addresses. dnsmasq(8), unbound.conf(5), resolvectl(1), NetworkManager.conf(5).
-pub fn lines(domain: &str, server: SocketAddrV4, subnet: Option<Subnet>) -> Vec<ByHand> {
+pub fn lines(domain: &str, bridge: &str, server: SocketAddrV4, subnet: Option<Subnet>) -> Vec<ByHand> {
     let (address, port) = (server.ip(), server.port());
     let reverse = subnet.map(|subnet| subnet.reverse_zones()).unwrap_or_default();
     let zones: Vec<&str> = std::iter::once(domain).chain(reverse.iter().map(String::as_str)).collect();
@@ -34,10 +33,10 @@ pub fn lines(domain: &str, server: SocketAddrV4, subnet: Option<Subnet>) -> Vec<
 
     let routed: Vec<String> = zones.iter().map(|zone| format!("'~{zone}'")).collect();
     let resolved = vec![
-        format!("resolvectl default-route {BRIDGE} no"),
-        format!("resolvectl dnssec {BRIDGE} no"),
-        format!("resolvectl domain {BRIDGE} {}", routed.join(" ")),
-        format!("resolvectl dns {BRIDGE} {server}"),
+        format!("resolvectl default-route {bridge} no"),
+        format!("resolvectl dnssec {bridge} no"),
+        format!("resolvectl domain {bridge} {}", routed.join(" ")),
+        format!("resolvectl dns {bridge} {server}"),
     ];
     let of = |resolver: &str, place: &str, lines: Vec<String>| ByHand {
         resolver: resolver.to_owned(),
@@ -59,7 +58,7 @@ mod tests {
     #[test]
     fn each_resolver_is_told_domain_port_and_reverse() {
         let server = "127.0.0.1:42069".parse().unwrap();
-        let told = lines("vm", server, Some("10.137.77.0/24".parse().unwrap()));
+        let told = lines("vm", "banger0", server, Some("10.137.77.0/24".parse().unwrap()));
         let of = |name: &str| told.iter().find(|told| told.resolver.starts_with(name)).unwrap().lines.join("\n");
         let dnsmasq =
             "server=/vm/127.0.0.1#42069\nserver=/77.137.10.in-addr.arpa/127.0.0.1#42069\nrebind-domain-ok=/vm/";
@@ -69,6 +68,6 @@ mod tests {
         assert!(of("systemd-resolved").ends_with("resolvectl dns banger0 127.0.0.1:42069"));
         assert!(of("systemd-resolved").contains("banger0 '~vm' '~77.137.10.in-addr.arpa'"));
         // Before there is a network nothing is known of addresses.
-        assert!(lines("vm", server, None).iter().all(|told| !told.lines.join("\n").contains("in-addr")));
+        assert!(lines("vm", "banger0", server, None).iter().all(|told| !told.lines.join("\n").contains("in-addr")));
     }
 }

@@ -1,4 +1,5 @@
-//! The names of VMs in `/etc/hosts`: a block between two marks. All that is not in it stays as it is, byte for byte.
+//! The names of VMs in `/etc/hosts`: a block between two marks for each slot, whose first line says which ground it is of. All that
+//! is not in it stays as it is, byte for byte.
 //!
 //! The file knows no wildcards: `devbox.vm` is found by it, `www.devbox.vm` is not.
 
@@ -9,8 +10,10 @@ use std::path::{Path, PathBuf};
 
 use banger_linux::file;
 
-const BEGIN: &[u8] = b"# banger: begin";
-const END: &[u8] = b"# banger: end";
+use crate::ground::{Mark, Slot};
+
+/// What stands in front of the note in a block that says whose it is.
+const OWNER: &[u8] = b"# ";
 
 /// Why the block is not as it should be.
 #[derive(Debug, thiserror::Error)]
@@ -34,10 +37,20 @@ pub enum HostsError {
         source: io::Error,
     },
     /// One mark without the other, or several.
-    #[error("{} has not exactly one `# banger: begin` with one `# banger: end` after it", path.display())]
+    #[error("{} has not exactly one `# {name}: begin` with one `# {name}: end` after it", path.display())]
     Torn {
         /// The file.
         path: PathBuf,
+        /// The name in the marks.
+        name: String,
+    },
+    /// The block is another ground's.
+    #[error("{} has the names of {owner} already", path.display())]
+    Others {
+        /// The file.
+        path: PathBuf,
+        /// Whose names they are.
+        owner: String,
     },
 }
 
@@ -49,52 +62,120 @@ impl HostsError {
             HostsError::Write { .. } => {
                 "see that the file can be written; where the system makes it, as NixOS does, names belong into its configuration"
             }
+            HostsError::Others { .. } => {
+                "take them out with `banger dns uninstall` of that daemon, or use `banger ssh` for this one"
+            }
             HostsError::Torn { .. } => "remove both marks from the file, with what is banger's between them",
         }
     }
 }
 
-/// Sees to it that the block has these names, or that there is none. Nothing is written where that is so.
-pub(super) fn write(path: &Path, names: Option<&[(Ipv4Addr, String)]>) -> Result<(), HostsError> {
+/// Gives the ground's block these names, or removes it. Blocks of the ground from another slot go. Nothing is written where all is so
+/// already.
+pub(super) fn write(
+    path: &Path,
+    slot: Slot,
+    mark: &Mark,
+    names: Option<&[(Ipv4Addr, String)]>,
+) -> Result<(), HostsError> {
     let before = match std::fs::read(path) {
         Ok(text) => text,
         // Without the file there is no block in it.
         Err(error) if error.kind() == io::ErrorKind::NotFound && names.is_none() => return Ok(()),
         Err(source) => return Err(HostsError::Read { path: path.to_owned(), source }),
     };
-    let after = with(&before, names).ok_or_else(|| HostsError::Torn { path: path.to_owned() })?;
+    let after = with(&before, slot, mark, names).map_err(|error| error.of(path))?;
     if after == before {
         return Ok(());
     }
     file::replace(path, &after).map_err(|source| HostsError::Write { path: path.to_owned(), source })
 }
 
-/// The text with the block of these names, or without one; nothing where its marks make no sense.
-fn with(text: &[u8], names: Option<&[(Ipv4Addr, String)]>) -> Option<Vec<u8>> {
-    let block = names.map(block).unwrap_or_default();
-    let place = match find(text)? {
+/// Whose block stands in the place of this ground's, in words.
+pub(super) fn others(path: &Path, slot: Slot, mark: &Mark) -> Option<String> {
+    let text = std::fs::read(path).ok()?;
+    let place = find(&text, slot)?.filter(|place| is_others(&text[place.clone()], mark))?;
+    owner(&text[place]).map(|mark| told(&mark))
+}
+
+/// Why a text cannot be changed.
+#[derive(Debug)]
+enum Unfit {
+    Torn(String),
+    Others(String),
+}
+
+impl Unfit {
+    fn of(self, path: &Path) -> HostsError {
+        let path = path.to_owned();
+        match self {
+            Unfit::Torn(name) => HostsError::Torn { path, name },
+            Unfit::Others(owner) => HostsError::Others { path, owner },
+        }
+    }
+}
+
+/// The text with the block of these names, or without one.
+fn with(text: &[u8], slot: Slot, mark: &Mark, names: Option<&[(Ipv4Addr, String)]>) -> Result<Vec<u8>, Unfit> {
+    let mut text = text.to_vec();
+    for other in Slot::all().filter(|other| *other != slot) {
+        if let Some(Some(place)) = find(&text, other)
+            && owner(&text[place.clone()]).is_some_and(|owner| owner.id == mark.id)
+        {
+            text.drain(place);
+        }
+    }
+    let block = names.map(|names| block(slot, mark, names)).unwrap_or_default();
+    let place = match find(&text, slot).ok_or_else(|| Unfit::Torn(slot.table()))? {
+        Some(place) if is_others(&text[place.clone()], mark) => match owner(&text[place]) {
+            Some(owner) if names.is_some() => return Err(Unfit::Others(told(&owner))),
+            _ => return Ok(text),
+        },
         Some(place) => place,
-        None if block.is_empty() => return Some(text.to_vec()),
-        // A last line without an end would become one with the block: that stands in front of all then.
+        None if block.is_empty() => return Ok(text),
+        // A last line without an end would become one with the block: the block stands in front of all then.
         None if text.last().is_none_or(|last| *last == b'\n') => text.len()..text.len(),
         None => 0..0,
     };
-    Some([&text[..place.start], &block, &text[place.end..]].concat())
+    Ok([&text[..place.start], &block, &text[place.end..]].concat())
 }
 
-fn block(names: &[(Ipv4Addr, String)]) -> Vec<u8> {
+fn block(slot: Slot, mark: &Mark, names: &[(Ipv4Addr, String)]) -> Vec<u8> {
     let lines: String = names.iter().map(|(address, name)| format!("{address} {name}\n")).collect();
-    [BEGIN, b"\n", lines.as_bytes(), END, b"\n"].concat()
+    let (begin, end) = marks(slot);
+    [begin.as_bytes(), b"\n", OWNER, mark.text().as_bytes(), b"\n", lines.as_bytes(), end.as_bytes(), b"\n"].concat()
 }
 
-/// Where the block is, with its marks: somewhere, nowhere, or (outer nothing) in no way that makes sense.
-fn find(text: &[u8]) -> Option<Option<Range<usize>>> {
+fn marks(slot: Slot) -> (String, String) {
+    let name = slot.table();
+    (format!("# {name}: begin"), format!("# {name}: end"))
+}
+
+/// Whose a block is. One of a banger from before there were grounds does not say so.
+fn owner(block: &[u8]) -> Option<Mark> {
+    let line = block.split(|byte| *byte == b'\n').nth(1)?.strip_prefix(OWNER)?;
+    Mark::read(std::str::from_utf8(line).ok()?)
+}
+
+/// Whether a block is that of another ground whose state directory is still there.
+fn is_others(block: &[u8], mark: &Mark) -> bool {
+    owner(block).is_some_and(|owner| owner.id != mark.id && !owner.is_of(&mark.state) && owner.state.exists())
+}
+
+fn told(owner: &Mark) -> String {
+    format!("the daemon of {}", owner.state.display())
+}
+
+/// Where the block of a slot is, with its marks: somewhere, nowhere, or (outer nothing) in no way that makes sense.
+fn find(text: &[u8], slot: Slot) -> Option<Option<Range<usize>>> {
+    let (begin, end) = marks(slot);
     let (mut begins, mut ends, mut at) = (Vec::new(), Vec::new(), 0);
     for line in text.split_inclusive(|byte| *byte == b'\n') {
-        match line.trim_ascii_end() {
-            BEGIN => begins.push(at),
-            END => ends.push(at + line.len()),
-            _ => {}
+        let words = line.trim_ascii_end();
+        if words == begin.as_bytes() {
+            begins.push(at);
+        } else if words == end.as_bytes() {
+            ends.push(at + line.len());
         }
         at += line.len();
     }
@@ -108,35 +189,67 @@ fn find(text: &[u8]) -> Option<Option<Range<usize>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ground::GroundId;
 
     fn names() -> Vec<(Ipv4Addr, String)> {
         vec![([10, 9, 0, 1].into(), "host.vm".into()), ([10, 9, 0, 2].into(), "a.vm".into())]
     }
 
-    const BLOCK: &str = "# banger: begin\n10.9.0.1 host.vm\n10.9.0.2 a.vm\n# banger: end\n";
+    const BLOCK: &str =
+        "# banger: begin\n# banger ground 0101010101010101 of /\n10.9.0.1 host.vm\n10.9.0.2 a.vm\n# banger: end\n";
+
+    fn mark(number: u8, state: &str) -> Mark {
+        Mark { id: GroundId::from_random([number; 8]), state: state.into() }
+    }
+
+    fn with(text: &[u8], names: Option<&[(Ipv4Addr, String)]>) -> Vec<u8> {
+        super::with(text, Slot::FIRST, &mark(1, "/"), names).unwrap()
+    }
 
     #[test]
     fn the_rest_stays_byte_for_byte() {
         let others: [&[u8]; 5] =
             [b"", b"127.0.0.1 localhost\n", b"no end", b"\xff\xfe\r\n\n\n", b"# banger: beginning\n"];
         for other in others {
-            let with_block = with(other, Some(&names())).unwrap();
+            let with_block = with(other, Some(&names()));
             assert_eq!(with_block.len(), other.len() + BLOCK.len());
             assert!(with_block.starts_with(other) || with_block.ends_with(other));
             assert!(String::from_utf8_lossy(&with_block).contains(BLOCK));
-            assert_eq!(with(&with_block, Some(&names())).unwrap(), with_block, "twice is once");
-            assert_eq!(with(&with_block, None).unwrap(), other);
-            assert_eq!(with(other, None).unwrap(), other);
+            assert_eq!(with(&with_block, Some(&names())), with_block, "twice is once");
+            assert_eq!(with(&with_block, None), other);
+            assert_eq!(with(other, None), other);
         }
     }
 
     #[test]
     fn a_block_is_written_anew_where_it_stands() {
         let text = format!("first\n{BLOCK}last");
-        let fewer = with(text.as_bytes(), Some(&names()[..1])).unwrap();
-        let expected = "first\n# banger: begin\n10.9.0.1 host.vm\n# banger: end\nlast";
+        let fewer = with(text.as_bytes(), Some(&names()[..1]));
+        let expected = format!("first\n{}last", BLOCK.replace("10.9.0.2 a.vm\n", ""));
         assert_eq!(String::from_utf8(fewer.clone()).unwrap(), expected);
-        assert_eq!(with(&fewer, None).unwrap(), b"first\nlast");
+        assert_eq!(with(&fewer, None), b"first\nlast");
+        // One that does not say whose it is was written before there were grounds.
+        let old = "# banger: begin\n10.9.0.1 host.vm\n# banger: end\n";
+        assert_eq!(with(old.as_bytes(), Some(&names())), BLOCK.as_bytes());
+    }
+
+    #[test]
+    fn the_block_of_another_ground_stays_until_that_is_gone() {
+        let names = names();
+        let other = |text: &[u8], names| super::with(text, Slot::FIRST, &mark(2, "/tmp"), names);
+        assert!(
+            matches!(other(BLOCK.as_bytes(), Some(&names[..])), Err(Unfit::Others(owner)) if owner == "the daemon of /")
+        );
+        assert_eq!(other(BLOCK.as_bytes(), None).unwrap(), BLOCK.as_bytes());
+        let gone = BLOCK.replace("of /\n", "of /no/such/directory\n");
+        let taken = String::from_utf8(other(gone.as_bytes(), Some(&names[..])).unwrap()).unwrap();
+        assert_eq!(taken, BLOCK.replace("01010101", "02020202").replace("of /\n", "of /tmp\n"));
+        // Another slot has a block of its own, beside; and one ground has one block.
+        let second = Slot::new(1).unwrap();
+        let both = super::with(BLOCK.as_bytes(), second, &mark(2, "/tmp"), Some(&names[..])).unwrap();
+        assert!(both.starts_with(BLOCK.as_bytes()) && String::from_utf8_lossy(&both).contains("# banger1: begin"));
+        let moved = super::with(&both, Slot::new(2).unwrap(), &mark(2, "/tmp"), Some(&names[..])).unwrap();
+        assert_eq!(String::from_utf8(moved).unwrap(), String::from_utf8(both).unwrap().replace("banger1", "banger2"));
     }
 
     #[test]
@@ -146,7 +259,10 @@ mod tests {
             let path = dir.path().join("hosts");
             std::fs::write(&path, text).unwrap();
             for names in [Some(&names()[..]), None] {
-                assert!(matches!(write(&path, names), Err(HostsError::Torn { .. })), "{text}");
+                assert!(
+                    matches!(write(&path, Slot::FIRST, &mark(1, "/"), names), Err(HostsError::Torn { .. })),
+                    "{text}"
+                );
                 assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
             }
         }
@@ -156,15 +272,16 @@ mod tests {
     fn what_is_so_already_is_not_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("hosts");
-        assert!(write(&path, None).is_ok());
-        assert!(matches!(write(&path, Some(&names())), Err(HostsError::Read { .. })));
+        let write = |names: Option<&[_]>| write(&path, Slot::FIRST, &mark(1, "/"), names);
+        assert!(write(None).is_ok());
+        assert!(matches!(write(Some(&names())), Err(HostsError::Read { .. })));
         std::fs::write(&path, "127.0.0.1 localhost\n").unwrap();
-        write(&path, Some(&names())).unwrap();
+        write(Some(&names())).unwrap();
         let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap());
         let before = inode(&path);
-        write(&path, Some(&names())).unwrap();
+        write(Some(&names())).unwrap();
         assert_eq!(inode(&path), before);
-        write(&path, None).unwrap();
+        write(None).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "127.0.0.1 localhost\n");
     }
 }

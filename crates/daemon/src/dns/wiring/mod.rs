@@ -27,8 +27,8 @@ pub use self::resolved::ResolvedError;
 pub use self::seen::{Seen, look};
 use super::names::Names;
 use crate::context::{Context, blocking};
+use crate::ground::{Mark, Slot};
 use crate::net::addresses::Subnet;
-use crate::paths::BRIDGE;
 use crate::store::{Store, StoreError};
 
 /// Where the host has names and addresses of its own (hosts(5)).
@@ -38,6 +38,8 @@ const HOSTS: &str = "/etc/hosts";
 #[derive(Debug)]
 pub struct Wiring {
     hosts: PathBuf,
+    /// The ground whose names these are.
+    mark: Mark,
     /// Held while something is set up or undone.
     state: AsyncMutex<State>,
 }
@@ -112,7 +114,7 @@ impl WiringError {
             }
             WiringError::Resolved(error) => error.help(),
             WiringError::NotResolved { .. } => {
-                "`resolvectl status banger0` and `journalctl -u systemd-resolved` say more; or give --hosts-file"
+                "`resolvectl status` and `journalctl -u systemd-resolved` say more; or give --hosts-file"
             }
             WiringError::Hosts(error) => error.help(),
             WiringError::HostsUnread { .. } => "put `files` first on the line `hosts:` of /etc/nsswitch.conf",
@@ -123,8 +125,14 @@ impl WiringError {
 
 impl Wiring {
     /// What an earlier daemon has set up.
-    pub fn new(wired: Wired) -> Wiring {
-        Wiring { hosts: HOSTS.into(), state: AsyncMutex::new(State { wired, link: None }) }
+    pub fn new(mark: Mark, wired: Wired) -> Wiring {
+        Wiring { hosts: HOSTS.into(), mark, state: AsyncMutex::new(State { wired, link: None }) }
+    }
+
+    /// Whose names the host's list has in the place of this daemon's, in words.
+    pub async fn others_names(&self, slot: Slot) -> Option<String> {
+        let (path, mark) = (self.hosts.clone(), self.mark.clone());
+        blocking(move || hosts::others(&path, slot, &mark)).await
     }
 
     /// What is set up.
@@ -156,14 +164,14 @@ impl Wiring {
             _ => make_resolved(names, subnet).await.map(|link| state.link = Some((link, subnet))),
         };
         if let Err(error) = made {
-            self.undo(wanted).await?;
+            self.undo(names.slot(), wanted).await?;
             state.wired = other.unwrap_or_default();
             store.set_wired(state.wired).await?;
             return Err(error);
         }
         state.wired = wanted;
         match other {
-            Some(other) => self.undo(other).await,
+            Some(other) => self.undo(names.slot(), other).await,
             None => Ok(()),
         }
     }
@@ -172,13 +180,13 @@ impl Wiring {
     ///
     /// # Errors
     /// [`WiringError`]; what is left is tried again by the next call.
-    pub async fn uninstall(&self, store: &Store) -> Result<(), WiringError> {
+    pub async fn uninstall(&self, store: &Store, names: &Names) -> Result<(), WiringError> {
         let mut state = self.state.lock().await;
         if state.wired == Wired::Resolved {
-            self.undo(Wired::Resolved).await?;
+            self.undo(names.slot(), Wired::Resolved).await?;
         }
-        // Whatever the record says: the block is banger's by its marks.
-        self.undo(Wired::HostsFile).await?;
+        // Whatever the record says: a block of this ground is known by its own marks.
+        self.undo(names.slot(), Wired::HostsFile).await?;
         store.set_wired(Wired::None).await?;
         *state = State::default();
         Ok(())
@@ -193,9 +201,9 @@ impl Wiring {
         let Some(subnet) = names.subnet() else { return Ok(()) };
         match state.wired {
             Wired::None => {}
-            Wired::HostsFile => self.write_hosts(Some(names.all())).await?,
+            Wired::HostsFile => self.write_hosts(names.slot(), Some(names.all())).await?,
             Wired::Resolved => {
-                let Some(link) = bridge()? else { return Ok(()) };
+                let Some(link) = bridge(names.slot())? else { return Ok(()) };
                 if state.link != Some((link, subnet)) {
                     answered(names).await?;
                     resolved::usable().await?;
@@ -207,7 +215,7 @@ impl Wiring {
     }
 
     async fn make_hosts(&self, names: &Names, subnet: Subnet) -> Result<(), WiringError> {
-        self.write_hosts(Some(names.all())).await?;
+        self.write_hosts(names.slot(), Some(names.all())).await?;
         let (name, wanted) = (names.host(), subnet.host());
         match look_up(&name).await {
             Told::Addresses(told) if told.contains(&wanted) => Ok(()),
@@ -215,18 +223,18 @@ impl Wiring {
         }
     }
 
-    async fn write_hosts(&self, names: Option<Vec<(Ipv4Addr, String)>>) -> Result<(), WiringError> {
-        let path = self.hosts.clone();
-        Ok(blocking(move || hosts::write(&path, names.as_deref())).await?)
+    async fn write_hosts(&self, slot: Slot, names: Option<Vec<(Ipv4Addr, String)>>) -> Result<(), WiringError> {
+        let (path, mark) = (self.hosts.clone(), self.mark.clone());
+        Ok(blocking(move || hosts::write(&path, slot, &mark, names.as_deref())).await?)
     }
 
-    async fn undo(&self, wired: Wired) -> Result<(), WiringError> {
+    async fn undo(&self, slot: Slot, wired: Wired) -> Result<(), WiringError> {
         match wired {
             Wired::None => Ok(()),
-            Wired::HostsFile => self.write_hosts(None).await,
+            Wired::HostsFile => self.write_hosts(slot, None).await,
             // What it was told of a link goes with the link.
-            Wired::Resolved if bridge()?.is_none() => Ok(()),
-            Wired::Resolved => Ok(resolved::revert(BRIDGE).await?),
+            Wired::Resolved if bridge(slot)?.is_none() => Ok(()),
+            Wired::Resolved => Ok(resolved::revert(&slot.bridge()).await?),
         }
     }
 }
@@ -285,9 +293,10 @@ async fn answered(names: &Names) -> Result<SocketAddrV4, WiringError> {
 /// does: an older one, for example, drops the port without a word.
 async fn make_resolved(names: &Names, subnet: Subnet) -> Result<u32, WiringError> {
     let at = names.for_host().ok_or(WiringError::Off)?;
-    let link = resolved::until_running(BRIDGE).await?;
+    let bridge = names.slot().bridge();
+    let link = resolved::until_running(&bridge).await?;
     let zones = std::iter::once(names.domain().to_string()).chain(subnet.reverse_zones());
-    resolved::wire(BRIDGE, at, zones).await?;
+    resolved::wire(&bridge, at, zones).await?;
     let (name, wanted) = (names.host(), subnet.host());
     let found = match resolved::look_up(&name).await {
         Ok(found) if found.contains(&wanted) => return Ok(link),
@@ -298,6 +307,6 @@ async fn make_resolved(names: &Names, subnet: Subnet) -> Result<u32, WiringError
 }
 
 /// The number of the bridge, where it is there.
-fn bridge() -> Result<Option<u32>, NetlinkError> {
-    Ok(Netlink::open()?.link(BRIDGE)?.map(|link| link.index))
+fn bridge(slot: Slot) -> Result<Option<u32>, NetlinkError> {
+    Ok(Netlink::open()?.link(&slot.bridge())?.map(|link| link.index))
 }

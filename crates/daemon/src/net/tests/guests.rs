@@ -113,7 +113,7 @@ pub(super) async fn ground() -> Ground {
         network.adopt(name, lease.clone());
         guests.push(Guest { held, name, lease });
     }
-    assert_eq!(network.subnet().await.unwrap(), subnet);
+    assert_eq!(network.scope().await.unwrap().subnet, subnet);
     looked_after(&network).await;
     Ground { guests, none, world, subnet, network, _dir: dir }
 }

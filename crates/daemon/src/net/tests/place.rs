@@ -16,7 +16,9 @@ use banger_linux::process::{Launch, Leash, Program, Stream};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::net::Records;
 use crate::net::addresses::{self, Subnet};
+use crate::net::claim::Claimant;
 use crate::net::network::Network;
 use crate::net::ruleset::{Lease, Reach};
 use crate::net::upkeep::Doubt;
@@ -158,7 +160,7 @@ pub(super) async fn place(reach: Reach, before: &str) -> Place {
     let dir = tempfile::tempdir().unwrap();
     let network = network(&dir);
     network.adopt("a", Lease { tap: TAP.to_owned(), mac, address, reach });
-    assert_eq!(network.subnet().await.unwrap(), subnet);
+    assert_eq!(network.scope().await.unwrap().subnet, subnet);
     Place { network: Some(network), subnet, guest, world, dir }
 }
 
@@ -168,7 +170,7 @@ pub(super) async fn looked_after(network: &Network) {
 }
 
 pub(super) fn network(dir: &TempDir) -> Arc<Network> {
-    Arc::new(Network::new(None, None, 0, dir.path().join("forwarding")))
+    Arc::new(Network::new(Claimant::of_a_test(1), None, None, 0, Records::of_a_test(dir)))
 }
 
 impl Place {

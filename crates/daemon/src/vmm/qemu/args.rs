@@ -177,6 +177,14 @@ pub fn arguments(machine: &Machine, accelerator: Accelerator, fds: &Descriptors)
     args
 }
 
+/// The id of the machine that a QEMU with this command line runs: what [`arguments`] has named it.
+pub fn machine_of(command: &[Vec<u8>]) -> Option<String> {
+    let at = command.iter().position(|word| word == b"-name")?;
+    let name = std::str::from_utf8(command.get(at + 1)?).ok()?;
+    let id = name.strip_prefix("guest=")?.split(',').next()?;
+    (!id.is_empty()).then(|| id.to_owned())
+}
+
 /// Ticks per second of Debian's kernels (`CONFIG_HZ`). With another's the kernel's shortest delays are longer or shorter
 /// than asked for, which no device of this machine minds.
 const HZ: u64 = 250;
@@ -253,6 +261,19 @@ mod tests {
                 ),
             ]
         );
+    }
+
+    #[test]
+    fn a_machine_is_known_by_its_own_arguments_and_by_no_others() {
+        let of = |words: &[&str]| machine_of(&words.iter().map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>());
+        let line = lines(Accelerator::Kvm);
+        let words: Vec<&str> = ["qemu"].into_iter().chain(line.split_whitespace()).collect();
+        assert_eq!(of(&words).as_deref(), Some("3x4mp13"));
+        assert_eq!(of(&["qemu", "-name", "guest=3x4mp13"]).as_deref(), Some("3x4mp13"));
+        for others in [&["sleep", "60"][..], &["qemu", "-name"], &["qemu", "-name", "guest=,x"], &["qemu", "guest=3x"]]
+        {
+            assert_eq!(of(others), None, "{others:?}");
+        }
     }
 
     #[test]

@@ -4,18 +4,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use banger_linux::process::{Leash, ProcessError, Program};
+use banger_linux::process::{Leash, Process, ProcessError, Program};
 use banger_linux::tsc::Measurement;
 use tokio::net::UnixStream;
 
-use super::args::Accelerator;
+use super::args::{self, Accelerator};
 use super::console::Log;
 use super::instance::QemuInstance;
-use super::launch::{CONSOLE_SOCKET, Prepared, QMP_SOCKET, Stderr};
+use super::launch::{CONSOLE_SOCKET, EVENTS_SOCKET, Prepared, QMP_SOCKET, Stderr};
 use super::qmp::{Qmp, QmpError};
 use super::socket;
 use super::version::{Check, Version};
-use crate::vmm::{Capabilities, Console, Instance, Machine, Vmm, VmmError, failed, not_running, recorded};
+use crate::vmm::{Capabilities, Console, Instance, Machine, PID_FILE, Vmm, VmmError, failed, not_running};
 
 /// How long QEMU may take until its monitor answers. It needs 0.05 s, and more when a hundred of them start at once.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -71,7 +71,7 @@ impl Vmm for Qemu {
     }
 
     async fn start(&self, machine: &Machine) -> Result<Box<dyn Instance>, VmmError> {
-        not_running(machine)?;
+        not_running(self, machine)?;
         self.supported().await?;
         let prepared = Prepared::new(&self.program, machine, self.accelerator(machine).await)?;
         let log = Log::create(&machine.console_log).await.map_err(failed("write", &machine.console_log))?;
@@ -86,15 +86,40 @@ impl Vmm for Qemu {
             UnixStream::from_std(channel)
         };
         let channel = make_async(prepared.channel).map_err(failed("use the channel in", &machine.runtime_dir))?;
-        Ok(Box::new(QemuInstance::new(process, &machine.runtime_dir, console, Some(channel))))
+        Ok(Box::new(QemuInstance::new(process, &machine.runtime_dir, Some(console), Some(channel))))
     }
 
-    async fn adopt(&self, machine: &Machine) -> Result<Box<dyn Instance>, VmmError> {
-        let process = recorded(machine)?;
-        let log = Log::append(&machine.console_log).await.map_err(failed("write", &machine.console_log))?;
-        let console = self.connect_console(machine).await?;
-        let console = keep_log(&machine.id, console, log, Stderr::open(&machine.runtime_dir)?);
+    async fn adopt(&self, machine: &Machine, process: Process) -> Result<Box<dyn Instance>, VmmError> {
+        let console = async {
+            let log = Log::append(&machine.console_log).await.map_err(failed("write", &machine.console_log))?;
+            let console = self.connect_console(machine).await?;
+            Ok::<_, VmmError>(keep_log(&machine.id, console, log, Stderr::open(&machine.runtime_dir)?))
+        };
+        let console = match console.await {
+            Ok(console) => Some(console),
+            // Whether it lives its process alone tells, and not a file that is missing.
+            Err(_) if process.has_ended() => return Err(VmmError::Gone),
+            Err(error) => {
+                let error = crate::api::error::chain(&error);
+                tracing::warn!(vm = machine.id, error, "a VM that was taken over has no console");
+                None
+            }
+        };
         Ok(Box::new(QemuInstance::new(process, &machine.runtime_dir, console, None)))
+    }
+
+    fn machine_of(&self, command: &[Vec<u8>]) -> Option<String> {
+        args::machine_of(command)
+    }
+
+    /// A daemon that is not root can start nothing as another user.
+    fn user_of(&self, uid: u32) -> u32 {
+        let own = rustix::process::geteuid();
+        if own.is_root() { uid } else { own.as_raw() }
+    }
+
+    fn runtime_files(&self) -> &'static [&'static str] {
+        &[PID_FILE, QMP_SOCKET, EVENTS_SOCKET, CONSOLE_SOCKET]
     }
 }
 

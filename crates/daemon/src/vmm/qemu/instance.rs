@@ -30,14 +30,19 @@ pub struct QemuInstance {
     process: Process,
     qmp: PathBuf,
     events: Events,
-    console: Console,
+    console: Option<Console>,
     /// The channel that QEMU was started with, until somebody takes it. The lock also makes one renewal wait for another.
     untouched: Mutex<Option<UnixStream>>,
 }
 
 impl QemuInstance {
     /// A VM whose agent's port is `untouched`, or has a past that is not known.
-    pub fn new(process: Process, runtime_dir: &Path, console: Console, untouched: Option<UnixStream>) -> QemuInstance {
+    pub fn new(
+        process: Process,
+        runtime_dir: &Path,
+        console: Option<Console>,
+        untouched: Option<UnixStream>,
+    ) -> QemuInstance {
         let events = Events::listen(runtime_dir.join(EVENTS_SOCKET), PATIENCE);
         let qmp = runtime_dir.join(QMP_SOCKET);
         QemuInstance { process, qmp, events, console, untouched: Mutex::new(untouched) }
@@ -100,7 +105,7 @@ impl Instance for QemuInstance {
     }
 
     fn console(&self) -> Option<Console> {
-        Some(self.console.clone())
+        self.console.clone()
     }
 
     async fn grow_disk(&self, place: usize, bytes: u64) -> Result<(), VmmError> {

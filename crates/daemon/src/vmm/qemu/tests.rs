@@ -13,7 +13,7 @@ use super::launch::QMP_SOCKET;
 use super::qmp::Qmp;
 use super::{Qemu, console, kernel};
 use crate::vmm::stand_in::script;
-use crate::vmm::{Disk, Instance, Machine, PID_FILE, Vmm, VmmError};
+use crate::vmm::{Disk, Instance, Machine, PID_FILE, Vmm, VmmError, is_vmm_of};
 
 fn machine(dir: &TempDir) -> Machine {
     let path = |name: &str| dir.path().join(name);
@@ -217,7 +217,8 @@ async fn a_channel_is_renewed_by_the_daemon_that_started_it_and_by_the_next_one(
         assert!(is_over(&mut std::mem::replace(&mut channel, renewed)).await);
         assert!(is_open(&mut channel).await);
     }
-    let adopted = Qemu::new(Program::Qemu).adopt(&machine).await.unwrap();
+    let process = vm.process().try_clone().unwrap();
+    let adopted = Qemu::new(Program::Qemu).adopt(&machine, process).await.unwrap();
     let mut next = adopted.connect().await.unwrap();
     assert!(is_over(&mut channel).await && is_open(&mut next).await);
 
@@ -263,11 +264,37 @@ async fn a_vm_that_has_ended_is_gone() {
     kill(&*vm).await;
     assert!(matches!(vm.connect().await, Err(VmmError::Gone)));
     assert!(matches!(vm.press_power_button().await, Err(VmmError::Gone)));
-    assert!(matches!(qemu.adopt(&machine).await, Err(VmmError::Gone)));
+    let process = vm.process().try_clone().unwrap();
+    assert!(matches!(qemu.adopt(&machine, process).await, Err(VmmError::Gone)));
     assert!(Path::new(&machine.console_log).exists());
     let again = qemu.start(&machine).await.unwrap();
     assert!(is_open(&mut again.connect().await.unwrap()).await);
     kill(&*again).await;
+}
+
+#[tokio::test]
+async fn a_vm_without_its_runtime_files_is_taken_over_by_its_process() {
+    let Some(qemu) = real_qemu() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let machine = machine(&dir);
+    let vm = qemu.start(&machine).await.unwrap();
+    let held = || vm.process().try_clone().unwrap();
+    assert!(is_vmm_of(&qemu, &machine.id, machine.uid, vm.process()).unwrap());
+    assert!(!is_vmm_of(&qemu, "another", machine.uid, vm.process()).unwrap());
+    if rustix::process::geteuid().is_root() {
+        assert!(!is_vmm_of(&qemu, &machine.id, machine.uid + 1, vm.process()).unwrap());
+    }
+    for name in qemu.runtime_files() {
+        assert!(machine.runtime_dir.join(name).exists(), "{name}");
+    }
+    std::fs::remove_dir_all(&machine.runtime_dir).unwrap();
+    let adopted = qemu.adopt(&machine, held()).await.unwrap();
+    assert_eq!(adopted.process().pid(), vm.process().pid());
+    assert!(adopted.console().is_none());
+    assert!(matches!(adopted.connect().await, Err(VmmError::Io { .. })));
+    assert!(matches!(adopted.press_power_button().await, Err(VmmError::Io { .. })));
+    kill(&*adopted).await;
+    assert!(matches!(qemu.adopt(&machine, held()).await, Err(VmmError::Gone)));
 }
 
 #[tokio::test]

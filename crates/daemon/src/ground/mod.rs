@@ -1,0 +1,23 @@
+//! The ground: what one daemon owns on its host, so that several daemons share a host without touching each other's things.
+//!
+//! A ground has a random id for as long as its state directory lives. Its names come from two slots, small numbers that it claims
+//! where they can clash: the *network slot* in its network namespace, by making the bridge of that slot, and the *uid slot* on its
+//! host, by locking a file below `/run/banger-ground`. Slot 0 has the plain names. The two may differ.
+
+mod choice;
+mod claims;
+mod id;
+mod mark;
+mod neighbours;
+mod range;
+mod slot;
+mod state;
+
+pub use self::choice::Choice;
+pub use self::claims::{Claim, ClaimError, Claimant, Claimed, Claims};
+pub use self::id::GroundId;
+pub use self::mark::Mark;
+pub use self::neighbours::{Neighbour, lives, neighbours};
+pub use self::range::{IDS, Uids};
+pub use self::slot::{SLOTS, Slot};
+pub use self::state::{Identity, Moved, StateDir};

@@ -1,0 +1,76 @@
+//! Other grounds in the same network namespace, known by their bridges. Pure.
+
+use banger_linux::netlink::Link;
+
+use super::{Mark, Slot};
+
+/// The ground of another daemon, or a bridge that has the name of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Its slot.
+    pub slot: Slot,
+    /// Whose it is; nothing where no ground has left its note.
+    pub mark: Option<Mark>,
+    /// Whether a port of the bridge is open: its daemon runs, or a VM of it does.
+    pub lives: bool,
+}
+
+/// All bridges with the name of another slot's than `own`.
+pub fn neighbours(links: &[Link], own: Option<Slot>) -> Vec<Neighbour> {
+    let neighbour = |link: &Link| {
+        let slot = Slot::of_bridge(&link.name).filter(|slot| Some(*slot) != own)?;
+        let mark = link.alias.as_deref().and_then(Mark::read);
+        Some(Neighbour { slot, mark, lives: lives(links, link) })
+    };
+    links.iter().filter_map(neighbour).collect()
+}
+
+/// Whether a port of this bridge is open.
+pub fn lives(links: &[Link], bridge: &Link) -> bool {
+    links.iter().any(|link| link.master == Some(bridge.index) && link.carrier)
+}
+
+impl Neighbour {
+    /// Whose it is, in words.
+    pub fn owner(&self) -> String {
+        match &self.mark {
+            Some(mark) => format!("the daemon of {}", mark.state.display()),
+            None => "a program that does not say so".to_owned(),
+        }
+    }
+
+    /// Whether it belongs to nobody any more: nothing in it is open, and its state directory is gone.
+    pub fn is_abandoned(&self) -> bool {
+        let has_state = |mark: &Mark| mark.state.exists() || mark.text().len() >= banger_linux::netlink::MAX_ALIAS;
+        !self.lives && self.mark.as_ref().is_some_and(|mark| !has_state(mark))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ground::GroundId;
+
+    fn link(index: u32, name: &str, master: Option<u32>, carrier: bool, alias: Option<String>) -> Link {
+        Link { index, name: name.into(), master, carrier, alias, ..Link::default() }
+    }
+
+    #[test]
+    fn bridges_of_other_slots_are_told_with_their_owners() {
+        let mark = |state: &str| Mark { id: GroundId::from_random([1; 8]), state: state.into() };
+        let links = [
+            link(1, "banger0", None, true, Some(mark("/own").text())),
+            link(2, "banger1", None, true, Some(mark("/").text())),
+            link(3, "tap-pool1-0", Some(2), true, None),
+            link(4, "banger2", None, false, Some(mark("/no/such").text())),
+            link(5, "banger3", None, false, Some("somebody's".into())),
+            link(6, "bangerx", None, false, None),
+        ];
+        let found = neighbours(&links, Some(Slot::FIRST));
+        let told: Vec<_> = found.iter().map(|one| (one.slot.number(), one.lives, one.is_abandoned())).collect();
+        assert_eq!(told, [(1, true, false), (2, false, true), (3, false, false)]);
+        assert_eq!(found[0].owner(), "the daemon of /");
+        assert_eq!(found[2].mark, None);
+        assert_eq!(neighbours(&links, None).len(), 4);
+    }
+}

@@ -1,0 +1,314 @@
+//! The claim on a network slot: the bridge itself. It is made exclusively, belongs to the network namespace, needs no file, and
+//! outlives its daemon. Its note (`ifalias`) and its hardware address say whose it is.
+
+use std::path::PathBuf;
+
+use banger_linux::netlink::{Link, LinkChange, Netlink};
+
+use super::addresses::{self, Subnet};
+use super::bridge::BridgeError;
+use crate::ground::{Choice, GroundId, Mark, Slot, lives, neighbours};
+
+/// The ground for which a bridge is claimed.
+#[derive(Debug, Clone)]
+pub struct Claimant {
+    /// Its id.
+    pub id: GroundId,
+    /// Its state directory.
+    pub state: PathBuf,
+    /// Which slots it may take.
+    pub choice: Choice,
+    /// The slot that it had last.
+    pub had: Option<Slot>,
+}
+
+/// What is known of a bridge from before there were grounds: it has no note, and the hardware address of its subnet.
+#[derive(Debug, Clone, Copy)]
+pub struct Before<'a> {
+    /// The subnet that the records have.
+    pub subnet: Option<Subnet>,
+    /// The TAPs that VMs have by the records.
+    pub used: &'a [String],
+}
+
+/// A bridge of this ground.
+#[derive(Debug)]
+pub struct ClaimedBridge {
+    /// Its slot.
+    pub slot: Slot,
+    /// The bridge.
+    pub link: Link,
+    /// Whether it was made just now.
+    pub is_new: bool,
+}
+
+impl Claimant {
+    /// The ground's own bridge, if it has one here.
+    ///
+    /// # Errors
+    /// [`BridgeError::Netlink`].
+    pub fn find(&self, netlink: &mut Netlink, before: Before<'_>) -> Result<Option<ClaimedBridge>, BridgeError> {
+        let links = netlink.links()?;
+        let own = |link: &&Link| Slot::of_bridge(&link.name).is_some_and(|slot| self.owns(slot, link, &links, before));
+        let Some(link) = links.iter().find(own) else { return Ok(None) };
+        let Some(slot) = Slot::of_bridge(&link.name) else { return Ok(None) };
+        Ok(Some(ClaimedBridge { slot, link: link.clone(), is_new: false }))
+    }
+
+    /// The ground's own bridge: the one that it has, else a new one in the first slot that it may take and nobody has.
+    ///
+    /// # Errors
+    /// [`BridgeError`].
+    pub fn claim(&self, netlink: &mut Netlink, before: Before<'_>) -> Result<ClaimedBridge, BridgeError> {
+        // Also where the configuration wants another slot by now: VMs may run on it.
+        if let Some(found) = self.find(netlink, before)? {
+            self.sign(netlink, &found.link)?;
+            return Ok(found);
+        }
+        let mut taken = None;
+        for slot in self.choice.candidates(self.had) {
+            match self.make(netlink, slot) {
+                Ok(link) => return Ok(ClaimedBridge { slot, link, is_new: true }),
+                Err(BridgeError::Netlink(error)) if error.is_there() => taken = taken.or(Some(slot)),
+                Err(error) => return Err(error),
+            }
+        }
+        let slot = taken.unwrap_or_default();
+        let by = holder(netlink, slot)?;
+        match self.choice {
+            Choice::Fixed(_) => Err(BridgeError::Foreign { name: slot.bridge(), by }),
+            Choice::Auto => Err(BridgeError::NoSlot { name: slot.bridge(), by }),
+        }
+    }
+
+    /// Makes the bridge of a slot, with the ground's note on it.
+    ///
+    /// # Errors
+    /// [`BridgeError::Netlink`]; a link of that name [is there](banger_linux::netlink::NetlinkError::is_there).
+    pub fn make(&self, netlink: &mut Netlink, slot: Slot) -> Result<Link, BridgeError> {
+        let name = slot.bridge();
+        netlink.add_bridge(&name, self.id.mac())?;
+        let link = netlink
+            .link(&name)?
+            .ok_or_else(|| BridgeError::Foreign { name, by: "it is gone as soon as it is made".to_owned() })?;
+        self.sign(netlink, &link)?;
+        Ok(Link { alias: Some(self.mark().text()), ..link })
+    }
+
+    /// Whether a bridge has this ground's note.
+    pub fn has_signed(&self, link: &Link) -> bool {
+        link.alias.as_deref() == Some(&self.mark().text())
+    }
+
+    fn owns(&self, slot: Slot, link: &Link, links: &[Link], before: Before<'_>) -> bool {
+        if link.kind.as_deref() != Some("bridge") {
+            return false;
+        }
+        match link.alias.as_deref().and_then(Mark::read) {
+            Some(mark) if mark.id == self.id => true,
+            // Of an earlier ground in this state directory, whose records are gone: nobody comes back for it.
+            Some(mark) => mark.is_of(&self.state) && !lives(links, link),
+            None if link.mac == self.id.mac() => true,
+            None => slot == Slot::FIRST && link.alias.is_none() && is_from_before(link, links, before),
+        }
+    }
+
+    fn sign(&self, netlink: &mut Netlink, link: &Link) -> Result<(), BridgeError> {
+        if self.has_signed(link) {
+            return Ok(());
+        }
+        let is_others = link.alias.as_deref().and_then(Mark::read).is_some_and(|mark| mark.id != self.id);
+        // Guests that run know the address of a bridge from before there were grounds: it stays.
+        let mac = is_others.then(|| self.id.mac());
+        let change = LinkChange { alias: Some(self.mark().text()), mac, ..LinkChange::default() };
+        Ok(netlink.change_link(link, &change)?)
+    }
+
+    fn mark(&self) -> Mark {
+        Mark { id: self.id, state: self.state.clone() }
+    }
+}
+
+#[cfg(test)]
+impl Claimant {
+    /// A ground that takes any slot.
+    pub(super) fn of_a_test(number: u8) -> Claimant {
+        let state = PathBuf::from(format!("/state/{number}"));
+        Claimant { id: GroundId::from_random([number; 8]), state, choice: Choice::Auto, had: None }
+    }
+}
+
+/// Whether a bridge was made by a daemon from before there were grounds, and for these records: its address is that of their subnet,
+/// and no port of it is open but those of their VMs.
+fn is_from_before(link: &Link, links: &[Link], before: Before<'_>) -> bool {
+    let is_its = before.subnet.is_some_and(|subnet| link.mac == addresses::mac(subnet.host()));
+    let is_known = |port: &Link| !port.carrier || before.used.contains(&port.name);
+    is_its && links.iter().filter(|port| port.master == Some(link.index)).all(is_known)
+}
+
+/// Who has the bridge of a slot, in words.
+pub(super) fn holder(netlink: &mut Netlink, slot: Slot) -> Result<String, BridgeError> {
+    let links = netlink.links()?;
+    if let Some(neighbour) = neighbours(&links, None).into_iter().find(|one| one.slot == slot && one.mark.is_some()) {
+        return Ok(format!("it is that of {}", neighbour.owner()));
+    }
+    let link = links.into_iter().find(|link| link.name == slot.bridge());
+    Ok(link.map_or_else(
+        || "it is gone".to_owned(),
+        |link| match link.kind {
+            Some(kind) => format!("it is a {kind} with the hardware address {}", link.mac),
+            None => format!("it is hardware with the address {}", link.mac),
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use banger_linux::netlink::Mac;
+    use banger_linux::{netns, tap};
+
+    const NOTHING: Before<'static> = Before { subnet: None, used: &[] };
+
+    fn elsewhere(test: impl FnOnce(&mut Netlink) + Send) {
+        if let Err(error) = netns::in_new_network(|| test(&mut Netlink::open().unwrap())) {
+            eprintln!("SKIPPED: no network namespace can be made: {error}");
+        }
+    }
+
+    fn ground(number: u8) -> Claimant {
+        Claimant::of_a_test(number)
+    }
+
+    fn slot(number: i64) -> Slot {
+        Slot::new(number).unwrap()
+    }
+
+    fn claimed(claimant: &Claimant, netlink: &mut Netlink) -> (u8, bool) {
+        let ClaimedBridge { slot, is_new, .. } = claimant.claim(netlink, NOTHING).unwrap();
+        (slot.number(), is_new)
+    }
+
+    fn fixed(claimant: Claimant, number: i64) -> Claimant {
+        Claimant { choice: Choice::Fixed(slot(number)), ..claimant }
+    }
+
+    #[test]
+    fn each_ground_has_a_bridge_of_its_own_and_finds_it_again() {
+        elsewhere(|netlink| {
+            for number in 1..=3 {
+                assert_eq!(claimed(&ground(number), netlink), (number - 1, true));
+            }
+            for number in 1..=3 {
+                assert_eq!(claimed(&ground(number), netlink), (number - 1, false));
+            }
+            let first = netlink.link("banger0").unwrap().unwrap();
+            assert_eq!(first.alias.as_deref(), Some("banger ground 0101010101010101 of /state/1"));
+            assert_eq!(first.mac, GroundId::from_random([1; 8]).mac());
+            // The slot that is free again goes to who had it, or to the next.
+            netlink.remove_link(&first).unwrap();
+            assert_eq!(claimed(&Claimant { had: Some(slot(7)), ..ground(4) }, netlink), (7, true));
+            assert_eq!(claimed(&ground(5), netlink), (0, true));
+        });
+    }
+
+    #[test]
+    fn a_bridge_whose_note_was_lost_is_known_by_its_address() {
+        elsewhere(|netlink| {
+            let ours = ground(1);
+            let link = ours.claim(netlink, NOTHING).unwrap().link;
+            netlink.change_link(&link, &LinkChange { alias: Some(String::new()), ..LinkChange::default() }).unwrap();
+            assert_eq!(claimed(&ground(2), netlink), (1, true));
+            assert_eq!(claimed(&ours, netlink), (0, false));
+            assert!(ours.has_signed(&netlink.link("banger0").unwrap().unwrap()));
+        });
+    }
+
+    #[test]
+    fn a_device_that_is_not_bangers_stays_as_it_is() {
+        elsewhere(|netlink| {
+            netlink.add_bridge("banger0", Mac([0x52, 0x54, 0, 0, 0, 1])).unwrap();
+            let _end = tap::make("banger1").unwrap();
+            let before = netlink.links().unwrap();
+            assert_eq!(claimed(&ground(1), netlink), (2, true));
+            let after = netlink.links().unwrap();
+            assert!(before.iter().all(|link| after.contains(link)), "{after:?}");
+            let told = |number: i64, netlink: &mut Netlink| {
+                fixed(ground(2), number).claim(netlink, NOTHING).unwrap_err().to_string()
+            };
+            let is_bridge = "the network device banger0 is not this daemon's: it is a bridge with the hardware address 52:54:00:00:00:01";
+            assert_eq!(told(0, netlink), is_bridge);
+            assert!(told(1, netlink).starts_with("the network device banger1 is not this daemon's: it is a tun with"));
+            assert!(told(2, netlink).ends_with("it is that of the daemon of /state/1"));
+            assert_eq!(netlink.links().unwrap().len(), after.len());
+        });
+    }
+
+    #[test]
+    fn when_every_slot_is_taken_somebody_is_named() {
+        elsewhere(|netlink| {
+            for (slot, number) in Slot::all().zip(1..) {
+                fixed(ground(number), slot.number().into()).claim(netlink, NOTHING).unwrap();
+            }
+            let error = ground(200).claim(netlink, NOTHING).unwrap_err();
+            assert!(
+                matches!(&error, BridgeError::NoSlot { by, .. } if by.ends_with("the daemon of /state/1")),
+                "{error}"
+            );
+        });
+    }
+
+    #[test]
+    fn records_that_are_gone_leave_a_bridge_to_their_successor_once_nothing_in_it_is_open() {
+        elsewhere(|netlink| {
+            let gone = ground(1);
+            let link = gone.claim(netlink, NOTHING).unwrap().link;
+            let end = tap::make("tap-pool-0").unwrap();
+            tap::keep(&end).unwrap();
+            let port = netlink.link("tap-pool-0").unwrap().unwrap();
+            let change = LinkChange { up: Some(true), master: Some(link.index), ..LinkChange::default() };
+            netlink.change_link(&port, &change).unwrap();
+            let successor = Claimant { state: gone.state, ..ground(2) };
+            assert_eq!(claimed(&successor, netlink), (1, true));
+            let second = netlink.link("banger1").unwrap().unwrap();
+            netlink.remove_link(&second).unwrap();
+            drop(end);
+            while netlink.link("tap-pool-0").unwrap().unwrap().carrier {
+                std::thread::yield_now();
+            }
+            assert_eq!(claimed(&ground(3), netlink), (1, true));
+            assert_eq!(claimed(&successor, netlink), (0, false));
+            let taken = netlink.link("banger0").unwrap().unwrap();
+            assert!(successor.has_signed(&taken) && taken.mac == successor.id.mac());
+        });
+    }
+
+    #[test]
+    fn a_bridge_from_before_there_were_grounds_goes_to_its_own_records() {
+        elsewhere(|netlink| {
+            let subnet: Subnet = "10.137.77.0/24".parse().unwrap();
+            netlink.add_bridge("banger0", addresses::mac(subnet.host())).unwrap();
+            let link = netlink.link("banger0").unwrap().unwrap();
+            let end = tap::make("tap-pool-0").unwrap();
+            let port = netlink.link("tap-pool-0").unwrap().unwrap();
+            let change = LinkChange { up: Some(true), master: Some(link.index), ..LinkChange::default() };
+            netlink.change_link(&port, &change).unwrap();
+            let used = ["tap-pool-0".to_owned()];
+            let mut find = |subnet: Option<&str>, used: &[String]| {
+                let subnet = subnet.map(|subnet| subnet.parse().unwrap());
+                ground(1).find(netlink, Before { subnet, used }).unwrap().map(|found| found.slot.number())
+            };
+            // Other records: none, of another subnet, or of the same subnet without the VM that runs here.
+            assert_eq!(find(None, &used), None);
+            assert_eq!(find(Some("10.138.77.0/24"), &used), None);
+            assert_eq!(find(Some("10.137.77.0/24"), &[]), None);
+            assert_eq!(find(Some("10.137.77.0/24"), &used), Some(0));
+            let before = Before { subnet: Some(subnet), used: &used };
+            let ours = ground(1).claim(netlink, before).unwrap();
+            assert!(!ours.is_new);
+            let now = netlink.link("banger0").unwrap().unwrap();
+            assert!(ground(1).has_signed(&now) && now.mac == addresses::mac(subnet.host()));
+            drop(end);
+        });
+    }
+}

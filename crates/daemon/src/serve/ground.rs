@@ -1,0 +1,213 @@
+//! A daemon settles on its ground: whose state directory this is, whether its VMs may be taken over from here, and which user ids
+//! they run as. Nothing has been changed when it refuses.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use banger_linux::process::Process;
+
+use crate::config::Config;
+use crate::context::{blocking, random};
+use crate::ground::{ClaimError, Claimant, Claimed, Claims, GroundId, Identity, Mark, Moved, StateDir};
+use crate::paths::Paths;
+use crate::store::{Store, StoreError};
+use crate::vm::definition::VmRecord;
+use crate::vmm::PID_FILE;
+
+/// What a daemon has settled on.
+#[derive(Debug)]
+pub(super) struct Ground {
+    /// The ground's id.
+    pub(super) id: GroundId,
+    /// The user ids of VMMs and builds.
+    pub(super) uids: Claimed,
+}
+
+/// Why a daemon does not take a ground.
+#[derive(Debug, thiserror::Error)]
+pub enum GroundError {
+    /// The original's VMs run.
+    #[error("{} is a copy, and the VM {vm} of the original runs as process {pid}", state.display())]
+    Copy {
+        /// The state directory.
+        state: PathBuf,
+        /// The VM.
+        vm: String,
+        /// Its VMM.
+        pid: u32,
+    },
+    /// Its VMs run with files elsewhere.
+    #[error(
+        "the VM {vm} of {} runs as process {pid} with its files in another runtime directory{}",
+        state.display(),
+        runtime.as_ref().map(|runtime| format!(", {}", runtime.display())).unwrap_or_default()
+    )]
+    Elsewhere {
+        /// The state directory.
+        state: PathBuf,
+        /// The VM.
+        vm: String,
+        /// Its VMM.
+        pid: u32,
+        /// The runtime directory that the last daemon had, where it is recorded.
+        runtime: Option<PathBuf>,
+    },
+    /// The runtime directory has VMs of another state directory.
+    #[error("the runtime directory {} has a running VM of {}, process {pid}", runtime.display(), state.display())]
+    Occupied {
+        /// The runtime directory.
+        runtime: PathBuf,
+        /// The other state directory.
+        state: PathBuf,
+        /// A VMM of it.
+        pid: u32,
+    },
+    /// No user ids.
+    #[error("cannot claim user ids for VMs")]
+    Claim(#[from] ClaimError),
+    /// The records.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file or directory.
+    #[error("cannot {attempted} {}", path.display())]
+    Io {
+        /// What was attempted.
+        attempted: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl GroundError {
+    /// What to do.
+    pub fn help(&self) -> &'static str {
+        match self {
+            GroundError::Copy { .. } => "stop the VMs of the original first; a copy becomes a ground of its own then",
+            GroundError::Elsewhere { .. } => {
+                "set BANGER_RUNTIME_DIR to the directory of the last daemon, or stop the VMs through a daemon there first"
+            }
+            GroundError::Occupied { .. } => "set BANGER_RUNTIME_DIR to another directory, or stop those VMs first",
+            GroundError::Claim(error) => error.help(),
+            GroundError::Store(_) | GroundError::Io { .. } => "look at the file system and at the daemon's log",
+        }
+    }
+}
+
+/// Settles. `living` are the VMs of these records that run.
+pub(super) async fn settle(
+    paths: &Paths,
+    config: &Config,
+    store: &Store,
+    living: Vec<(VmRecord, Process)>,
+) -> Result<Ground, GroundError> {
+    let here = StateDir::of(&paths.state).map_err(failed("look at", &paths.state))?;
+    let recorded = store.ground().await?;
+    let is_copy = recorded.as_ref().is_some_and(|recorded| recorded.moved(here) == Moved::Copied);
+    if let Some((record, process)) = living.first() {
+        let (state, vm, pid) = (paths.state.clone(), record.definition.name.clone(), process.pid());
+        if is_copy {
+            return Err(GroundError::Copy { state, vm, pid });
+        }
+        let runtime = recorded.as_ref().map(|recorded| recorded.runtime.clone());
+        let is_here = match &runtime {
+            Some(runtime) => is_same(runtime, &paths.runtime),
+            // A daemon from before that was recorded: its VM's files tell.
+            None => paths.vm(record.definition.id.as_str()).runtime.exists(),
+        };
+        if !is_here {
+            return Err(GroundError::Elsewhere { state, vm, pid, runtime });
+        }
+    }
+    let id = match &recorded {
+        Some(recorded) if !is_copy => recorded.id,
+        _ => GroundId::from_random(random().map_err(failed("get random bytes for", &paths.state))?),
+    };
+    let mark = Mark { id, state: paths.state.clone() };
+    occupy(paths, &mark).await?;
+
+    let own: HashSet<u32> = living.iter().map(|(_, process)| process.pid()).collect();
+    let (claims, choice, first_uid) = (Claims::new(paths.claims.clone()), config.ground.slot, config.vmm.first_uid);
+    let (state, socket, had) = (paths.state.clone(), paths.socket(), recorded.as_ref().map(|recorded| recorded.uids));
+    let claim = move || {
+        let claimant = Claimant { id, state: &state, socket: &socket, choice, had, first_uid, own: &own };
+        claims.claim(&claimant)
+    };
+    let uids = blocking(claim).await?;
+    let identity = Identity { id, dir: here, runtime: paths.runtime.clone(), uids: uids.slot };
+    if recorded.as_ref() != Some(&identity) {
+        store.set_ground(identity).await?;
+    }
+    settle_uids(store, &uids, is_copy, &living).await?;
+    Ok(Ground { id, uids })
+}
+
+/// VMs keep their user ids, but for ids that another daemon may use by now: those of a slot that it has claimed, and in a copy all that
+/// the original gave.
+async fn settle_uids(
+    store: &Store,
+    uids: &Claimed,
+    is_copy: bool,
+    living: &[(VmRecord, Process)],
+) -> Result<(), GroundError> {
+    let others: Vec<_> = uids.others().into_iter().map(|claim| claim.uids).collect();
+    let is_living = |record: &VmRecord| living.iter().any(|(one, _)| one.definition.id == record.definition.id);
+    let clashes = |record: &VmRecord| {
+        let uid = record.definition.uid;
+        !uids.uids.is_vmm(uid) && (is_copy || others.iter().any(|others| others.contains(uid)))
+    };
+    let vms: Vec<_> = store.vms().await?.into_iter().filter(|record| clashes(record) && !is_living(record)).collect();
+    if !vms.is_empty() {
+        tracing::info!(vms = vms.len(), "VMs get other user ids: another daemon may use theirs");
+        store.move_uids(vms.into_iter().map(|record| record.definition.id).collect(), uids.uids).await?;
+    }
+    Ok(())
+}
+
+/// Writes into the runtime directory whose it is, unless VMs of another ground have their files there.
+async fn occupy(paths: &Paths, mark: &Mark) -> Result<(), GroundError> {
+    let (path, vms, mark) = (paths.owner(), paths.vms_runtime(), mark.clone());
+    let runtime = paths.runtime.clone();
+    blocking(move || {
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(failed("read", &path)(source)),
+        };
+        let owner = Mark::read(text.trim_end()).filter(|owner| owner.id != mark.id && !owner.is_of(&mark.state));
+        if let Some(owner) = owner
+            && let Some(pid) = first_living(&vms)
+        {
+            return Err(GroundError::Occupied { runtime, state: owner.state, pid });
+        }
+        let wanted = format!("{}\n", mark.text());
+        if text != wanted {
+            banger_linux::file::write_atomic(&path, wanted.as_bytes(), 0o600).map_err(failed("write", &path))?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// A VMM that runs by the records of these runtime directories.
+fn first_living(vms: &Path) -> Option<u32> {
+    let directories = std::fs::read_dir(vms).into_iter().flatten().flatten();
+    let living = directories.filter_map(|vm| Process::recorded(&vm.path().join(PID_FILE)).ok());
+    living.filter(|process| !process.has_ended()).map(|process| process.pid()).next()
+}
+
+/// Whether two paths lead to the same directory. One that is gone is compared by its name.
+fn is_same(one: &Path, other: &Path) -> bool {
+    match (std::fs::canonicalize(one), std::fs::canonicalize(other)) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => one == other,
+    }
+}
+
+fn failed(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> GroundError {
+    let path = path.to_owned();
+    move |source| GroundError::Io { attempted, path, source }
+}

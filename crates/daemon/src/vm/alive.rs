@@ -1,0 +1,216 @@
+//! Which VMs live. The one place that decides whether a VM's VMM is there; a missing file never says that it is not.
+//!
+//! The record and the pid file say where to look first. What is found there is the VMM only if it has the recorded start time,
+//! runs as the VM's user and has the VM's id in its command line. Where they lead to nothing, `/proc` is searched for such a
+//! process. Nothing is ended here, and nothing but a VMM that was found so may be: what else runs as a VM's user is a stranger.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use banger_linux::process::{self, Process, ProcessError};
+
+use super::definition::{VmId, VmRecord};
+use super::error::VmError;
+use crate::context::{Context, blocking};
+use crate::paths::Paths;
+use crate::vmm::{Vmm, VmmError, is_vmm_of};
+
+/// What lives of a VM.
+#[derive(Debug, Default)]
+pub struct Living {
+    /// Its VMM.
+    pub vmm: Option<Process>,
+    /// Other processes that run as its user, which may write to its disks.
+    pub strangers: Vec<Stranger>,
+}
+
+/// A process that runs as a VM's user and is not known as its VMM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stranger {
+    /// Its process id.
+    pub pid: u32,
+    /// The name that the kernel has for it.
+    pub program: String,
+}
+
+impl fmt::Display for Stranger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} ({})", self.pid, self.program)
+    }
+}
+
+/// What a VM's owner knows of its VMM.
+#[derive(Debug)]
+pub(super) enum Hold {
+    /// Nothing: strangers were there when somebody looked last.
+    Unknown,
+    /// There is none.
+    Gone,
+    /// It is held.
+    Held(Process),
+}
+
+impl Hold {
+    /// Whether a VMM may live.
+    pub(super) fn may_live(&self) -> bool {
+        matches!(self, Hold::Unknown) || self.living().is_some()
+    }
+
+    /// The VMM, if it is held and has not ended.
+    pub(super) fn living(&self) -> Option<&Process> {
+        match self {
+            Hold::Held(process) if !process.has_ended() => Some(process),
+            Hold::Held(_) | Hold::Gone | Hold::Unknown => None,
+        }
+    }
+}
+
+impl Living {
+    /// Holds the VMM that was found.
+    pub(super) fn hold(&mut self) -> Hold {
+        match self.vmm.take() {
+            Some(process) => Hold::Held(process),
+            None if self.strangers.is_empty() => Hold::Gone,
+            None => Hold::Unknown,
+        }
+    }
+}
+
+/// Those of these VMs whose VMMs live, and these. Changes nothing: a daemon may ask before it takes anything over.
+///
+/// # Errors
+/// [`VmmError`], where that cannot be told.
+pub fn of_records(records: &[VmRecord], vmm: &dyn Vmm, paths: &Paths) -> Result<Vec<(VmRecord, Process)>, VmmError> {
+    let survey = survey(records, vmm, paths)?;
+    let living = records.iter().zip(survey).filter_map(|(record, living)| Some((record.clone(), living.vmm?)));
+    Ok(living.collect())
+}
+
+/// What lives of each of these VMs, in their order. `/proc` is searched once, and only where a VM is not found without; else no
+/// strangers are told.
+///
+/// # Errors
+/// [`VmmError`], where that cannot be told.
+pub fn survey(records: &[VmRecord], vmm: &dyn Vmm, paths: &Paths) -> Result<Vec<Living>, VmmError> {
+    let mut survey = Vec::new();
+    for record in records {
+        survey.push(Living { vmm: hinted(record, vmm, paths)?, strangers: Vec::new() });
+    }
+    if survey.iter().any(|living| living.vmm.is_none()) {
+        search(records, &mut survey, vmm, paths)?;
+    }
+    Ok(survey)
+}
+
+/// All that lives of one VM.
+///
+/// # Errors
+/// [`VmmError`], where that cannot be told.
+pub fn look(record: &VmRecord, vmm: &dyn Vmm, paths: &Paths) -> Result<Living, VmmError> {
+    let mut living = [Living { vmm: hinted(record, vmm, paths)?, strangers: Vec::new() }];
+    search(std::slice::from_ref(record), &mut living, vmm, paths)?;
+    let [living] = living;
+    Ok(living)
+}
+
+/// As [`look`], beside the event loop.
+pub(super) async fn look_for(context: &Context, record: &VmRecord) -> Result<Living, VmError> {
+    let (record, vmm, paths) = (record.clone(), Arc::clone(&context.vmm), context.paths.clone());
+    Ok(blocking(move || look(&record, &*vmm, &paths)).await?)
+}
+
+/// The VMM that the record or the pid file names.
+fn hinted(record: &VmRecord, vmm: &dyn Vmm, paths: &Paths) -> Result<Option<Process>, VmmError> {
+    let id = record.definition.id.as_str();
+    let recorded = record.traces.as_ref().map(|traces| traces.process);
+    let by_record = || recorded.map(|process| Process::open(process.pid, Some(process.start)));
+    let by_file = || Some(Process::recorded(&paths.vm(id).pid_file));
+    for hint in [&by_record as &dyn Fn() -> Option<Result<Process, ProcessError>>, &by_file] {
+        match hint() {
+            Some(Ok(process)) if is_vmm_of(vmm, id, record.definition.uid, &process)? => return Ok(Some(process)),
+            // Another process has that number by now; or a file that says nothing, which is no proof of anything.
+            Some(Ok(_) | Err(ProcessError::Gone { .. } | ProcessError::Record { .. })) | None => {}
+            Some(Err(error)) => return Err(error.into()),
+        }
+    }
+    Ok(None)
+}
+
+/// Looks at every process that runs as one of these VMs' users.
+fn search(records: &[VmRecord], survey: &mut [Living], vmm: &dyn Vmm, paths: &Paths) -> Result<(), VmmError> {
+    let places: HashMap<&str, usize> =
+        records.iter().enumerate().map(|(place, record)| (record.definition.id.as_str(), place)).collect();
+    let users: HashSet<u32> = records.iter().map(|record| vmm.user_of(record.definition.uid)).collect();
+    // A driver that runs all VMMs as one user leaves nothing to tell strangers by.
+    let own = |record: &VmRecord| Some(record.definition.uid).filter(|uid| vmm.user_of(*uid) == *uid);
+    let by_user: HashMap<u32, usize> =
+        records.iter().enumerate().filter_map(|(place, record)| Some((own(record)?, place))).collect();
+    let mut found: Vec<Vec<Process>> = records.iter().map(|_| Vec::new()).collect();
+
+    let all = process::all().map_err(unlisted)?;
+    for seen in all.iter().filter(|seen| users.contains(&seen.uid)) {
+        let mut judge = || -> Result<(), ProcessError> {
+            let process = Process::open(seen.pid, None)?;
+            let (command, user) = (process.command_line()?, process.user()?);
+            let named = vmm.machine_of(&command);
+            let vmm_of = named.as_deref().and_then(|id| places.get(id).copied());
+            let vmm_of = vmm_of.filter(|place| vmm.user_of(records[*place].definition.uid) == user);
+            if let Some(place) = vmm_of {
+                found[place].push(process);
+            } else if let Some(&place) = by_user.get(&user)
+                && (named.is_none() || may_use(&process, &records[place].definition.id, paths)?)
+            {
+                survey[place].strangers.push(stranger(&process)?);
+            }
+            Ok(())
+        };
+        match judge() {
+            // It ended while it was looked at.
+            Ok(()) | Err(ProcessError::Gone { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    for ((record, living), found) in records.iter().zip(survey).zip(found) {
+        choose(living, found, own(record).is_some())?;
+    }
+    Ok(())
+}
+
+/// Of several VMMs of one VM, the one that the record names, else the one that leads a session, as a VMM does and what it forks
+/// does not. Others are as bad as any stranger.
+fn choose(living: &mut Living, mut found: Vec<Process>, has_own_user: bool) -> Result<(), VmmError> {
+    found.sort_by_key(|process| (!process.leads_session(), process.identity().map_or(u64::MAX, |it| it.start)));
+    if living.vmm.is_none() && !found.is_empty() {
+        living.vmm = Some(found.remove(0));
+    }
+    let chosen = living.vmm.as_ref().map(Process::pid);
+    for other in found.iter().filter(|other| has_own_user && Some(other.pid()) != chosen) {
+        match stranger(other) {
+            Ok(stranger) => living.strangers.push(stranger),
+            Err(ProcessError::Gone { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    living.strangers.sort_by_key(|stranger| stranger.pid);
+    Ok(())
+}
+
+/// Whether what calls itself the VMM of another VM has a disk of this one open. Daemons that share uids by mistake are not in each
+/// other's way.
+fn may_use(process: &Process, id: &VmId, paths: &Paths) -> Result<bool, ProcessError> {
+    let disks = paths.vm(id.as_str());
+    match process.has_open(&[disks.root.as_path(), disks.work.as_path()]) {
+        Err(ProcessError::Watch { .. }) => Ok(true),
+        other => other,
+    }
+}
+
+fn stranger(process: &Process) -> Result<Stranger, ProcessError> {
+    Ok(Stranger { pid: process.pid(), program: process.name()? })
+}
+
+fn unlisted(source: io::Error) -> VmmError {
+    VmmError::Io { attempted: "list the processes of this host".to_owned(), source }
+}

@@ -1,0 +1,77 @@
+//! What a VM's owner refuses because something of the VM lives: a second VMM on the same disks, and the removal of disks in use.
+
+use std::sync::Arc;
+
+use super::actor::Actor;
+use super::alive::{Living, look_for};
+use super::definition::{Traces, VmRecord};
+use super::error::VmError;
+use super::state::State;
+use crate::context::Context;
+
+impl Actor {
+    /// Refuses to start a VM whose VMM lives, whatever its record says, and one whose disks others may use.
+    pub(super) async fn nothing_lives(&mut self) -> Result<(), VmError> {
+        let attempted = "start";
+        self.look().await?.then_refuse_strangers(attempted, &self.record)?;
+        match self.hold.living() {
+            Some(_) => Err(self.lives(attempted)),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses to remove a VM whose disks others may use; without force, also one whose VMM lives.
+    pub(super) async fn may_be_removed(&mut self, force: bool) -> Result<(), VmError> {
+        let runs = matches!(self.record.state, State::Starting | State::Running(_) | State::Stopping);
+        if runs && !force {
+            return Err(VmError::RemoveRunning(self.record.definition.name.clone()));
+        }
+        let attempted = "remove";
+        self.look().await?.then_refuse_strangers(attempted, &self.record)?;
+        match self.hold.living() {
+            Some(_) if !force => Err(self.lives(attempted)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks what lives. A VMM that was not held is held from now on.
+    async fn look(&mut self) -> Result<Living, VmError> {
+        let context = Arc::clone(&self.context);
+        let mut living = look_for(&context, &self.record).await?;
+        if self.hold.living().is_none() {
+            self.hold = living.hold();
+            self.publish();
+        }
+        Ok(living)
+    }
+
+    fn lives(&self, attempted: &'static str) -> VmError {
+        let pid = self.hold.living().map_or(0, banger_linux::process::Process::pid);
+        VmError::Lives { attempted, name: self.record.definition.name.clone(), pid }
+    }
+
+    /// By what the VMM that is held is found again, to be recorded with the next state.
+    pub(super) fn traces(&self) -> Option<Traces> {
+        let process = self.hold.living()?.identity().ok()?;
+        Some(Traces { process, tap: self.context.network.tap(self.record.definition.id.as_str()) })
+    }
+}
+
+impl Living {
+    fn then_refuse_strangers(self, attempted: &'static str, record: &VmRecord) -> Result<(), VmError> {
+        match self.strangers {
+            strangers if strangers.is_empty() => Ok(()),
+            processes => Err(VmError::Strangers { attempted, name: record.definition.name.clone(), processes }),
+        }
+    }
+}
+
+/// Refuses to delete the disks of a VM of which anything lives.
+pub(super) async fn disks_are_unused(context: &Context, record: &VmRecord) -> Result<(), VmError> {
+    let attempted = "delete the disks of";
+    let living = look_for(context, record).await?;
+    if let Some(process) = &living.vmm {
+        return Err(VmError::Lives { attempted, name: record.definition.name.clone(), pid: process.pid() });
+    }
+    living.then_refuse_strangers(attempted, record)
+}

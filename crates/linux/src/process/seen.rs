@@ -1,0 +1,186 @@
+//! What `/proc` tells of a process: which one it is, whose it is, and what it was started as.
+//!
+//! A held process is looked at by its number, and the number is trusted only because the process has not ended after the look:
+//! as long as it lives, nobody else has it.
+
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::child::read_start_time;
+use super::{Process, ProcessError};
+
+/// How often a process that shows no words is asked again.
+const EXECUTING: u32 = 200;
+
+/// What tells a process from every other one of this boot of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// Its process id, which is used again after it.
+    pub pid: u32,
+    /// When it was started, in ticks since the host's boot.
+    pub start: u64,
+}
+
+/// A process that was there a moment ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Its process id.
+    pub pid: u32,
+    /// Its effective user.
+    pub uid: u32,
+}
+
+/// All processes of this process's pid namespace that `/proc` shows.
+///
+/// # Errors
+/// Where there is no `/proc`.
+pub fn all() -> io::Result<Vec<Seen>> {
+    let mut seen = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // A directory of /proc is its process's effective user's (proc(5)). One that ended meanwhile is not there.
+        if let Ok(metadata) = entry.metadata() {
+            seen.push(Seen { pid, uid: metadata.uid() });
+        }
+    }
+    Ok(seen)
+}
+
+impl Process {
+    /// Which process it is.
+    ///
+    /// # Errors
+    /// [`ProcessError::Gone`], [`ProcessError::Watch`].
+    pub fn identity(&self) -> Result<Identity, ProcessError> {
+        let start = self.alive(read_start_time(self.pid()))?;
+        Ok(Identity { pid: self.pid(), start })
+    }
+
+    /// Its effective user.
+    ///
+    /// # Errors
+    /// [`ProcessError::Gone`], [`ProcessError::Watch`].
+    pub fn user(&self) -> Result<u32, ProcessError> {
+        self.alive(std::fs::metadata(self.place("")).map(|metadata| metadata.uid()))
+    }
+
+    /// The words that it was started with, its own name first; as it shows them, which it can change. A thread of the kernel's
+    /// has none.
+    ///
+    /// # Errors
+    /// [`ProcessError::Gone`], [`ProcessError::Watch`].
+    pub fn command_line(&self) -> Result<Vec<Vec<u8>>, ProcessError> {
+        let mut text = self.alive(std::fs::read(self.place("cmdline")))?;
+        // One that executes a program at this moment has the program already, and its words in a few microseconds.
+        for _ in 0..EXECUTING {
+            if !text.is_empty() || std::fs::read_link(self.place("exe")).is_err() {
+                break;
+            }
+            std::thread::yield_now();
+            text = self.alive(std::fs::read(self.place("cmdline")))?;
+        }
+        let text = text.strip_suffix(b"\0").unwrap_or(&text);
+        Ok(text.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect())
+    }
+
+    /// The name that the kernel has for it, fit for a message.
+    ///
+    /// # Errors
+    /// [`ProcessError::Gone`], [`ProcessError::Watch`].
+    pub fn name(&self) -> Result<String, ProcessError> {
+        let name = self.alive(std::fs::read(self.place("comm")))?;
+        Ok(String::from_utf8_lossy(&name).chars().filter(|letter| !letter.is_control()).collect())
+    }
+
+    /// Whether it leads a session.
+    pub fn leads_session(&self) -> bool {
+        rustix::process::getsid(Some(self.pid)).is_ok_and(|session| session == self.pid) && !self.has_ended()
+    }
+
+    /// The names of the TAPs whose other ends it has open.
+    ///
+    /// # Errors
+    /// [`ProcessError::Gone`], [`ProcessError::Watch`].
+    pub fn taps(&self) -> Result<Vec<String>, ProcessError> {
+        let list = || {
+            let mut taps = Vec::new();
+            for entry in std::fs::read_dir(self.place("fdinfo"))? {
+                // A descriptor that was closed meanwhile has no file.
+                let Ok(text) = std::fs::read_to_string(entry?.path()) else { continue };
+                let names = text.lines().filter_map(|line| line.strip_prefix("iff:"));
+                taps.extend(names.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()));
+            }
+            Ok(taps)
+        };
+        self.alive(list())
+    }
+
+    /// Whether it has one of these files open; one that is not there nobody has.
+    ///
+    /// # Errors
+    /// [`ProcessError::Gone`]; [`ProcessError::Watch`], where it does not let this process look.
+    pub fn has_open(&self, files: &[&Path]) -> Result<bool, ProcessError> {
+        let which = |metadata: Metadata| (metadata.dev(), metadata.ino());
+        let wanted: Vec<(u64, u64)> = files.iter().filter_map(|file| std::fs::metadata(file).ok()).map(which).collect();
+        let look = || {
+            for entry in std::fs::read_dir(self.place("fd"))? {
+                // The entry leads to the file itself, whatever its name is by now.
+                if std::fs::metadata(entry?.path()).is_ok_and(|metadata| wanted.contains(&which(metadata))) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
+        self.alive(look())
+    }
+
+    fn place(&self, file: &str) -> String {
+        format!("/proc/{}/{file}", self.pid())
+    }
+
+    /// What was read is of this process if it lives still.
+    fn alive<T>(&self, read: io::Result<T>) -> Result<T, ProcessError> {
+        if self.has_ended() {
+            return Err(ProcessError::Gone { pid: self.pid() });
+        }
+        read.map_err(|source| self.failed("look at", source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Launch, Leash, Program};
+    use super::*;
+    use rustix::process::Signal;
+
+    #[tokio::test]
+    async fn a_held_process_is_described_until_it_has_ended() {
+        let mut launch = Launch::new(Program::Command("/bin/sleep".into()), ["60"]);
+        launch.session = true;
+        let leash = Leash::start(launch).unwrap();
+        let process = leash.process().unwrap();
+        let identity = process.identity().unwrap();
+        assert_eq!(identity.pid, process.pid());
+        assert_eq!(Process::open(identity.pid, Some(identity.start)).unwrap().pid(), process.pid());
+        assert!(matches!(Process::open(identity.pid, Some(identity.start + 1)), Err(ProcessError::Gone { .. })));
+        assert_eq!(process.user().unwrap(), rustix::process::geteuid().as_raw());
+        assert_eq!(process.command_line().unwrap(), [b"/bin/sleep".to_vec(), b"60".to_vec()]);
+        assert_eq!(process.name().unwrap(), "sleep");
+        assert!(process.leads_session());
+        assert!(process.has_open(&[Path::new("/no/such/file"), Path::new("/dev/null")]).unwrap());
+        assert!(!process.has_open(&[Path::new("/dev/zero")]).unwrap());
+        assert_eq!(process.taps().unwrap(), Vec::<String>::new());
+        let seen = Seen { pid: process.pid(), uid: process.user().unwrap() };
+        assert!(all().unwrap().contains(&seen));
+
+        process.signal(Signal::KILL).unwrap();
+        // It is a zombie until somebody reaps it: there, and dead.
+        let mut fds = [rustix::event::PollFd::new(&process.pidfd, rustix::event::PollFlags::IN)];
+        rustix::event::poll(&mut fds, None).unwrap();
+        assert!(matches!(process.command_line(), Err(ProcessError::Gone { .. })));
+        assert!(matches!(process.identity(), Err(ProcessError::Gone { .. })));
+    }
+}
