@@ -14,7 +14,7 @@ zsh    := $(share)/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-fun
 # The agent must run in any guest, with whatever C library or none, so it is the one program that is linked statically.
 static := x86_64-unknown-linux-gnu
 
-.PHONY: help quickstart man book build check test openapi contract fuzz bench-create bench-channel bench-several bench-net install uninstall clean
+.PHONY: help quickstart man book build check format lints fuzz-check style licences test openapi contract fuzz fuzz-long bench-packages bench-create bench-channel bench-several bench-net install uninstall clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,11 +39,23 @@ build: ## the three programs, in release mode
 	@install -C $(target)/release/banger $(target)/release/bangerd $(target)/$(static)/agent/banger-agent $(bin)
 
 check: ## format, lints, style, licences; nothing is started
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target format lints fuzz-check style licences
+
+# The parts of `check`, side by side there.
+format:
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
+
+lints:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+fuzz-check:
 	RUSTFLAGS='--cfg fuzzing' cargo check --quiet --locked --bins --manifest-path fuzz/Cargo.toml --target-dir $(target)/fuzz-check
+
+style:
 	python3 -m unittest discover --quiet --start-directory tests/style
+
+licences:
 	scripts/check-licences
 
 test: ## every test that can run here; the last line has the totals (guests need root)
@@ -55,19 +67,25 @@ openapi: ## docs/openapi.json anew, after the API has changed
 contract: ## the daemon against its own document: thousands of requests, good and bad (root)
 	@scripts/test contract
 
-fuzz: ## damaged and hostile input for a minute each; ARGS="[--seconds N] [--runs N] [TARGET]..." (nightly toolchain)
+fuzz: ## damaged and hostile input, 20 seconds a target; ARGS="[--seconds N] [--runs N] [TARGET]..." (nightly toolchain)
 	@scripts/fuzz $(ARGS)
 
-bench-create: build ## time from create to the first command's output, against bare QEMU; ARGS="--runs N [--json]" (root)
+fuzz-long: ## the same at length: ten million runs or 20 minutes a target; ARGS="[TARGET]..." (nightly toolchain)
+	@scripts/fuzz --fast --runs 10000000 --seconds 1200 $(ARGS)
+
+bench-packages:
+	@scripts/install-packages --bench
+
+bench-create: build bench-packages ## time from create to the first command's output, against bare QEMU; ARGS="--runs N [--json]" (root)
 	@python3 bench/create.py $(ARGS)
 
-bench-channel: build ## commands and copies through banger against the bare channel; ARGS="--runs N [--json]" (root)
+bench-channel: build bench-packages ## commands and copies through banger against the bare channel; ARGS="--runs N [--json]" (root)
 	@python3 bench/channel.py $(ARGS)
 
-bench-several: build ## many VMs by one command against one after the other; ARGS="--vms N [--json]" (root)
+bench-several: build bench-packages ## many VMs by one command against one after the other; ARGS="--vms N [--json]" (root)
 	@python3 bench/several.py $(ARGS)
 
-bench-net: build ## what networks cost: TAPs, rules, names, throughput; ARGS="--runs N [--json]" (root)
+bench-net: build bench-packages ## what networks cost: TAPs, rules, names, throughput; ARGS="--runs N [--json]" (root)
 	@python3 bench/net.py $(ARGS)
 
 install: build man ## into PREFIX (/usr/local), with manual and completion; honours DESTDIR

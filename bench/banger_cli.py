@@ -8,7 +8,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import supervised
 from bare import Artefacts
+from supervised import VMS
 
 ROOT = Path(__file__).resolve().parents[1]
 BANGER = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "banger/bin/banger"
@@ -23,6 +25,11 @@ def banger(*args):
 
 def banger_json(*args):
     return json.loads(banger("-o", "json", *args))
+
+
+def supervise(main):
+    """Runs a bench so that nothing of it stays."""
+    supervised.run(main, BANGER, STATE, RUNTIME)
 
 
 def ensure_image():
@@ -66,7 +73,7 @@ def cold_run(name):
 def artefacts(image, keep: Path):
     """What banger boots a VM from, taken from a VM that it runs: the kernel and its command line, the initramfs with the
     agent, the image's disks, the kind of machine and its sizes. Copies what goes with the VM into `keep`."""
-    vm = banger_json("--quiet", "create", "bench-probe")
+    vm = banger_json("--quiet", "create", f"{VMS}-probe")
     try:
         if isinstance(vm, list):
             vm = vm[0]
@@ -92,4 +99,4 @@ def artefacts(image, keep: Path):
             gateway=vm["address"].rsplit(".", 1)[0] + ".1" if "address" in vm else "",
         ), words
     finally:
-        banger("--quiet", "rm", "--force", "bench-probe")
+        banger("--quiet", "rm", "--force", f"{VMS}-probe")

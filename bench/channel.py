@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import report
-from banger_cli import BANGER, STATE, artefacts, banger, ensure_image
+from banger_cli import BANGER, STATE, VMS, artefacts, banger, ensure_image, supervise
 from bare import BareGuest
 from fake_fleet import FakeFleet
 
@@ -34,10 +34,10 @@ def main():
 
     image = ensure_image()
     figures = {"machine": report.machine()}
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=STATE) as place:
+    with tempfile.TemporaryDirectory(prefix=f"{VMS}-", dir=STATE) as place:
         made_from, _ = artefacts(image, Path(place))
         figures["accelerator"] = made_from.accelerator
-        banger("create", "bench-channel", "--wait", "system")
+        banger("create", f"{VMS}-channel", "--wait", "system")
         try:
             with BareGuest(made_from, place, raw_port=True) as bare:
                 # What comes up beside would be measured.
@@ -45,7 +45,7 @@ def main():
                 figures |= commands(bare, given.runs)
                 figures |= copies(bare, Path(place))
         finally:
-            banger("rm", "--force", "bench-channel")
+            banger("rm", "--force", f"{VMS}-channel")
     figures["start"] = [timed(["--version"]) for _ in range(given.runs)]
     with FakeFleet(100) as fleet:
         figures["ls"] = [timed(["vm", "ls"], fleet.environment) for _ in range(given.runs)]
@@ -59,7 +59,7 @@ def commands(bare, runs):
     ours, raw = [], []
     # A guest that has just come up still loads modules.
     for number in range(-50, runs):
-        took = timed(["exec", "bench-channel", "--", "true"])
+        took = timed(["exec", f"{VMS}-channel", "--", "true"])
         began = time.perf_counter()
         code, _ = bare.session.exec(["true"])
         bare_took = time.perf_counter() - began
@@ -83,9 +83,9 @@ def copies(bare, place):
     port = "$(ls /dev/vport*p2)"
     # The first round meets memory that the guests have never used.
     for _ in range(7):
-        rates["cp_in"].append(rate(lambda: banger("cp", str(source), "bench-channel:/dev/shm/file")))
+        rates["cp_in"].append(rate(lambda: banger("cp", str(source), f"{VMS}-channel:/dev/shm/file")))
         rates["raw_in"].append(rate(lambda: raw_in(bare, raw, source, port)))
-        rates["cp_out"].append(rate(lambda: banger("cp", "bench-channel:/dev/shm/file", str(place / "back"))))
+        rates["cp_out"].append(rate(lambda: banger("cp", f"{VMS}-channel:/dev/shm/file", str(place / "back"))))
         rates["raw_out"].append(rate(lambda: raw_out(bare, raw, place / "back", port)))
     return rates
 
@@ -168,4 +168,4 @@ def show(figures, as_json):
 
 
 if __name__ == "__main__":
-    main()
+    supervise(main)

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import report
-from banger_cli import STATE, artefacts, cold_run, ensure_image
+from banger_cli import STATE, VMS, artefacts, cold_run, ensure_image, supervise
 from bare import BareGuest, plain_network
 
 # Above this the machine is busy with something else, and no ratio means anything.
@@ -32,19 +32,19 @@ def main():
     given = options.parse_args()
 
     image = ensure_image()
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=STATE) as place:
+    with tempfile.TemporaryDirectory(prefix=f"{VMS}-", dir=STATE) as place:
         made_from, banger_argv = artefacts(image, Path(place))
         say(f"accelerator: {made_from.accelerator}; banger's QEMU: {' '.join(banger_argv)}")
         # Once each, unmeasured: the page cache is warm for both or for neither.
-        cold_run("bench-warm")
+        cold_run(f"{VMS}-warm")
         argv, _, _ = bare_run(made_from, place)
         say(f"bare QEMU: {' '.join(argv)}")
         pairs = []
         for number in range(given.runs):
             if number % 2:
-                ours, bare = cold_run(f"bench-{number}"), bare_run(made_from, place)[1:]
+                ours, bare = cold_run(f"{VMS}-{number}"), bare_run(made_from, place)[1:]
             else:
-                bare, ours = bare_run(made_from, place)[1:], cold_run(f"bench-{number}")
+                bare, ours = bare_run(made_from, place)[1:], cold_run(f"{VMS}-{number}")
             pairs.append((ours, bare))
             say(f"pair {number + 1}: banger {ours.seconds:.3f} s, bare {sum(bare):.3f} s")
     show(pairs, made_from, given.json)
@@ -103,4 +103,4 @@ def say(text):
 
 
 if __name__ == "__main__":
-    main()
+    supervise(main)

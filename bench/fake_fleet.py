@@ -21,7 +21,7 @@ class FakeFleet:
         self.config = tiny_image.CONFIG + config
 
     def __enter__(self):
-        self.directory = tempfile.TemporaryDirectory(prefix="bf-", dir="/tmp")
+        self.directory = tempfile.TemporaryDirectory(prefix="bf-")
         place = Path(self.directory.name)
         self.environment = {
             "PATH": os.environ["PATH"],
@@ -39,8 +39,8 @@ class FakeFleet:
         return self
 
     def __exit__(self, *_):
-        for number in range(self.size):
-            self._banger("rm", "-q", "--force", f"vm-{number}")
+        if left := self.ask("ls", "-q").stdout.split():
+            self._banger("rm", "-q", "--force", *left)
         self._stop()
         self.directory.cleanup()
         if self.net:

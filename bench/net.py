@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 import report
-from banger_cli import BANGER, STATE, artefacts, banger, banger_json, ensure_image
+from banger_cli import BANGER, STATE, VMS, artefacts, banger, banger_json, ensure_image, supervise
 from bare import BareGuest, plain_network
 from fake_fleet import FakeFleet
 
@@ -157,7 +157,7 @@ def throughput(runs):
     image = ensure_image()
     daemon = Net(of=banger_json("daemon", "status")["pid"])
     pairs = []
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=STATE) as place:
+    with tempfile.TemporaryDirectory(prefix=f"{VMS}-", dir=STATE) as place:
         made_from, _ = artefacts(image, Path(place))
         for number in range(runs):
             turns = [lambda: ours(daemon), lambda: bare(made_from, place)]
@@ -172,10 +172,10 @@ def throughput(runs):
 
 
 def ours(daemon):
-    vm = banger_json("--quiet", "create", "--net", "nat", "bench-net")
+    vm = banger_json("--quiet", "create", "--net", "nat", f"{VMS}-net")
     try:
         gateway = daemon.json("ip", "-j", "-4", "address", "show", "banger0")[0]["addr_info"][0]["local"]
-        return received(daemon, gateway, lambda words: banger("exec", "bench-net", "--", *words))
+        return received(daemon, gateway, lambda words: banger("exec", f"{VMS}-net", "--", *words))
     finally:
         banger("--quiet", "rm", "--force", vm["name"])
 
@@ -227,4 +227,4 @@ def show(found):
 
 
 if __name__ == "__main__":
-    main()
+    supervise(main)

@@ -13,7 +13,7 @@ import sys
 import time
 
 import report
-from banger_cli import BANGER, banger, banger_json, ensure_image
+from banger_cli import BANGER, VMS, banger, banger_json, ensure_image, supervise
 
 
 def main():
@@ -23,7 +23,7 @@ def main():
     given = options.parse_args()
 
     ensure_image()
-    names = [f"bench-{number}" for number in range(given.vms)]
+    names = [f"{VMS}-{number}" for number in range(given.vms)]
     accelerator = "unknown"
     seconds = {verb: {"each": [], "together": []} for verb in ("start", "stop", "rm")}
     try:
@@ -86,4 +86,4 @@ def show(seconds, given, accelerator):
 
 
 if __name__ == "__main__":
-    main()
+    supervise(main)

@@ -4,7 +4,6 @@ import ast
 import html.parser
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -70,8 +69,6 @@ class Built(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        if not shutil.which("mdbook"):
-            raise unittest.SkipTest("mdbook is missing: cargo install mdbook --locked --no-default-features")
         # It fails for warnings of mdbook's.
         built = subprocess.run(
             ["make", "--no-print-directory", "-C", ROOT, "book"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -302,7 +302,7 @@ class Case(unittest.TestCase):
     def may_stay(cls):
         """Records and logs belong to the daemon, not to a VM."""
         state = cls.place.state
-        stay = {f"file {state}/{name}" for name in ("banger.db", "banger.db-wal", "banger.db-shm", "bangerd.log")}
+        stay = {f"file {state}/{name}" for name in ("lock", "banger.db", "banger.db-wal", "banger.db-shm", "bangerd.log")}
         # The base of an image's initramfs is cached beside it, once for each agent.
         return stay | {f"file {path}" for path in state.glob("images/*/initramfs-*.cpio")}
 

@@ -240,8 +240,13 @@ class Broken(Case):
         self.create_and_start_fail("")
 
     def test_guest_that_never_answers(self):
+        # The deadline is what is waited for, and the usual one is a minute.
+        config = Path(self.place.environment["BANGER_CONFIG"])
+        config.write_text("[timeouts]\nagent_s = 10\n")
         self.with_daemon("--agent", self.static_program("#include <unistd.h>\nint main(void) { for (;;) pause(); }"))
-        self.create_and_start_fail("")
+        # Before the next daemon starts, which is a cleanup, too.
+        self.addCleanup(config.unlink)
+        self.create_and_start_fail("did not answer within 10 s")
 
     def test_root_disk_without_a_file_system(self):
         image = self.place.json("image", "ls")[0]

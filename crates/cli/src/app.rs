@@ -15,6 +15,9 @@ use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::output::Screen;
 
+/// How often a request is repeated that meets a daemon's end. Each time a daemon listened just before.
+const REPEATS: u32 = 5;
+
 /// One run of the command line.
 #[derive(Debug)]
 pub struct App {
@@ -71,19 +74,21 @@ impl App {
         self.with_daemon(async || self.client.upgrade(request.clone()).await).await
     }
 
-    /// Makes an attempt and, where it finds no daemon, starts one and makes it again.
+    /// Makes an attempt and, where it finds no daemon or one that ends, starts one and makes it again.
     ///
     /// # Errors
     /// As [`App::call`].
     pub async fn with_daemon<T>(&self, attempt: impl AsyncFn() -> Result<T, ClientError>) -> Result<T, Failure> {
-        let result = match attempt().await {
-            Err(ClientError::NotRunning { .. }) if self.client.socket() == self.environment.own_socket() => {
-                // It serves long after this command, whose priority and limits are none of its own.
-                daemon_start::ensure(self, Attributes::Usual).await?;
-                attempt().await
+        let own = self.client.socket() == self.environment.own_socket();
+        let mut result = attempt().await;
+        for _ in 0..REPEATS {
+            if !own || !result.as_ref().is_err_and(ClientError::lacks_daemon) {
+                break;
             }
-            result => result,
-        };
+            // It serves long after this command, whose priority and limits are none of its own.
+            daemon_start::ensure(self, Attributes::Usual).await?;
+            result = attempt().await;
+        }
         match result {
             Ok(value) => Ok(value),
             Err(error) => Err(self.helped(error).await),

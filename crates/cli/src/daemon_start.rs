@@ -50,6 +50,9 @@ pub enum StartError {
     /// The pipe on which it reports could not be made or read.
     #[error("cannot wait for the new daemon")]
     Wait(#[source] io::Error),
+    /// The daemon that another command line started could not be followed.
+    #[error("cannot wait for another command line's daemon")]
+    Follow(#[source] ProcessError),
     /// It said why it does not start.
     #[error("the daemon does not start: {message}")]
     Refused {
@@ -83,34 +86,37 @@ impl StartError {
             StartError::Ended { log } | StartError::Deadline { log } => {
                 Some(format!("read {}, or run `banger daemon run` to see it", log.display()))
             }
-            StartError::Launch(_) | StartError::Wait(_) => None,
+            StartError::Launch(_) | StartError::Wait(_) | StartError::Follow(_) => None,
         }
     }
 }
 
 /// Starts a daemon with these attributes unless one listens, and returns when one does.
 ///
+/// Any number of command lines may do so at once, and while an earlier daemon is on its way out: of the daemons that they start
+/// one gets the locks, and the others say which. Then this waits until that one listens, and tries again where it ends instead.
+/// The locks are daemons' alone: who looks whether one is taken can be in the way of who takes it.
+///
 /// # Errors
 /// [`StartError`].
 pub async fn ensure(app: &App, attributes: Attributes) -> Result<(), StartError> {
-    let environment = &app.environment;
-    let refused = match start(environment, attributes) {
-        Ok(()) => return Ok(()),
-        Err(error @ (StartError::Refused { .. } | StartError::Ended { .. })) => error,
-        Err(error) => return Err(error),
-    };
-    // Another command line may have started one at the same time: ours then found the lock taken.
-    if app.client.probe().await.is_ok() {
-        return Ok(());
-    }
-    if !is_locked(&environment.runtime_dir().join("lock")) {
-        return Err(refused);
-    }
-    let directory = environment.runtime_dir();
-    match wait_for_socket(app, &directory).await {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(refused),
-        Err(source) => Err(StartError::Wait(source)),
+    let began = Instant::now();
+    loop {
+        let deadline = Instant::now() + DEADLINE;
+        let (winner, refused) = match start(&app.environment, attributes, deadline) {
+            Ok(()) => return Ok(()),
+            Err(Lost { winner, error }) => (winner, error),
+        };
+        let listens = match winner {
+            Some(winner) => wait_for(app, winner, deadline).await?,
+            // One that listens is as good, whatever became of ours.
+            None => app.client.probe().await.is_ok(),
+        };
+        match (listens, winner) {
+            (true, _) => return Ok(()),
+            (false, Some(_)) if began.elapsed() < DEADLINE => {}
+            (false, _) => return Err(refused),
+        }
     }
 }
 
@@ -129,10 +135,23 @@ pub fn replace(environment: &Environment) -> StartError {
     StartError::Launch(Process::replace(launch))
 }
 
-fn start(environment: &Environment, attributes: Attributes) -> Result<(), StartError> {
+/// A daemon that did not come to listen.
+struct Lost {
+    /// The process that is the daemon instead, if that is why.
+    winner: Option<u32>,
+    error: StartError,
+}
+
+impl From<StartError> for Lost {
+    fn from(error: StartError) -> Lost {
+        Lost { winner: None, error }
+    }
+}
+
+fn start(environment: &Environment, attributes: Attributes, deadline: Instant) -> Result<(), Lost> {
     let program = environment.beside("bangerd");
     if !program.exists() {
-        return Err(StartError::Absent { program });
+        return Err(StartError::Absent { program }.into());
     }
     let log = environment.state_dir().join("bangerd.log");
     let flags = rustix::pipe::PipeFlags::CLOEXEC;
@@ -144,16 +163,17 @@ fn start(environment: &Environment, attributes: Attributes) -> Result<(), StartE
     launch.session = true;
     launch.inherit = vec![writer];
     Process::start(launch).map_err(StartError::Launch)?;
-    let report = read_until(reader, Instant::now() + DEADLINE).map_err(StartError::Wait)?;
-    let Some(report) = report else { return Err(StartError::Deadline { log }) };
-    let mut lines = report.lines();
-    match lines.next() {
+    let report = read_until(reader, deadline).map_err(StartError::Wait)?;
+    let Some(report) = report else { return Err(StartError::Deadline { log }.into()) };
+    match report.lines().next() {
         Some("ready") => Ok(()),
-        None => Err(StartError::Ended { log }),
-        Some(line) => Err(StartError::Refused {
-            message: line.strip_prefix("error: ").unwrap_or(line).to_owned(),
-            help: lines.find_map(|line| line.strip_prefix("help: ")).map(str::to_owned),
-        }),
+        None => Err(StartError::Ended { log }.into()),
+        Some(line) => {
+            let value = |name| report.lines().find_map(|line| line.strip_prefix(name));
+            let message = line.strip_prefix("error: ").unwrap_or(line).to_owned();
+            let error = StartError::Refused { message, help: value("help: ").map(str::to_owned) };
+            Err(Lost { winner: value("taken: ").and_then(|pid| pid.parse().ok()), error })
+        }
     }
 }
 
@@ -162,7 +182,7 @@ fn read_until(reader: OwnedFd, deadline: Instant) -> io::Result<Option<String>> 
     let mut text = String::new();
     let mut file = File::from(reader);
     let mut buffer = [0; 4096];
-    while wait_readable(&file, deadline)? {
+    while wait_readable([&file], deadline)? {
         match file.read(&mut buffer)? {
             0 => return Ok(Some(text)),
             count => text.push_str(&String::from_utf8_lossy(&buffer[..count])),
@@ -171,8 +191,9 @@ fn read_until(reader: OwnedFd, deadline: Instant) -> io::Result<Option<String>> 
     Ok(None)
 }
 
-fn wait_readable(fd: &impl AsFd, deadline: Instant) -> io::Result<bool> {
-    let mut fds = [PollFd::new(fd, PollFlags::IN)];
+/// Waits until one of them can be read; false if that takes too long.
+fn wait_readable<const N: usize>(fds: [&dyn AsFd; N], deadline: Instant) -> io::Result<bool> {
+    let mut fds = fds.map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN));
     let left = deadline.saturating_duration_since(Instant::now());
     let left = Timespec { tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
     match rustix::event::poll(&mut fds, Some(&left)) {
@@ -182,32 +203,40 @@ fn wait_readable(fd: &impl AsFd, deadline: Instant) -> io::Result<bool> {
     }
 }
 
-/// Whether a daemon holds the lock, listening or not yet.
-fn is_locked(lock: &Path) -> bool {
-    let Ok(file) = File::open(lock) else { return false };
-    // The lock that this takes where it is free is given back when the file is closed, right here.
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
-}
-
-/// Waits until a daemon that holds the lock listens.
-async fn wait_for_socket(app: &App, directory: &Path) -> io::Result<bool> {
-    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-    // Bound, renamed into place, or its mode changed after listen: whatever the daemon does last.
-    let events = inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::ATTRIB;
-    inotify::add_watch(&watch, directory, events)?;
-    let deadline = Instant::now() + DEADLINE;
-    let mut buffer = [0; 4096];
+/// Waits until another command line's daemon listens; false if it ends before.
+async fn wait_for(app: &App, winner: u32, deadline: Instant) -> Result<bool, StartError> {
+    let process = match Process::open(winner, None) {
+        Ok(process) => process,
+        // It may have ended after it listened, and another may listen by now.
+        Err(ProcessError::Gone { .. }) => return Ok(app.client.probe().await.is_ok()),
+        Err(error) => return Err(StartError::Follow(error)),
+    };
+    let directory = app.environment.runtime_dir();
+    // Watched before it is looked for: a socket that gets its name in between is found, one after that is reported.
+    let watch = watch(&directory).map_err(StartError::Wait)?;
     loop {
         match app.client.probe().await {
             Err(ClientError::NotRunning { .. }) => {}
+            // That it may not be used is for the request to say.
             _ => return Ok(true),
         }
-        if !wait_readable(&watch, deadline)? {
+        if process.has_ended() {
             return Ok(false);
+        }
+        let mut buffer = [0; 4096];
+        if !wait_readable([&watch, &process], deadline).map_err(StartError::Wait)? {
+            return Err(StartError::Deadline { log: app.environment.state_dir().join("bangerd.log") });
         }
         match rustix::io::read(&watch, &mut buffer) {
             Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
+            Err(errno) => return Err(StartError::Wait(errno.into())),
         }
     }
+}
+
+/// Reports each name that a directory gets.
+fn watch(directory: &Path) -> io::Result<OwnedFd> {
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+    inotify::add_watch(&watch, directory, inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO)?;
+    Ok(watch)
 }

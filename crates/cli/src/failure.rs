@@ -261,7 +261,7 @@ impl Failure {
 
 fn client_help(error: &ClientError) -> Option<String> {
     let help = match error {
-        ClientError::NotRunning { .. } => "start one with `banger daemon start`",
+        ClientError::NotRunning { .. } | ClientError::Unserved { .. } => "start one with `banger daemon start`",
         ClientError::Forbidden { .. } => {
             "only root and the group `banger` may: `sudo usermod -aG banger $USER`, then log in anew"
         }

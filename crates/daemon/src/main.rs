@@ -1,8 +1,8 @@
 //! `bangerd`: reads its environment and its arguments, sets up its log, and serves. All else is in the library.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use bangerd::arguments::Arguments;
 use bangerd::image::install::Mmdebstrap;
 use bangerd::operation::fault::Faults;
 use bangerd::paths::{Paths, agent_candidates};
-use bangerd::serve::{Daemon, Options};
+use bangerd::serve::{Daemon, Options, places};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -40,6 +40,10 @@ fn main() -> ExitCode {
             return fail(ready, &format!("cannot leave the working directory: {error}"), "start it in another");
         }
     };
+    // Before the log is opened: in a directory of another user's it could be a link to any file.
+    if let Err(error) = places::make(&paths) {
+        return fail(ready, &chain(&error), &error.help());
+    }
     if let Err(error) = set_up_log(&paths) {
         let help = "run it as root, or set BANGER_STATE_DIR and BANGER_RUNTIME_DIR to directories of your own";
         return fail(ready, &format!("cannot open the log {}: {error}", paths.log().display()), help);
@@ -55,7 +59,7 @@ fn main() -> ExitCode {
         agent,
         fake_vmm: arguments.fake_vmm,
         installer: Arc::new(Mmdebstrap),
-        faults: Faults::default(),
+        faults: Faults::gated(arguments.gate),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
@@ -74,7 +78,14 @@ fn main() -> ExitCode {
     runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err((error, ready)) => fail(ready, &chain(&error), error.help()),
+        Err((error, ready)) => {
+            let help = match error.winner() {
+                // A line more, for a command line that waits for a daemon: it waits for that one.
+                Some(pid) if ready.is_some() => format!("{}\ntaken: {pid}", error.help()),
+                _ => error.help(),
+            };
+            fail(ready, &chain(&error), &help)
+        }
     }
 }
 
@@ -94,8 +105,13 @@ fn paths() -> Paths {
 /// begin there still lead where they led.
 fn at_the_root(paths: Paths, agent: Option<PathBuf>) -> std::io::Result<(Paths, Option<PathBuf>)> {
     let absolute = |path: PathBuf| std::path::absolute(path);
-    let Paths { state, runtime, config } = paths;
-    let paths = Paths { state: absolute(state)?, runtime: absolute(runtime)?, config: absolute(config)? };
+    let Paths { state, runtime, config, claims } = paths;
+    let paths = Paths {
+        state: absolute(state)?,
+        runtime: absolute(runtime)?,
+        config: absolute(config)?,
+        claims: absolute(claims)?,
+    };
     let agent = agent.map(absolute).transpose()?;
     std::env::set_current_dir("/")?;
     Ok((paths, agent))
@@ -110,7 +126,6 @@ fn find_agent() -> Option<PathBuf> {
 const LONG_LOG: u64 = 16 * 1024 * 1024;
 
 fn set_up_log(paths: &Paths) -> std::io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o711).create(&paths.state)?;
     let log = paths.log();
     if std::fs::metadata(&log).is_ok_and(|log| log.len() > LONG_LOG) {
         std::fs::rename(&log, log.with_extension("log.1"))?;

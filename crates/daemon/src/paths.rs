@@ -63,9 +63,24 @@ impl Paths {
         self.runtime.join("bangerd.sock")
     }
 
-    /// Held by flock(2) while a daemon owns these places.
+    /// The API's socket until it has its owner and listens. Shorter than the sockets of VMs.
+    pub fn new_socket(&self) -> PathBuf {
+        self.runtime.join("bangerd.sock.new")
+    }
+
+    /// Held by flock(2) while a daemon owns the runtime directory.
     pub fn lock(&self) -> PathBuf {
         self.runtime.join("lock")
+    }
+
+    /// The successor of [`Paths::lock`] until it is locked.
+    pub fn new_lock(&self) -> PathBuf {
+        self.runtime.join("lock.new")
+    }
+
+    /// Held by flock(2) while a daemon owns the state directory. It has the daemon's process id and its runtime directory.
+    pub fn state_lock(&self) -> PathBuf {
+        self.state.join("lock")
     }
 
     /// Whose runtime directory this is: the note of its ground.
@@ -140,12 +155,15 @@ impl Paths {
 
     /// The names of all that is in the state directory. A log's older parts and the records' journals have more behind the name.
     pub fn of_state(&self) -> Vec<String> {
-        names([self.database(), self.log(), self.logs(), self.scratch(), self.images(), self.vms()])
+        names([self.state_lock(), self.database(), self.log(), self.logs(), self.scratch(), self.images(), self.vms()])
     }
 
     /// The names of all that is in the runtime directory.
     pub fn of_runtime(&self) -> Vec<String> {
-        names([self.socket(), self.lock(), self.owner(), self.forwarding(), self.vms_runtime()])
+        let sockets_and_locks = [self.socket(), self.new_socket(), self.lock(), self.new_lock()];
+        let mut known = names(sockets_and_locks);
+        known.extend(names([self.owner(), self.forwarding(), self.vms_runtime()]));
+        known
     }
 
     /// By how many bytes the longest socket's path is over the kernel's limit; zero where it fits.

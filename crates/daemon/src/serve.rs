@@ -1,16 +1,16 @@
 //! A daemon's life: take the places, take over what is there, serve, go. Guests run on.
 
-mod ground;
+pub mod places;
 
-use std::fs::{DirBuilder, Permissions};
+mod ground;
+mod locks;
+mod socket;
+
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use banger_linux::file::{Lock, LockError};
-use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +38,10 @@ use crate::vm::turns::AllTurns;
 use crate::vmm::{self, Vmm, VmmError};
 
 pub use self::ground::GroundError;
+
+use self::locks::{Locks, LocksError};
+use self::places::{PlaceError, make_dir};
+use self::socket::{NewSocket, SocketError};
 
 /// How long operations that are under way may take when the daemon is to go.
 const LAST_WORK: Duration = Duration::from_secs(10);
@@ -74,7 +78,7 @@ pub struct Daemon {
     pub shutdown: CancellationToken,
     /// Its claim on user ids, given up when it goes.
     uids: Mutex<Claimed>,
-    _lock: Lock,
+    locks: Locks,
 }
 
 /// Why a daemon cannot run.
@@ -91,17 +95,18 @@ pub enum ServeError {
         /// By how much.
         excess: usize,
     },
+    /// The directories.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     /// Another daemon owns these places.
-    #[error("another daemon, process {pid}, runs on {}", path.display())]
-    Taken {
-        /// The places' runtime directory.
-        path: PathBuf,
-        /// The other daemon.
-        pid: String,
-    },
+    #[error(transparent)]
+    Locks(#[from] LocksError),
     /// Its ground is another daemon's, or cannot be had.
     #[error(transparent)]
     Ground(#[from] GroundError),
+    /// The API's socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -117,7 +122,7 @@ pub enum ServeError {
     /// The images of an earlier daemon.
     #[error("cannot take over the images")]
     Images(#[source] Box<BuildError>),
-    /// A file, directory or socket.
+    /// Something else of the host's.
     #[error("cannot {attempted}")]
     Io {
         /// What was attempted, on what.
@@ -129,11 +134,20 @@ pub enum ServeError {
 }
 
 impl ServeError {
-    /// One line: what to do.
-    pub fn help(&self) -> &'static str {
+    /// The process that is the daemon of these places, where that is why this one is not.
+    pub fn winner(&self) -> Option<u32> {
         match self {
+            ServeError::Locks(error) => error.winner(),
+            _ => None,
+        }
+    }
+
+    /// One line: what to do.
+    pub fn help(&self) -> String {
+        let help = match self {
+            ServeError::Place(error) => return error.help(),
+            ServeError::Locks(error) => return error.help(),
             ServeError::LongPath { .. } => "set BANGER_RUNTIME_DIR to a shorter path",
-            ServeError::Taken { .. } => "use it, or end it with `banger daemon stop`",
             ServeError::Ground(error) => error.help(),
             ServeError::Config(_) => "correct the file, or name another one in BANGER_CONFIG",
             ServeError::Store(StoreError::Migrate { .. }) => {
@@ -142,10 +156,11 @@ impl ServeError {
             ServeError::Store(_) | ServeError::Living(_) | ServeError::Recover(_) | ServeError::Images(_) => {
                 "look at the file system and at the daemon's log"
             }
-            ServeError::Io { .. } => {
+            ServeError::Socket(_) | ServeError::Io { .. } => {
                 "run it as root, or set BANGER_STATE_DIR and BANGER_RUNTIME_DIR to directories of your own"
             }
-        }
+        };
+        help.to_owned()
     }
 }
 
@@ -161,10 +176,8 @@ impl Daemon {
             return Err(ServeError::LongPath { path: paths.runtime, excess });
         }
         let config = Config::load(&paths.config)?;
-        // Others may pass through to files whose own modes let them; who is in here stays with root.
-        make_dir(&paths.state, 0o711)?;
-        make_dir(&paths.runtime, 0o755)?;
-        let lock = take_lock(&paths)?;
+        places::make(&paths)?;
+        let locks = Locks::take(&paths).await?;
         for dir in [paths.images(), paths.vms(), paths.vms_runtime(), paths.logs()] {
             make_dir(&dir, 0o711)?;
         }
@@ -228,16 +241,19 @@ impl Daemon {
             started: unix_seconds(),
             shutdown,
             uids: Mutex::new(uids),
-            _lock: lock,
+            locks,
         }))
     }
 
     /// Listens, says so to `ready`, and serves until it is told to go.
     ///
     /// # Errors
-    /// [`ServeError::Io`], where it cannot listen.
+    /// [`ServeError::Socket`], [`ServeError::Locks`], [`ServeError::Io`].
     pub async fn serve(self: Arc<Self>, ready: Option<std::fs::File>) -> Result<(), ServeError> {
-        let listener = listen(&self.context.paths.socket())?;
+        let socket = NewSocket::listen(&self.context.paths)?;
+        self.context.faults.before_announcement().await;
+        self.locks.check()?;
+        let (listener, file) = socket.announce()?;
         if let Some(mut ready) = ready {
             // Who wanted to know may have gone.
             drop(ready.write_all(b"ready\n"));
@@ -283,7 +299,7 @@ impl Daemon {
         if let Err(error) = self.uids.lock().unwrap_or_else(PoisonError::into_inner).give_up(vms_run) {
             tracing::warn!(error = api::error::chain(&error), "the claim on user ids stays");
         }
-        remove_socket(&self.context.paths.socket())
+        Ok(file.remove()?)
     }
 
     /// What the doctor finds.
@@ -362,45 +378,6 @@ async fn follow_the_clock(daemon: Arc<Daemon>) {
                 });
             }
         }
-    }
-}
-
-fn take_lock(paths: &Paths) -> Result<Lock, ServeError> {
-    Lock::acquire(&paths.lock()).map_err(|error| match error {
-        LockError::Held { holder, .. } => ServeError::Taken {
-            path: paths.runtime.clone(),
-            pid: holder.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string()),
-        },
-        LockError::Io { path, source } => ServeError::Io { attempted: format!("lock {}", path.display()), source },
-    })
-}
-
-fn make_dir(dir: &Path, mode: u32) -> Result<(), ServeError> {
-    let made = DirBuilder::new().recursive(true).mode(mode).create(dir);
-    made.map_err(io(format!("make the directory {}", dir.display())))
-}
-
-/// The socket, open to root and to the group `banger` where there is one. The lock is held: what is there is stale.
-fn listen(path: &Path) -> Result<UnixListener, ServeError> {
-    remove_socket(path)?;
-    let failed = || io(format!("listen on {}", path.display()));
-    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let bound = UnixListener::bind(path);
-    rustix::process::umask(before);
-    let listener = bound.map_err(failed())?;
-    if let Some(gid) = banger_linux::host::group_id("banger") {
-        std::os::unix::fs::chown(path, None, Some(gid)).map_err(failed())?;
-        std::fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(failed())?;
-    }
-    Ok(listener)
-}
-
-fn remove_socket(path: &Path) -> Result<(), ServeError> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(ServeError::Io { attempted: format!("remove the socket {}", path.display()), source: error })
-        }
-        _ => Ok(()),
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use clone::{CloneMethod, clone_file, supports_reflink};
 pub use flock::{lock_within, try_lock};
-pub use lock::{Lock, LockError};
+pub use lock::{Claim, Holder, Lock, LockError};
 pub use replace::replace;
 
 static WRITES: AtomicU64 = AtomicU64::new(0);

@@ -439,7 +439,7 @@ mod tests {
     #[test]
     fn a_program_with_the_usual_attributes_is_not_in_the_background() {
         if !rustix::process::geteuid().is_root() {
-            println!("SKIPPED: only root may come back from the background");
+            banger_skip::skipped!("only root may come back from the background");
             return;
         }
         let script = "read -r _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ nice _ < /proc/self/stat; echo $nice; chrt -p $$; ionice -p $$";

@@ -184,14 +184,14 @@ mod tests {
         match found {
             Probe::Real { instructions_per_second } => assert!(instructions_per_second > REAL),
             Probe::Slow { instructions_per_second } => assert!(instructions_per_second <= REAL),
-            Probe::Absent { why } | Probe::Denied { why } => println!("SKIPPED: no KVM to measure: {why}"),
+            Probe::Absent { why } | Probe::Denied { why } => banger_skip::skipped!("no KVM to measure: {why}"),
         }
     }
 
     #[test]
     fn a_guest_that_never_halts_is_cut_off() {
         let Ok(kvm) = OpenOptions::new().read(true).write(true).open("/dev/kvm") else {
-            println!("SKIPPED: no /dev/kvm");
+            banger_skip::skipped!("no /dev/kvm");
             return;
         };
         let start = Instant::now();

@@ -14,11 +14,13 @@ use rustix::thread::UnshareFlags;
 /// Those of unshare(2): `EPERM` without `CAP_SYS_ADMIN`.
 pub fn in_new_network<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
-        let elsewhere = scope.spawn(|| {
+        // What a thread says of itself is about the work that its caller does: a panic, a skipped test.
+        let name = std::thread::current().name().unwrap_or_default().to_owned();
+        let elsewhere = std::thread::Builder::new().name(name).spawn_scoped(scope, || {
             // SAFETY: no descriptor table is unshared, which is all that could surprise other threads.
             unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET)? };
             Ok(work())
-        });
+        })?;
         elsewhere.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
@@ -55,7 +57,15 @@ mod tests {
         assert_eq!(cookie().unwrap(), here);
         match in_new_network(cookie) {
             Ok(there) => assert_ne!(there.unwrap(), here),
-            Err(error) => eprintln!("SKIPPED: no network namespace can be made: {error}"),
+            Err(error) => banger_skip::skipped!("no network namespace can be made: {error}"),
+        }
+    }
+
+    #[test]
+    fn the_thread_is_named_as_its_caller() {
+        match in_new_network(|| std::thread::current().name().map(str::to_owned)) {
+            Ok(name) => assert_eq!(name.as_deref(), std::thread::current().name()),
+            Err(error) => banger_skip::skipped!("no network namespace can be made: {error}"),
         }
     }
 }

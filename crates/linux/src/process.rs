@@ -349,6 +349,13 @@ impl Process {
     }
 }
 
+/// The pidfd: it can be read from the process's end on (pidfd_open(2)).
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
 /// Takes a descriptor that this process was started with, under its number. It is not passed on to further programs.
 ///
 /// # Errors

@@ -200,7 +200,7 @@ mod tests {
             assert_eq!(default.gateway, Some(network().gateway));
         });
         if let Err(error) = ran {
-            eprintln!("SKIPPED: no network namespace can be made: {error}");
+            banger_skip::skipped!("no network namespace can be made: {error}");
         }
     }
 

@@ -283,7 +283,7 @@ mod tests {
         let dir = guest();
         let user = User { gid: 100, ..me("dev") };
         if rustix::process::getuid().as_raw() != 0 {
-            println!("SKIPPED: only root gives files to another group");
+            banger_skip::skipped!("only root gives files to another group");
             return;
         }
         ensure(&user, dir.path()).unwrap();

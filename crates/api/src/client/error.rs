@@ -1,8 +1,10 @@
 //! Why a request got no answer, or not the one that was hoped for.
 
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::Request;
 use crate::error::ApiError;
 
 /// A failed request.
@@ -57,6 +59,16 @@ pub enum ClientError {
         /// The status.
         status: u16,
     },
+    /// The daemon ended before it had read the request, or before it answered one that changes nothing: the request may be
+    /// repeated.
+    #[error("the daemon ended before it took {request}")]
+    Unserved {
+        /// Method and path.
+        request: String,
+        /// How the connection ended.
+        #[source]
+        source: hyper::Error,
+    },
     /// The connection ended before the answer did.
     #[error("the daemon hung up during {request}")]
     Lost {
@@ -84,13 +96,39 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// An error that came in the place of an answer's head.
+    pub(super) fn unanswered(request: &Request, source: hyper::Error) -> ClientError {
+        let label = request.label();
+        match was_unread(&source) || (request.is_safe() && source.is_incomplete_message()) {
+            true => ClientError::Unserved { request: label, source },
+            false => ClientError::Lost { request: label, source: Some(source) },
+        }
+    }
+
+    /// Whether nothing was done for want of a daemon: with one that listens the same request can be made again.
+    pub fn lacks_daemon(&self) -> bool {
+        matches!(self, ClientError::NotRunning { .. } | ClientError::Unserved { .. })
+    }
+
     pub(super) fn connect(socket: &Path, source: io::Error) -> ClientError {
         let socket = socket.to_owned();
         match source.kind() {
-            // The directory belongs to the daemon too: where it is absent, none has ever run.
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning { socket },
+            // The directory belongs to the daemon too: where it is absent, none has ever run. Who was still in the queue of a daemon
+            // that ended is reset.
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
+                ClientError::NotRunning { socket }
+            }
             io::ErrorKind::PermissionDenied => ClientError::Forbidden { socket },
             _ => ClientError::Connect { socket, source },
         }
     }
+}
+
+/// Whether the daemon certainly did not have the whole request. The kernel resets a unix socket's connection only if its other
+/// end was closed with bytes in it that nobody had read, or was never accepted; and it breaks the pipe of who writes to one that is
+/// closed. The daemon acts on no request before it has all of it. Where it had read everything, the connection just ends.
+fn was_unread(error: &hyper::Error) -> bool {
+    let kind = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
+    // Cancelled is a request of which nothing was sent.
+    error.is_canceled() || matches!(kind, Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe))
 }

@@ -131,24 +131,23 @@ impl Client {
 
     /// Sends a request and reads the answer's head. A refusal is read to its end and becomes the error.
     async fn send(&self, request: Request) -> Result<(hyper::Response<Incoming>, Connection), ClientError> {
-        let label = request.label();
-        let lost = |source| ClientError::Lost { request: label.clone(), source: Some(source) };
+        let unanswered = |source| ClientError::unanswered(&request, source);
         let stream = TokioIo::new(self.connect().await?);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.map_err(lost)?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.map_err(unanswered)?;
         let connection = Connection(tokio::spawn(async move {
             // Its error also reaches the request or the body that is waiting for it.
             drop(connection.with_upgrades().await);
         }));
-        let response = sender.send_request(request.into_http()).await.map_err(lost)?;
+        let response = sender.send_request(request.clone().into_http()).await.map_err(unanswered)?;
         self.check_version(&response)?;
         let status = response.status();
         if status.is_success() || status == hyper::StatusCode::SWITCHING_PROTOCOLS {
             return Ok((response, connection));
         }
-        let body = collect(&label, response.into_body()).await?;
+        let body = collect(&request.label(), response.into_body()).await?;
         match serde_json::from_slice::<ApiError>(&body) {
             Ok(error) => Err(ClientError::Api(Box::new(error))),
-            Err(_) => Err(ClientError::Refused { request: label, status: status.as_u16() }),
+            Err(_) => Err(ClientError::Refused { request: request.label(), status: status.as_u16() }),
         }
     }
 

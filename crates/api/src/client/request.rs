@@ -62,6 +62,11 @@ impl Request {
         format!("{} {}", self.method, self.path)
     }
 
+    /// Whether it changes nothing, however often it is made.
+    pub(super) fn is_safe(&self) -> bool {
+        self.method.is_safe() && !self.upgrade
+    }
+
     pub(super) fn upgrade(mut self) -> Request {
         self.upgrade = true;
         self

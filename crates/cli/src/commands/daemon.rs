@@ -60,7 +60,7 @@ pub(super) async fn run(app: &App, verb: DaemonVerb) -> Result<u8, Failure> {
 async fn start(app: &App) -> Result<u8, Failure> {
     match ask(app).await {
         Ok(status) => app.screen.say(&format!("the daemon runs already, as process {}", status.pid)),
-        Err(ClientError::NotRunning { .. }) => {
+        Err(error) if error.lacks_daemon() => {
             daemon_start::ensure(app, Attributes::Caller).await?;
             app.screen.say(&format!("the daemon listens on {}", app.client.socket().display()));
         }
@@ -72,7 +72,7 @@ async fn start(app: &App) -> Result<u8, Failure> {
 async fn stop(app: &App) -> Result<u8, Failure> {
     let status = match ask(app).await {
         Ok(status) => status,
-        Err(ClientError::NotRunning { .. }) => {
+        Err(error) if error.lacks_daemon() => {
             app.screen.say("no daemon runs");
             return Ok(0);
         }
@@ -84,7 +84,11 @@ async fn stop(app: &App) -> Result<u8, Failure> {
         Err(ProcessError::Gone { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    app.client.of_any_version().call::<()>(Request::post(["daemon", "stop"])).await?;
+    match app.client.of_any_version().call::<()>(Request::post(["daemon", "stop"])).await {
+        // It goes already.
+        Err(error) if error.lacks_daemon() => {}
+        result => result?,
+    }
     if let Some(process) = process {
         match tokio::time::timeout(DEADLINE, process.ended()).await {
             Ok(ended) => drop(ended?),

@@ -240,7 +240,7 @@ mod tests {
             assert_eq!(found(&names, "b.vm").as_deref(), Some("Nothing"));
         });
         if let Err(error) = ran {
-            eprintln!("SKIPPED: no network namespace can be made: {error}");
+            banger_skip::skipped!("no network namespace can be made: {error}");
         }
     }
 }

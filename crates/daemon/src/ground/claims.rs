@@ -356,7 +356,7 @@ mod tests {
     /// Runs a test with a directory for claims; only root has anything to claim.
     fn with_claims(test: impl FnOnce(&Claims)) {
         if !rustix::process::geteuid().is_root() {
-            return eprintln!("SKIPPED: only root claims user ids");
+            return banger_skip::skipped!("only root claims user ids");
         }
         let dir = tempfile::tempdir().unwrap();
         test(&Claims::new(dir.path().join("claims")));

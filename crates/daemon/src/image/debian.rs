@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn devices_are_those_of_every_linux() {
         if !rustix::process::geteuid().is_root() {
-            println!("SKIPPED: not root, so no device can be made");
+            banger_skip::skipped!("not root, so no device can be made");
             return;
         }
         let dir = tempfile::tempdir().unwrap();

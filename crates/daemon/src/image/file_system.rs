@@ -123,7 +123,7 @@ mod tests {
     #[tokio::test]
     async fn an_empty_home_is_nearly_nothing_to_copy() {
         if !Program::Mke2fs.path().exists() || !rustix::process::geteuid().is_root() {
-            println!("SKIPPED: needs root and mke2fs");
+            banger_skip::skipped!("needs root and mke2fs");
             return;
         }
         let dir = tempfile::tempdir().unwrap();

@@ -322,14 +322,14 @@ mod tests {
     #[tokio::test]
     async fn a_dropped_namespace_dies_with_all_in_it() {
         if !rustix::process::geteuid().is_root() {
-            println!("SKIPPED: not root, so no pid namespace can be made");
+            banger_skip::skipped!("not root, so no pid namespace can be made");
             return;
         }
         let dir = tempfile::tempdir().unwrap();
         dies_with_all_in_it(dir.path(), dir.path(), None).await;
         match Container::new(1_900_000_000, dir.path(), Path::new("/tmp")) {
             Ok(container) => dies_with_all_in_it(dir.path(), Path::new("/tmp"), Some(container)).await,
-            Err(error) => println!("SKIPPED: {error}"),
+            Err(error) => banger_skip::skipped!("{error}"),
         }
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(dir.path().to_str().unwrap()), "{mounts}");

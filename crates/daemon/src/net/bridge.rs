@@ -212,7 +212,7 @@ mod tests {
             test(&mut netlink, &bridge);
         });
         if let Err(error) = ran {
-            eprintln!("SKIPPED: no network namespace can be made: {error}");
+            banger_skip::skipped!("no network namespace can be made: {error}");
         }
     }
 
@@ -300,7 +300,7 @@ mod tests {
             }
         });
         if let Err(error) = ran {
-            eprintln!("SKIPPED: no network namespace can be made: {error}");
+            banger_skip::skipped!("no network namespace can be made: {error}");
         }
     }
 }

@@ -172,7 +172,7 @@ mod tests {
 
     fn elsewhere(test: impl FnOnce(&mut Netlink) + Send) {
         if let Err(error) = netns::in_new_network(|| test(&mut Netlink::open().unwrap())) {
-            eprintln!("SKIPPED: no network namespace can be made: {error}");
+            banger_skip::skipped!("no network namespace can be made: {error}");
         }
     }
 

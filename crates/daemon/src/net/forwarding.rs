@@ -194,7 +194,7 @@ mod tests {
             test(&mut netlink, &bridge, &dir.path().join("forwarding"));
         });
         if let Err(error) = ran {
-            eprintln!("SKIPPED: no network namespace can be made: {error}");
+            banger_skip::skipped!("no network namespace can be made: {error}");
         }
     }
 

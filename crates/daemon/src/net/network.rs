@@ -383,7 +383,7 @@ mod tests {
                 .block_on(test(tempfile::tempdir().unwrap()));
         });
         if let Err(error) = ran {
-            eprintln!("SKIPPED: no network namespace can be made: {error}");
+            banger_skip::skipped!("no network namespace can be made: {error}");
         }
     }
 

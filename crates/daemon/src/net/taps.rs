@@ -242,7 +242,7 @@ mod tests {
             test(&mut netlink, &bridge);
         });
         if let Err(error) = ran {
-            eprintln!("SKIPPED: no network namespace can be made: {error}");
+            banger_skip::skipped!("no network namespace can be made: {error}");
         }
     }
 

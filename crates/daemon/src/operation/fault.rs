@@ -3,6 +3,7 @@
 //! Each effect on the host and each record of one is a [`Step`], and is passed before and after: so there is a point before
 //! the effect, one after it but before its record, and one after both. In a daemon that nobody tests, passing does nothing.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -143,6 +144,7 @@ struct Plan {
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
     shared: Option<Arc<Shared>>,
+    gate: Option<PathBuf>,
 }
 
 #[derive(Debug, Default)]
@@ -164,7 +166,21 @@ pub struct Injected {
 impl Faults {
     /// Faults that a test can plan.
     pub fn plannable() -> Faults {
-        Faults { shared: Some(Arc::default()) }
+        Faults { shared: Some(Arc::default()), gate: None }
+    }
+
+    /// None but a gate, a named pipe: the daemon listens and has no socket that others can find until somebody has opened the
+    /// pipe for writing and closed it.
+    pub fn gated(gate: Option<PathBuf>) -> Faults {
+        Faults { shared: None, gate }
+    }
+
+    /// Waits at the gate, where there is one.
+    pub async fn before_announcement(&self) {
+        if let Some(gate) = &self.gate {
+            // One that cannot be read is open.
+            drop(tokio::fs::read(gate).await);
+        }
     }
 
     /// Plans a fault.

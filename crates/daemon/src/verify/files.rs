@@ -158,9 +158,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let at = |path: &str| dir.path().join(path);
         let paths = Paths { state: at("s"), runtime: at("r"), config: at("c"), claims: at("g") };
-        for path in
-            [paths.database(), paths.log(), paths.socket(), paths.lock(), paths.vm("a").root, paths.vm("a").work]
-        {
+        for path in [
+            paths.state_lock(),
+            paths.database(),
+            paths.log(),
+            paths.socket(),
+            paths.lock(),
+            paths.vm("a").root,
+            paths.vm("a").work,
+        ] {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "").unwrap();
         }

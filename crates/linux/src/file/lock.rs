@@ -1,36 +1,81 @@
 //! A lock that one process holds and that the kernel takes back however it ends.
+//!
+//! Its file is its owner's alone (0600): flock(2) asks for no right but to have the file open, so whoever can read it can lock it.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, inotify};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// How long a lock may stay with nobody.
-const PATIENCE: Duration = Duration::from_secs(5);
+use super::try_lock;
+
+/// The mode of a lock's file.
+const MODE: u32 = 0o600;
 
 /// An flock(2) on a file, held until this is dropped or the process ends. The file stays, with the last holder's pid in it:
 /// removing it would let two processes lock two files of one name.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+    path: PathBuf,
+}
+
+/// How a lock is taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim<'a> {
+    /// The lock's file.
+    pub path: &'a Path,
+    /// What its holders say of themselves, in the lines after the first.
+    pub note: &'a str,
+    /// The program that holds it; or the calling one. What else lives under the number in the file is not the holder.
+    pub program: &'a str,
+    /// How long to wait where none of these lives and the lock is taken all the same: a holder that was killed can leave it
+    /// for a moment to a child that has not executed its program yet, and a new one has it before the file says so.
+    pub patience: Duration,
+}
+
+/// A process that holds a lock and lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its process id.
+    pub pid: u32,
+    /// What it says of itself.
+    pub note: String,
 }
 
 /// Why a lock was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another process holds it.
-    #[error("{} is locked{}", path.display(), holder.map(|pid| format!(" by process {pid}")).unwrap_or_default())]
+    /// A living process of the program holds it.
+    #[error("{} is locked by process {}", path.display(), holder.pid)]
     Held {
         /// The lock's file.
         path: PathBuf,
-        /// Who, where the file says it. It may lag by the instant between locking and writing.
-        holder: Option<u32>,
+        /// The holder.
+        holder: Holder,
+    },
+    /// Something else holds it: its number is not in the file.
+    #[error("{} is locked by an unknown process", path.display())]
+    Squatted {
+        /// The lock's file.
+        path: PathBuf,
+    },
+    /// What has its name is no file of the caller's.
+    #[error("cannot lock {}: it is {found}", path.display())]
+    Unfit {
+        /// The lock's file.
+        path: PathBuf,
+        /// What it is instead.
+        found: &'static str,
     },
     /// The file could not be opened or written.
     #[error("cannot lock {}", path.display())]
@@ -46,101 +91,310 @@ pub enum LockError {
 impl Lock {
     /// Takes the lock, or says at once who has it. Makes the file where there is none.
     ///
-    /// A holder that was killed can leave the lock for a moment to a child that has not executed its program yet: that is waited
-    /// for.
+    /// # Errors
+    /// [`LockError`].
+    pub fn acquire(claim: Claim<'_>) -> Result<Lock, LockError> {
+        let path = claim.path;
+        let failed = |source| LockError::Io { path: path.to_owned(), source };
+        let deadline = Instant::now() + claim.patience;
+        loop {
+            let mut file = open(path)?;
+            if !try_lock(&file).map_err(failed)? {
+                if let Some(holder) = wait_for_lock(&mut file, claim, deadline).map_err(failed)? {
+                    return Err(LockError::Held { path: path.to_owned(), holder });
+                }
+                if !try_lock(&file).map_err(failed)? {
+                    return Err(LockError::Squatted { path: path.to_owned() });
+                }
+            }
+            let mut lock = Lock { file, path: path.to_owned() };
+            // Another process may have replaced it between the two calls.
+            if lock.is_in_place() {
+                lock.write_holder(claim.note).map_err(failed)?;
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// Takes the lock as [`Lock::acquire`] does, but from processes that are not of the program, as well: the file gets a
+    /// successor, which is locked before it has the name; `temporary` is its name until then, in the same directory.
     ///
     /// # Errors
     /// [`LockError`].
-    pub fn acquire(path: &Path) -> Result<Lock, LockError> {
-        let failed = |source| LockError::Io { path: path.to_owned(), source };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o644)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(path)
-            .map_err(failed)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let holder = read_holder(&mut file);
-                if holder.is_some_and(lives) || !left_within(&file, PATIENCE).map_err(failed)? {
-                    return Err(LockError::Held { path: path.to_owned(), holder });
-                }
-            }
-            Err(error) => return Err(failed(error.into())),
+    pub fn acquire_or_replace(claim: Claim<'_>, temporary: &Path) -> Result<Lock, LockError> {
+        match Lock::acquire(claim) {
+            Err(LockError::Squatted { .. }) => {}
+            result => return result,
         }
-        write_holder(&mut file).map_err(failed)?;
-        Ok(Lock { _file: file })
+        let failed = |source| LockError::Io { path: claim.path.to_owned(), source };
+        super::remove_tree(temporary).map_err(failed)?;
+        let mut lock = Lock { file: open(temporary)?, path: claim.path.to_owned() };
+        if !try_lock(&lock.file).map_err(failed)? {
+            return Err(LockError::Squatted { path: temporary.to_owned() });
+        }
+        lock.write_holder(claim.note).map_err(failed)?;
+        // Once more: it may have been replaced by another process meanwhile.
+        match Lock::acquire(Claim { patience: Duration::ZERO, ..claim }) {
+            Err(LockError::Squatted { .. }) => std::fs::rename(temporary, claim.path).map_err(failed)?,
+            result => {
+                super::remove_tree(temporary).map_err(failed)?;
+                return result;
+            }
+        }
+        if lock.is_in_place() { Ok(lock) } else { Err(LockError::Squatted { path: claim.path.to_owned() }) }
+    }
+
+    /// Whether the locked file still has its name: else another process may hold its successor.
+    pub fn is_in_place(&self) -> bool {
+        let found = std::fs::symlink_metadata(&self.path);
+        let held = self.file.metadata();
+        matches!((found, held), (Ok(found), Ok(held)) if (found.dev(), found.ino()) == (held.dev(), held.ino()))
+    }
+
+    /// In one call, so that a reader finds nothing or all of it.
+    fn write_holder(&mut self, note: &str) -> io::Result<()> {
+        let end = if note.is_empty() { "" } else { "\n" };
+        let text = format!("{}\n{note}{end}", std::process::id());
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        self.file.write_all(text.as_bytes())
     }
 }
 
-fn read_holder(file: &mut File) -> Option<u32> {
-    let mut text = String::new();
-    file.take(32).read_to_string(&mut text).ok()?;
-    text.trim().parse().ok()
+/// Opens the lock's file, and corrects the mode that an earlier program gave it.
+fn open(path: &Path) -> Result<File, LockError> {
+    let failed = |source| LockError::Io { path: path.to_owned(), source };
+    let unfit = |found| LockError::Unfit { path: path.to_owned(), found };
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(MODE);
+    // A pipe without a reader or writer is not waited for.
+    let opened = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) => unfit("a symbolic link"),
+        Some(libc::EISDIR) => unfit("a directory"),
+        Some(libc::ENXIO) => unfit("a socket"),
+        _ => failed(error),
+    })?;
+    let found = file.metadata().map_err(failed)?;
+    if !found.is_file() {
+        return Err(unfit("not a regular file"));
+    }
+    if found.uid() != rustix::process::geteuid().as_raw() {
+        return Err(unfit("another user's"));
+    }
+    if found.mode() & 0o7777 != MODE {
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(MODE)).map_err(|errno| failed(errno.into()))?;
+    }
+    Ok(file)
 }
 
-/// Whether a lock is had within that time by waiting for it, which a thread of its own does: flock(2) knows no deadline.
-fn left_within(file: &File, time: Duration) -> io::Result<bool> {
-    let (waiting, (had, answer)) = (file.try_clone()?, mpsc::channel());
+/// Waits until the file names a living holder, which is returned, or until the lock is the caller's or the deadline is over.
+fn wait_for_lock(file: &mut File, claim: Claim<'_>, deadline: Instant) -> io::Result<Option<Holder>> {
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+    // The very file, whatever has its name by now; watched before it is read, so that no change is missed.
+    inotify::add_watch(&watch, format!("/proc/self/fd/{}", file.as_raw_fd()), inotify::WatchFlags::MODIFY)?;
+    let mut had = None;
+    loop {
+        if let Some(holder) = read_holder(file)?.filter(|holder| holds(holder.pid, claim.program)) {
+            return Ok(Some(holder));
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        let had = match &had {
+            Some(had) => had,
+            None => had.insert(lock_behind(file)?),
+        };
+        let left = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mut fds = [PollFd::new(had, PollFlags::IN), PollFd::new(&watch, PollFlags::IN)];
+        match poll(&mut fds, Some(&left)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        if !fds[0].revents().is_empty() {
+            return Ok(None);
+        }
+        match rustix::io::read(&watch, &mut [0u8; 4096][..]) {
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Waits for the lock on a thread of its own, as flock(2) knows no deadline. What this returns hangs up when it is had; it is
+/// the file's then, which the caller shares. Where the caller gave up, it is given back with the descriptors.
+fn lock_behind(file: &File) -> io::Result<OwnedFd> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let file = file.try_clone()?;
     std::thread::spawn(move || {
-        let locked = rustix::fs::flock(&waiting, FlockOperation::LockExclusive);
-        // Where nobody listens any more it is given back with the descriptors.
-        had.send(locked).ok();
+        // Where it fails, so does the caller's own attempt.
+        rustix::fs::flock(&file, FlockOperation::LockExclusive).ok();
+        drop(writer);
     });
-    match answer.recv_timeout(time) {
-        Ok(locked) => Ok(locked.map(|()| true)?),
-        Err(_) => Ok(false),
-    }
+    Ok(reader)
 }
 
-/// Whether there is such a process that has not ended.
-fn lives(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let Some(Ok(process)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) else { return false };
-    // What has ended and is not yet waited for can be read (pidfd_open(2)).
-    let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&Timespec::default()));
-    ended.is_ok_and(|ended| ended == 0)
-}
-
-fn write_holder(file: &mut File) -> io::Result<()> {
-    file.set_len(0)?;
+fn read_holder(file: &mut File) -> io::Result<Option<Holder>> {
+    let mut text = Vec::new();
     file.rewind()?;
-    writeln!(file, "{}", std::process::id())
+    file.take(8192).read_to_end(&mut text)?;
+    let text = String::from_utf8_lossy(&text);
+    let (pid, note) = text.split_once('\n').unwrap_or((&text, ""));
+    Ok(pid.trim().parse().ok().map(|pid| Holder { pid, note: note.trim_end_matches('\n').to_owned() }))
+}
+
+/// Whether such a process lives that is of the program and of the caller's user or root's.
+fn holds(pid: u32, program: &str) -> bool {
+    let Some(id) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return false };
+    let Ok(process) = pidfd_open(id, PidfdFlags::empty()) else { return false };
+    let same = is_trusted(pid) && runs(pid, program);
+    // What has ended and is not yet waited for can be read (pidfd_open(2)). Asked last: until now the number was its own.
+    let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&Timespec::default()));
+    same && ended.is_ok_and(|ended| ended == 0)
+}
+
+fn is_trusted(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    // The second is the effective one.
+    let uid = uids.and_then(|uids| uids.split_whitespace().nth(1)).and_then(|uid| uid.parse().ok());
+    uid.is_some_and(|uid: u32| uid == 0 || uid == rustix::process::geteuid().as_raw())
+}
+
+/// By the name of its file, however the file is called since (`bangerd.old`, `bangerd (deleted)`).
+fn runs(pid: u32, program: &str) -> bool {
+    let executable = |pid: &str| std::fs::read_link(format!("/proc/{pid}/exe"));
+    match (executable(&pid.to_string()), executable("self")) {
+        (Ok(its), own) => {
+            let name = its.file_name().unwrap_or(OsStr::new("")).as_bytes();
+            name.starts_with(program.as_bytes()) || own.is_ok_and(|own| own == its)
+        }
+        // One that may not be looked at is not disregarded.
+        (Err(error), _) => error.kind() == io::ErrorKind::PermissionDenied,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::{Credentials, Launch, Process, Program};
+    use rustix::process::Signal;
+    use std::os::unix::fs::PermissionsExt;
 
-    #[test]
-    fn the_second_is_told_who_the_first_is() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("lock");
-        let first = Lock::acquire(&path).unwrap();
-        let me = Some(std::process::id());
-        assert!(matches!(Lock::acquire(&path), Err(LockError::Held { holder, .. }) if holder == me));
-        drop(first);
-        Lock::acquire(&path).unwrap();
+    /// Past the largest number that a process can have (proc(5), pid_max).
+    const NOBODY: &str = "1073741824\n";
+
+    fn claim(path: &Path) -> Claim<'_> {
+        Claim { path, note: "a note", program: "none of this name", patience: Duration::from_secs(5) }
+    }
+
+    fn briefly(path: &Path) -> Claim<'_> {
+        Claim { patience: Duration::from_millis(20), ..claim(path) }
     }
 
     #[test]
-    fn what_is_left_of_a_dead_holder_is_waited_for() {
+    fn the_second_learns_which_process_the_first_is() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
-        // Past the largest number that a process can have (proc(5), pid_max).
-        std::fs::write(&path, format!("{}\n", 1 << 30)).unwrap();
+        let first = Lock::acquire(claim(&path)).unwrap();
+        let me = Holder { pid: std::process::id(), note: "a note".into() };
+        assert!(matches!(Lock::acquire(claim(&path)), Err(LockError::Held { holder, .. }) if holder == me));
+        drop(first);
+        Lock::acquire(claim(&path)).unwrap();
+    }
+
+    #[test]
+    fn a_dead_holders_remains_delay_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        std::fs::write(&path, NOBODY).unwrap();
         let left = File::open(&path).unwrap();
         rustix::fs::flock(&left, FlockOperation::LockExclusive).unwrap();
-        let other = File::open(&path).unwrap();
-        assert!(!left_within(&other, Duration::from_millis(20)).unwrap());
+        assert!(matches!(Lock::acquire(briefly(&path)), Err(LockError::Squatted { .. })));
         std::thread::scope(|scope| {
-            let second = scope.spawn(|| Lock::acquire(&path).unwrap());
-            drop((left, other));
+            let second = scope.spawn(|| Lock::acquire(claim(&path)).unwrap());
+            drop(left);
             drop(second.join().unwrap());
         });
+    }
+
+    #[test]
+    fn a_holder_that_has_yet_to_write_its_number_is_known_once_it_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        std::fs::write(&path, NOBODY).unwrap();
+        let mut first = Lock { file: File::options().write(true).open(&path).unwrap(), path: path.clone() };
+        rustix::fs::flock(&first.file, FlockOperation::LockExclusive).unwrap();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| Lock::acquire(Claim { patience: Duration::from_secs(60), ..claim(&path) }));
+            first.write_holder("").unwrap();
+            let me = std::process::id();
+            assert!(matches!(second.join().unwrap(), Err(LockError::Held { holder, .. }) if holder.pid == me));
+        });
+    }
+
+    #[test]
+    fn a_squatter_keeps_the_old_file_and_the_lock_gets_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, temporary) = (dir.path().join("lock"), dir.path().join("lock.new"));
+        std::fs::write(&path, NOBODY).unwrap();
+        std::fs::write(&temporary, "left by one that was killed").unwrap();
+        let squatter = File::open(&path).unwrap();
+        rustix::fs::flock(&squatter, FlockOperation::LockShared).unwrap();
+        let lock = Lock::acquire_or_replace(briefly(&path), &temporary).unwrap();
+        assert!(lock.is_in_place() && !temporary.exists());
+        assert!(matches!(Lock::acquire_or_replace(briefly(&path), &temporary), Err(LockError::Held { .. })));
+        assert!(lock.is_in_place() && !temporary.exists());
+        std::fs::rename(&path, &temporary).unwrap();
+        assert!(!lock.is_in_place());
+    }
+
+    #[tokio::test]
+    async fn a_number_of_another_program_or_user_is_no_holder() {
+        let mut launch = Launch::new(Program::Command("/bin/sleep".into()), ["60"]);
+        let child = Process::start(launch).unwrap();
+        assert!(holds(child.pid(), "sle") && !holds(child.pid(), "bangerd"));
+        child.signal(Signal::KILL).unwrap();
+        child.ended().await.unwrap();
+        assert!(!holds(child.pid(), "sle") && !holds(0, "") && !holds(u32::MAX, ""));
+        if rustix::process::geteuid().is_root() {
+            launch = Launch::new(Program::Command("/bin/sleep".into()), ["60"]);
+            launch.credentials = Some(Credentials { uid: 65534, gid: 65534, groups: Vec::new() });
+            let child = Process::start(launch).unwrap();
+            assert!(!holds(child.pid(), "sle"));
+            child.signal(Signal::KILL).unwrap();
+            child.ended().await.unwrap();
+        }
+        assert!(holds(std::process::id(), "bangerd"));
+    }
+
+    #[test]
+    fn the_file_is_its_owners_alone_and_nothing_else_is_locked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        drop(Lock::acquire(claim(&path)).unwrap());
+        assert_eq!(mode(&path), 0o600);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        drop(Lock::acquire(claim(&path)).unwrap());
+        assert_eq!(mode(&path), 0o600);
+        let found = |name: &str| match Lock::acquire(claim(&dir.path().join(name))) {
+            Err(LockError::Unfit { found, .. }) => found,
+            other => panic!("{name}: {other:?}"),
+        };
+        std::os::unix::fs::symlink(&path, dir.path().join("link")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("none"), dir.path().join("dangling")).unwrap();
+        std::fs::create_dir(dir.path().join("directory")).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap());
+        rustix::fs::mknodat(rustix::fs::CWD, dir.path().join("pipe"), rustix::fs::FileType::Fifo, Mode::RWXU, 0)
+            .unwrap();
+        assert_eq!((found("link"), found("dangling")), ("a symbolic link", "a symbolic link"));
+        assert_eq!((found("directory"), found("socket")), ("a directory", "a socket"));
+        assert_eq!(found("pipe"), "not a regular file");
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+            assert_eq!(found("lock"), "another user's");
+        }
     }
 }

@@ -138,7 +138,7 @@ mod tests {
             tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test());
         });
         if let Err(error) = ran {
-            eprintln!("SKIPPED: no network namespace can be made: {error}");
+            banger_skip::skipped!("no network namespace can be made: {error}");
         }
     }
 
@@ -175,7 +175,7 @@ mod tests {
             match heard[..] {
                 [Event::Rules { by: Some(by) }] if outermost => assert_eq!(by, nft.pid()),
                 [Event::Rules { by: Some(_) }] => {
-                    eprintln!("SKIPPED: whose change it was: not the outermost pid namespace")
+                    banger_skip::skipped!("whose change it was: not the outermost pid namespace")
                 }
                 _ => panic!("{heard:?}"),
             }

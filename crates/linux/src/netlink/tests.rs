@@ -8,7 +8,7 @@ use crate::{netns, tap};
 /// Runs a test elsewhere; says so where it may not.
 fn elsewhere(test: impl FnOnce(&mut Netlink) + Send) {
     if let Err(error) = netns::in_new_network(|| test(&mut Netlink::open().unwrap())) {
-        eprintln!("SKIPPED: no network namespace can be made: {error}");
+        banger_skip::skipped!("no network namespace can be made: {error}");
     }
 }
 
@@ -180,6 +180,6 @@ fn a_link_that_begins_to_run_is_announced() {
         });
     });
     if let Err(error) = ran {
-        eprintln!("SKIPPED: no network namespace can be made: {error}");
+        banger_skip::skipped!("no network namespace can be made: {error}");
     }
 }

@@ -164,13 +164,13 @@ mod tests {
     /// Whether a script in a container succeeds; `None` where there can be no container.
     async fn succeeds(dir: &Path, script: &str) -> Option<bool> {
         if !rustix::process::geteuid().is_root() {
-            println!("SKIPPED: not root, so there can be no container");
+            banger_skip::skipped!("not root, so there can be no container");
             return None;
         }
         let container = match Container::new(FIRST, dir, Path::new("/tmp")) {
             Ok(container) => container,
             Err(error) => {
-                println!("SKIPPED: {error}: {:?}", std::error::Error::source(&error));
+                banger_skip::skipped!("{error}: {:?}", std::error::Error::source(&error));
                 return None;
             }
         };
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn a_namespace_leaves_no_process() {
         if !rustix::process::geteuid().is_root() || user_namespace(FIRST).is_err() {
-            println!("SKIPPED: there can be no user namespace");
+            banger_skip::skipped!("there can be no user namespace");
             return;
         }
         assert_eq!(std::fs::read_to_string("/proc/thread-self/children").unwrap(), "");
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn a_file_system_without_mapped_mounts_is_told() {
         if !rustix::process::geteuid().is_root() || user_namespace(FIRST).is_err() {
-            println!("SKIPPED: there can be no user namespace");
+            banger_skip::skipped!("there can be no user namespace");
             return;
         }
         let refused = Container::new(FIRST, Path::new("/proc"), Path::new("/tmp"));

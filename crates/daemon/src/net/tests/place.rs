@@ -53,7 +53,7 @@ pub(super) fn elsewhere<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send)
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test());
     });
     if let Err(error) = ran {
-        eprintln!("SKIPPED: no network namespace can be made: {error}");
+        banger_skip::skipped!("no network namespace can be made: {error}");
     }
 }
 
@@ -64,7 +64,7 @@ pub(super) fn elsewhere_bridged_either_way<F: Future<Output = ()>>(test: impl Fn
             if Path::new(BRIDGED_SWITCH).exists() {
                 std::fs::write(BRIDGED_SWITCH, called).unwrap();
             } else if called == "1" {
-                eprintln!("SKIPPED: a bridge that shows its traffic to iptables: the kernel has no br_netfilter");
+                banger_skip::skipped!("a bridge that shows its traffic to iptables: the kernel has no br_netfilter");
                 return;
             }
             test().await;

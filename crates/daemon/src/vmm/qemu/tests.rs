@@ -125,7 +125,7 @@ async fn the_version_is_asked_for_once_until_the_file_changes() {
 #[tokio::test]
 async fn a_kernel_that_only_root_can_read_is_named() {
     if !rustix::process::geteuid().is_root() {
-        println!("SKIPPED: not root, so the VMM runs as the same user");
+        banger_skip::skipped!("not root, so the VMM runs as the same user");
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -138,7 +138,7 @@ async fn a_kernel_that_only_root_can_read_is_named() {
 fn real_qemu() -> Option<Qemu> {
     let found = Program::Qemu.path().exists();
     if !found {
-        println!("SKIPPED: no {}", Program::Qemu.path().display());
+        banger_skip::skipped!("no {}", Program::Qemu.path().display());
     }
     found.then(|| Qemu::new(Program::Qemu))
 }
@@ -192,7 +192,7 @@ async fn a_real_qemu_runs_without_rights_and_logs_its_console() {
         assert_eq!((field("Uid:"), field("Gid:")), (vec!["123456".to_owned(); 4], vec!["123456".to_owned(); 4]));
         assert_eq!((field("Groups:"), field("CapEff:")), (Vec::new(), vec!["0000000000000000".to_owned()]));
     } else {
-        println!("SKIPPED: not root, so no rights can be dropped");
+        banger_skip::skipped!("not root, so no rights can be dropped");
     }
     let deadline = Instant::now() + Duration::from_secs(30);
     while console::read(&machine.console_log).await.unwrap() != b"hi" {
