@@ -11,6 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import attacker
 import tiny_image
 from fake import FakeCase
 from harness import DEADLINE, Case, Failed, Net, names
@@ -103,10 +104,13 @@ class Reach(Case):
         cls.listen(cls.world, "192.0.2.1", 80, "world")
         cls.listen(cls.net, "127.0.0.1", 8080, "loopback")
         cls.listen(cls.net, "0.0.0.0", 8081, "host")
-        for name, net in (("a", "nat"), ("b", "nat"), ("apart", "isolated"), ("alone", "none")):
-            cls.place.banger("create", "--net", net, name)
+        made = {"a": "nat", "b": "nat", "apart": "isolated", "apart2": "isolated", "alone": "none"}
+        published = {"b": "0.0.0.0:9080:80", "apart": "0.0.0.0:9081:80"}
+        for name, net in made.items():
+            publish = ["--publish", published[name]] if name in published else []
+            cls.place.banger("create", "--net", net, *publish, name)
         cls.vms = cls.place.vms()
-        for name in ("b", "apart"):
+        for name in ("b", "apart", "apart2"):
             cls.place.banger("exec", name, "-d", "--", "perl", "-MIO::Socket", "-e", SAY_HELLO)
             deadline = time.monotonic() + DEADLINE
             while 80 not in {port["port"] for port in cls.place.json("ports", name)}:
@@ -156,6 +160,94 @@ class Reach(Case):
         self.assertEqual(self.connect("a", "apart.vm", 80), "")
         self.assertEqual(self.ask_from_host(self.vms["apart"]["address"]), f"hello from apart, {self.gateway()}")
 
+    def test_a_port_of_one_that_is_kept_apart_can_be_published(self):
+        script = "exec 3<>/dev/tcp/192.0.2.2/9081 && cat <&3"
+        self.assertIn("hello from apart", self.world.ask("timeout", DEADLINE, "bash", "-c", script))
+
+    def test_no_way_of_a_guests_own_leads_around_its_mode(self):
+        bridge = self.net.links()["banger0"]["address"]
+        gateway = self.gateway()
+        address = {name: vm.get("address") for name, vm in self.vms.items()}
+        mac = {name: self.place.shell(name, "cat /sys/class/net/eth0/address") for name in address if address[name]}
+        # Where each target is: its address, and where it listens by TCP and by UDP.
+        udp = attacker.UDP_PORT
+        targets = {
+            "b": (address["b"], 80, udp),
+            "apart": (address["apart"], 80, udp),
+            "apart2": (address["apart2"], 80, udp),
+            "host": (gateway, 8081, udp),
+            "host's LAN address": ("192.0.2.2", 8081, udp),
+            "published port of b": (gateway, 9080, None),
+            "published port of apart": (gateway, 9081, None),
+            "published port of b at the LAN address": ("192.0.2.2", 9080, None),
+            "world": ("192.0.2.1", 80, None),
+        }
+        guests = [name for name in address if address[name]]
+        others = {name: {address[other]: mac[other] for other in guests if other != name} for name in guests}
+        outside = {"192.0.2.1": bridge, "192.0.2.2": bridge}
+        own_way = {
+            "bridge": lambda name: attacker.over_bridge({**others[name], **outside, gateway: bridge}),
+            "host": lambda name: attacker.by_host([*others[name], *outside], gateway),
+        }
+        own_way["link"] = lambda name: attacker.over_bridge({at: attacker.LINK_LOCAL for at in [*others[name], *outside, gateway]})
+        for called, ways in ((0, ("bridge", "host", "link")), (1, ("bridge", "host"))):
+            self.call_iptables(called)
+            for way in ways:
+                # Answers go the same way.
+                for name in guests:
+                    self.place.banger("exec", name, "--", "bash", "-c", own_way[way](name))
+                with self.subTest(called=called, way=way):
+                    arrived = self.attempted(way, targets, tcp=way != "link")
+                    if way != "link":
+                        expected = {(*pair, "TCP") for pair, verdict in attacker.VERDICTS.items() if verdict[way == "host"]}
+                        expected |= {(name, to, "UDP") for name, to, _ in expected if targets[to][2]}
+                        self.assertEqual(arrived, expected)
+                    else:
+                        may = {(*pair, "UDP") for pair, verdict in attacker.VERDICTS.items() if verdict[0]}
+                        self.assertLessEqual(arrived, may)
+            # A guest is not told a shorter way to another.
+            for name in guests:
+                self.assertNotIn("InType5", self.place.shell(name, "cat /proc/net/snmp"))
+        for name in guests:
+            self.place.shell(name, "for address in " + " ".join([*others[name], *outside, gateway])
+                + "; do ip route delete $address/32 || :; ip neighbour delete $address dev eth0 || :; done")  # fmt: skip
+
+    def attempted(self, way, targets, tcp):
+        """What arrives, and is answered, of what each kind of guest sends to all targets: from whom, at whom, by which protocol."""
+        arrived = set()
+        with contextlib.ExitStack() as stack:
+            receivers = {}
+            for name in ("b", "apart", "apart2", "host"):
+                words = ["perl", "-MIO::Socket", "-e", attacker.PERL_RECEIVER]
+                receiver = (
+                    self.net.start(*words, stdout=subprocess.PIPE, text=True)
+                    if name == "host"
+                    else self.place.start("exec", name, "--", *words, text=True)
+                )
+                stack.callback(receiver.communicate)
+                stack.callback(receiver.kill)
+                if receiver.stdout.readline() != "\n":
+                    raise Failed(f"nothing receives at {name}")
+                receivers[name] = receiver
+            for name in ("a", "apart", "alone"):
+                wanted = {to: (at, tcp and port, udp) for to, (at, port, udp) in targets.items() if (name, to) in attacker.VERDICTS}
+                perl = ["perl", "-MIO::Socket", "-MIO::Select", "-e", attacker.PERL_ATTACK]
+                said = self.place.run("exec", name, "--", *perl, *attacker.attack(name, way, wanted))
+                for line in said.stdout.splitlines():
+                    to, text = line.split("|", 1)
+                    if text.startswith("hello from "):
+                        arrived.add((name, to, "TCP"))
+            for name, receiver in receivers.items():
+                # The host reaches all of them.
+                end = "127.0.0.1" if name == "host" else self.vms[name]["address"]
+                self.net.ask("bash", "-c", f"echo -n 'THE END' >/dev/udp/{end}/{attacker.UDP_PORT}")
+                for line in iter(receiver.stdout.readline, "THE END\n"):
+                    if not line:
+                        raise Failed(f"the receiver at {name} has ended")
+                    _, name_of_sender, to = line.rstrip("\n").split("|")
+                    arrived.add((name_of_sender, to, "UDP"))
+        return arrived
+
     def test_nobody_reaches_what_the_host_keeps_to_itself(self):
         for name in ("a", "apart"):
             for address in ("127.0.0.1", self.gateway(), "192.0.2.2"):
@@ -187,6 +279,11 @@ class Reach(Case):
                 "IPv6": (hardware(target_mac) + hardware(mac["a"]) + b"\x86\xdd" + b"FORGED" * 10).hex(),
                 "a VLAN": (hardware(target_mac) + hardware(mac["a"]) + b"\x81\0\0\1\x08\0" + b"FORGED" * 10).hex(),
             }
+            genuine = frame(mac["a"], a, target_mac, target, "FORGED")
+            six = (hardware(target_mac) + hardware(mac["a"]) + b"\x86\xdd\x60" + b"FORGED" * 10).hex()
+            for tag in ("81000000", "81000005", "88a80005", "8100000081000005"):
+                forged[f"IPv4 behind the tag {tag}"] = genuine[:24] + tag + genuine[24:]
+                forged[f"IPv6 behind the tag {tag}"] = six[:24] + tag + six[24:]
             true = frame(mac["a"], a, target_mac, target, "GENUINE")
             true_arp = arp(mac["a"], mac["a"], a, target, "GENUINE")
             end = frame(mac["a"], a, target_mac, target, "THE END")

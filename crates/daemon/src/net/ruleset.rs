@@ -106,8 +106,8 @@ table inet {table} {{
     iifname "{bridge}" oifname "{bridge}" goto on_bridge
     iifname "{bridge}" ip saddr @isolated drop
     oifname "{bridge}" ip daddr @isolated drop
-    iifname "{bridge}" tcp flags syn / syn,rst tcp option maxseg size set rt mtu
-    oifname "{bridge}" tcp flags syn / syn,rst tcp option maxseg size set rt mtu
+    iifname "{bridge}" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
+    oifname "{bridge}" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
     iifname "{bridge}" ip saddr {subnet} accept
     iifname "{bridge}" drop
     oifname "{bridge}" ct state established,related accept

@@ -97,25 +97,30 @@ pub(super) async fn ground() -> Ground {
     let network = network(&dir);
     let mut guests = Vec::new();
     for (number, name) in (1..).zip(["nat", "other nat", "isolated", "other isolated"]) {
-        let held = namespace().await;
-        let address = Ipv4Addr::from_bits(subnet.host().to_bits() + number);
         let reach = if name.ends_with("isolated") { Reach::Names } else { Reach::Everybody };
-        let lease = Lease { tap: format!("tap-pool-{}", 70 + number), mac: addresses::mac(address), address, reach };
-        let Lease { tap, mac, .. } = &lease;
-        sh(&format!(
-            "ip link add {tap} type veth peer name eth0 netns {guest}
-            nsenter -t {guest} -n sh -ec 'ip link set lo up; ip link set eth0 address {mac} up
-                ip address add {address}/24 dev eth0; ip route add default via {host}'",
-            guest = pid(&held),
-            host = subnet.host()
-        ))
-        .await;
-        network.adopt(name, lease.clone());
-        guests.push(Guest { held, name, lease });
+        let guest = guest(name, &format!("tap-pool-{}", 70 + number), subnet, number, reach).await;
+        network.adopt(name, guest.lease.clone());
+        guests.push(guest);
     }
     assert_eq!(network.scope().await.unwrap().subnet, subnet);
     looked_after(&network).await;
     Ground { guests, none, world, subnet, network, _dir: dir }
+}
+
+/// A guest with an address of a subnet, behind a link of that name.
+pub(super) async fn guest(name: &'static str, tap: &str, subnet: Subnet, number: u32, reach: Reach) -> Guest {
+    let held = namespace().await;
+    let (host, address) = (subnet.host(), Ipv4Addr::from_bits(subnet.host().to_bits() + number));
+    let lease = Lease { tap: tap.to_owned(), mac: addresses::mac(address), address, reach };
+    sh(&format!(
+        "ip link add {tap} type veth peer name eth0 netns {guest}
+        nsenter -t {guest} -n sh -ec 'ip link set lo up; ip link set eth0 address {mac} up
+            ip address add {address}/24 dev eth0; ip route add default via {host}'",
+        guest = pid(&held),
+        mac = lease.mac
+    ))
+    .await;
+    Guest { held, name, lease }
 }
 
 /// The hardware addresses of the host's links.

@@ -1,13 +1,19 @@
 //! Whom a guest reaches, as its root attacks: by routes, neighbours and hardware addresses of its own making.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
 use banger_linux::netlink::Mac;
+use banger_linux::process::Leash;
 
-use super::guests::{Arrivals, Ground, Guest, PORT, TRY, Way, ground, inside, macs};
+use super::guests::{Arrivals, Ground, Guest, PORT, TRY, Way, ground, guest, inside, macs};
 use super::place::{elsewhere, elsewhere_bridged_either_way, looked_after, pid, sh};
+use crate::net::Records;
+use crate::net::claim::Claimant;
+use crate::net::network::Network;
+use crate::net::ruleset::Reach;
 
 /// Who may reach whom: over the bridge, and by way of the host. To the host and the world that is the same way.
 const VERDICTS: [(&str, &str, bool, bool); 28] = [
@@ -181,6 +187,56 @@ fn what_the_host_translates_or_routes_does_not_come_back_to_the_bridge() {
             socket.set_nonblocking(false).unwrap();
             socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
             assert_eq!(socket.recv(&mut packet).unwrap(), 5);
+        }
+    });
+}
+
+#[test]
+fn guests_of_two_daemons_do_not_reach_each_other() {
+    elsewhere_bridged_either_way(async || {
+        let ground = ground().await;
+        let dir = tempfile::tempdir().unwrap();
+        let second = Arc::new(Network::new(Claimant::of_a_test(2), None, None, 0, Records::of_a_test(&dir)));
+        let scope = second.scope().await.unwrap();
+        let tap = format!("{}70", scope.slot.taps());
+        let stranger = guest("stranger", &tap, scope.subnet, 1, Reach::Everybody).await;
+        second.adopt(stranger.name, stranger.lease.clone());
+        looked_after(&second).await;
+        // Each listens, and so does each host's address.
+        let nat = ground.guest("nat");
+        let everybody = [
+            (Some(&nat.held), nat.lease.address),
+            (Some(&stranger.held), stranger.lease.address),
+            (None, ground.subnet.host()),
+            (None, scope.subnet.host()),
+        ];
+        let listen = |&(held, address): &(Option<&Leash>, Ipv4Addr)| {
+            inside(held, || (UdpSocket::bind((address, PORT)).unwrap(), TcpListener::bind((address, PORT)).unwrap()))
+        };
+        let sockets: Vec<_> = everybody.iter().map(listen).collect();
+        for (from, own, others) in [
+            (nat, ground.subnet, [1, 3]),
+            (ground.guest("isolated"), ground.subnet, [1, 3]),
+            (&stranger, scope.subnet, [0, 2]),
+        ] {
+            inside(Some(&from.held), || {
+                let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+                for address in others.map(|at| everybody[at].1) {
+                    udp.send_to(b"over", (address, PORT)).unwrap();
+                    assert!(
+                        TcpStream::connect_timeout(&(address, PORT).into(), TRY).is_err(),
+                        "{} {address}",
+                        from.name
+                    );
+                }
+                // Its own host it reaches: it is not that nothing leaves it.
+                let host = TcpStream::connect_timeout(&(own.host(), PORT).into(), TRY);
+                assert_eq!(host.is_ok(), from.lease.reach == Reach::Everybody, "{}", from.name);
+            });
+        }
+        for (udp, _) in &sockets {
+            udp.set_nonblocking(true).unwrap();
+            assert!(udp.recv(&mut [0; 8]).is_err());
         }
     });
 }
