@@ -3,6 +3,7 @@
 pub mod error;
 pub mod listener;
 
+mod bounds;
 mod console;
 mod daemon;
 mod dial;
@@ -83,7 +84,6 @@ fn routes() -> Vec<Route> {
 
 /// One thing that can be asked.
 struct Route {
-    #[cfg_attr(not(test), expect(dead_code, reason = "the document is made by a test"))]
     id: &'static str,
     #[cfg_attr(not(test), expect(dead_code, reason = "the document is made by a test"))]
     method: Method,
@@ -95,7 +95,10 @@ struct Route {
 pub fn router(daemon: Arc<Daemon>) -> Router {
     routes()
         .into_iter()
-        .fold(Router::new(), |router, route| router.route(route.path, route.handler))
+        .fold(Router::new(), |router, Route { id, path, handler, .. }| {
+            let bounded = move |request: Request, next: Next| bounds::enforce(id, request, next);
+            router.route(path, handler.route_layer(middleware::from_fn(bounded)))
+        })
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn(say_who))

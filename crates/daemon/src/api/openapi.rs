@@ -11,7 +11,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 
 /// The document, as it was when this daemon was built.
-const DOCUMENT: &str = include_str!("../../../../docs/openapi.json");
+pub(super) const DOCUMENT: &str = include_str!("../../../../docs/openapi.json");
 
 pub(super) async fn document() -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json")], DOCUMENT)

@@ -76,6 +76,6 @@ pub(super) async fn bytes(body: axum::body::Body) -> Result<Bytes, Failure> {
     })
 }
 
-fn unusable(part: &str, problem: &str) -> Failure {
+pub(super) fn unusable(part: &str, problem: &str) -> Failure {
     Failure::new(ErrorCode::Invalid, format!("the request's {part} cannot be used: {problem}"), None)
 }

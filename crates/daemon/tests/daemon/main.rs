@@ -1,6 +1,7 @@
 //! The daemon on the fake VMM, as a library and as a program.
 
 mod arguments;
+mod bounds;
 mod comeback;
 mod events;
 mod faults;
