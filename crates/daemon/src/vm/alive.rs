@@ -296,17 +296,16 @@ mod tests {
         /// None where there can be none: only root starts processes as others.
         fn new() -> Option<Ground> {
             if !rustix::process::geteuid().is_root() {
-                println!("SKIPPED: not root, so no process can run as another user");
+                banger_skip::skipped!("not root, so no process can run as another user");
                 return None;
             }
             let dir = tempfile::tempdir().unwrap();
-            let paths =
-                Paths {
-                    state: dir.path().join("s"),
-                    runtime: dir.path().join("r"),
-                    config: dir.path().join("c"),
-                    claims: dir.path().join("g"),
-                };
+            let paths = Paths {
+                state: dir.path().join("s"),
+                runtime: dir.path().join("r"),
+                config: dir.path().join("c"),
+                claims: dir.path().join("g"),
+            };
             Some(Ground { dir, paths, vmm: Qemu::new(Program::Qemu) })
         }
 
