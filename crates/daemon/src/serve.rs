@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::config::{Config, ConfigError};
-use crate::context::{Context, blocking, random, unix_seconds};
+use crate::context::{Context, random, unix_seconds};
 use crate::dns::names::Names;
 use crate::dns::wiring::{self, Wiring};
 use crate::doctor;
@@ -30,12 +30,11 @@ use crate::net::network::Network;
 use crate::operation::fault::Faults;
 use crate::paths::{MAX_SOCKET_PATH, Paths};
 use crate::store::{Store, StoreError};
-use crate::vm::alive;
 use crate::vm::error::VmError;
 use crate::vm::registry::Registry;
 use crate::vm::request::View;
 use crate::vm::turns::AllTurns;
-use crate::vmm::{self, Vmm, VmmError};
+use crate::vmm::{self, Vmm};
 
 pub use self::ground::GroundError;
 
@@ -113,9 +112,6 @@ pub enum ServeError {
     /// The records.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Which VMs live.
-    #[error("cannot tell which VMs run")]
-    Living(#[source] VmmError),
     /// The VMs of an earlier daemon.
     #[error("cannot take over the VMs")]
     Recover(#[source] VmError),
@@ -153,7 +149,7 @@ impl ServeError {
             ServeError::Store(StoreError::Migrate { .. }) => {
                 "start the newer banger that wrote the records, or set BANGER_STATE_DIR to another directory"
             }
-            ServeError::Store(_) | ServeError::Living(_) | ServeError::Recover(_) | ServeError::Images(_) => {
+            ServeError::Store(_) | ServeError::Recover(_) | ServeError::Images(_) => {
                 "look at the file system and at the daemon's log"
             }
             ServeError::Socket(_) | ServeError::Io { .. } => {
@@ -191,9 +187,7 @@ impl Daemon {
             tracing::info!(kvm = choice.kvm, reason = choice.reason, "how VMs run here");
             (choice.vmm, choice.kvm)
         };
-        let (records, asked, of) = (store.vms().await?, Arc::clone(&vmm), paths.clone());
-        let living = blocking(move || alive::of_records(&records, &*asked, &of)).await.map_err(ServeError::Living)?;
-        let ground::Ground { id, uids } = ground::settle(&paths, &config, &store, living).await?;
+        let ground::Ground { id, uids } = ground::settle(&paths, &config, &store, &vmm).await?;
         let claims = Claims::new(paths.claims.clone());
         let run = u64::from_ne_bytes(random().map_err(io("get random bytes for a name of this run"))?);
         let had = store.scope().await?;

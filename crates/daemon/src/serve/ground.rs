@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use banger_linux::process::Process;
 
@@ -12,8 +13,9 @@ use crate::context::{blocking, random};
 use crate::ground::{ClaimError, Claimant, Claimed, Claims, GroundId, Identity, Mark, Moved, StateDir};
 use crate::paths::Paths;
 use crate::store::{Store, StoreError};
+use crate::vm::alive::{self, Whose};
 use crate::vm::definition::VmRecord;
-use crate::vmm::PID_FILE;
+use crate::vmm::{PID_FILE, Vmm, VmmError};
 
 /// What a daemon has settled on.
 #[derive(Debug)]
@@ -66,6 +68,9 @@ pub enum GroundError {
     /// No user ids.
     #[error("cannot claim user ids for VMs")]
     Claim(#[from] ClaimError),
+    /// Which VMs run.
+    #[error("cannot tell which VMs run")]
+    Living(#[source] VmmError),
     /// The records.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -92,21 +97,24 @@ impl GroundError {
             }
             GroundError::Occupied { .. } => "set BANGER_RUNTIME_DIR to another directory, or stop those VMs first",
             GroundError::Claim(error) => error.help(),
-            GroundError::Store(_) | GroundError::Io { .. } => "look at the file system and at the daemon's log",
+            GroundError::Living(_) | GroundError::Store(_) | GroundError::Io { .. } => {
+                "look at the file system and at the daemon's log"
+            }
         }
     }
 }
 
-/// Settles. `living` are the VMs of these records that run.
+/// Settles, as a daemon that runs VMs by this driver.
 pub(super) async fn settle(
     paths: &Paths,
     config: &Config,
     store: &Store,
-    living: Vec<(VmRecord, Process)>,
+    vmm: &Arc<dyn Vmm>,
 ) -> Result<Ground, GroundError> {
     let here = StateDir::of(&paths.state).map_err(failed("look at", &paths.state))?;
     let recorded = store.ground().await?;
     let is_copy = recorded.as_ref().is_some_and(|recorded| recorded.moved(here) == Moved::Copied);
+    let living = living(paths, store, vmm, if is_copy { Whose::Originals } else { Whose::Own }).await?;
     if let Some((record, process)) = living.first() {
         let (state, vm, pid) = (paths.state.clone(), record.definition.name.clone(), process.pid());
         if is_copy {
@@ -143,6 +151,18 @@ pub(super) async fn settle(
     }
     settle_uids(store, &uids, is_copy, &living).await?;
     Ok(Ground { id, uids })
+}
+
+/// The VMs of the records that run.
+async fn living(
+    paths: &Paths,
+    store: &Store,
+    vmm: &Arc<dyn Vmm>,
+    whose: Whose,
+) -> Result<Vec<(VmRecord, Process)>, GroundError> {
+    let (records, vmm, paths) = (store.vms().await?, Arc::clone(vmm), paths.clone());
+    let look = move || alive::of_records(&records, &*vmm, &paths, whose);
+    blocking(look).await.map_err(GroundError::Living)
 }
 
 /// VMs keep their user ids, but for ids that another daemon may use by now: those of a slot that it has claimed, and in a copy all that

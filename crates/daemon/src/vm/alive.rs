@@ -78,12 +78,26 @@ impl Living {
     }
 }
 
+/// Whose VMMs are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// Those that work on the disks in this state directory.
+    Own,
+    /// Also those of the directory that this one is a copy of: their VMs have the same ids.
+    Originals,
+}
+
 /// Those of these VMs whose VMMs live, and these. Changes nothing: a daemon may ask before it takes anything over.
 ///
 /// # Errors
 /// [`VmmError`], where that cannot be told.
-pub fn of_records(records: &[VmRecord], vmm: &dyn Vmm, paths: &Paths) -> Result<Vec<(VmRecord, Process)>, VmmError> {
-    let survey = survey(records, vmm, paths)?;
+pub fn of_records(
+    records: &[VmRecord],
+    vmm: &dyn Vmm,
+    paths: &Paths,
+    whose: Whose,
+) -> Result<Vec<(VmRecord, Process)>, VmmError> {
+    let survey = survey_whose(records, vmm, paths, whose)?;
     let living = records.iter().zip(survey).filter_map(|(record, living)| Some((record.clone(), living.vmm?)));
     Ok(living.collect())
 }
@@ -94,12 +108,16 @@ pub fn of_records(records: &[VmRecord], vmm: &dyn Vmm, paths: &Paths) -> Result<
 /// # Errors
 /// [`VmmError`], where that cannot be told.
 pub fn survey(records: &[VmRecord], vmm: &dyn Vmm, paths: &Paths) -> Result<Vec<Living>, VmmError> {
+    survey_whose(records, vmm, paths, Whose::Own)
+}
+
+fn survey_whose(records: &[VmRecord], vmm: &dyn Vmm, paths: &Paths, whose: Whose) -> Result<Vec<Living>, VmmError> {
     let mut survey = Vec::new();
     for record in records {
-        survey.push(Living { vmm: hinted(record, vmm, paths)?, strangers: Vec::new() });
+        survey.push(Living { vmm: hinted(record, vmm, paths, whose)?, strangers: Vec::new() });
     }
     if survey.iter().any(|living| living.vmm.is_none()) {
-        search(records, &mut survey, vmm, paths)?;
+        search(records, &mut survey, vmm, paths, whose)?;
     }
     Ok(survey)
 }
@@ -109,8 +127,8 @@ pub fn survey(records: &[VmRecord], vmm: &dyn Vmm, paths: &Paths) -> Result<Vec<
 /// # Errors
 /// [`VmmError`], where that cannot be told.
 pub fn look(record: &VmRecord, vmm: &dyn Vmm, paths: &Paths) -> Result<Living, VmmError> {
-    let mut living = [Living { vmm: hinted(record, vmm, paths)?, strangers: Vec::new() }];
-    search(std::slice::from_ref(record), &mut living, vmm, paths)?;
+    let mut living = [Living { vmm: hinted(record, vmm, paths, Whose::Own)?, strangers: Vec::new() }];
+    search(std::slice::from_ref(record), &mut living, vmm, paths, Whose::Own)?;
     let [living] = living;
     Ok(living)
 }
@@ -128,14 +146,19 @@ pub(super) async fn look_for(context: &Context, record: &VmRecord) -> Result<Liv
 }
 
 /// The VMM that the record or the pid file names.
-fn hinted(record: &VmRecord, vmm: &dyn Vmm, paths: &Paths) -> Result<Option<Process>, VmmError> {
+fn hinted(record: &VmRecord, vmm: &dyn Vmm, paths: &Paths, whose: Whose) -> Result<Option<Process>, VmmError> {
     let id = record.definition.id.as_str();
     let recorded = record.traces.as_ref().map(|traces| traces.process);
     let by_record = || recorded.map(|process| Process::open(process.pid, Some(process.start)));
     let by_file = || Some(Process::recorded(&paths.vm(id).pid_file));
     for hint in [&by_record as &dyn Fn() -> Option<Result<Process, ProcessError>>, &by_file] {
         match hint() {
-            Some(Ok(process)) if is_vmm_of(vmm, id, record.definition.uid, &process)? => return Ok(Some(process)),
+            Some(Ok(process))
+                if is_vmm_of(vmm, id, record.definition.uid, &process)?
+                    && is_meant(vmm, &process, &process.command_line()?, id, paths, whose) =>
+            {
+                return Ok(Some(process));
+            }
             // Another process has that number by now; or a file that says nothing, which is no proof of anything.
             Some(Ok(_) | Err(ProcessError::Gone { .. } | ProcessError::Record { .. })) | None => {}
             Some(Err(error)) => return Err(error.into()),
@@ -145,7 +168,13 @@ fn hinted(record: &VmRecord, vmm: &dyn Vmm, paths: &Paths) -> Result<Option<Proc
 }
 
 /// Looks at every process that runs as one of these VMs' users.
-fn search(records: &[VmRecord], survey: &mut [Living], vmm: &dyn Vmm, paths: &Paths) -> Result<(), VmmError> {
+fn search(
+    records: &[VmRecord],
+    survey: &mut [Living],
+    vmm: &dyn Vmm,
+    paths: &Paths,
+    whose: Whose,
+) -> Result<(), VmmError> {
     let places: HashMap<&str, usize> =
         records.iter().enumerate().map(|(place, record)| (record.definition.id.as_str(), place)).collect();
     let users: HashSet<u32> = records.iter().map(|record| vmm.user_of(record.definition.uid)).collect();
@@ -164,7 +193,11 @@ fn search(records: &[VmRecord], survey: &mut [Living], vmm: &dyn Vmm, paths: &Pa
             let (command, user) = (process.command_line()?, process.user()?);
             let named = vmm.machine_of(&command);
             let vmm_of = named.as_deref().and_then(|id| places.get(id).copied());
-            let vmm_of = vmm_of.filter(|place| vmm.user_of(records[*place].definition.uid) == user);
+            let vmm_of = vmm_of.filter(|place| {
+                let definition = &records[*place].definition;
+                vmm.user_of(definition.uid) == user
+                    && is_meant(vmm, &process, &command, definition.id.as_str(), paths, whose)
+            });
             if let Some(place) = vmm_of {
                 found[place].push(process);
             } else if let Some(&place) = by_user.get(&user)
@@ -184,6 +217,13 @@ fn search(records: &[VmRecord], survey: &mut [Living], vmm: &dyn Vmm, paths: &Pa
         choose(living, found, own(record).is_some())?;
     }
     Ok(())
+}
+
+/// Whether a VMM of this id is one of those that are looked for. One whose disks cannot be told is.
+fn is_meant(vmm: &dyn Vmm, process: &Process, command: &[Vec<u8>], id: &str, paths: &Paths, whose: Whose) -> bool {
+    let disks = paths.vm(id);
+    whose == Whose::Originals
+        || vmm.works_on(process, command, &[disks.root.as_path(), disks.work.as_path()]).unwrap_or(true)
 }
 
 /// Of several VMMs of one VM, the one that the record names, else the one that leads a session, as a VMM does and what it forks
@@ -335,7 +375,7 @@ mod tests {
         let described = look(&one, &ground.vmm, &ground.paths).unwrap().strangers[0].to_string();
         assert_eq!(described, format!("process {} (perl)", pid(&stranger)));
 
-        let found = of_records(&[two.clone(), one.clone()], &ground.vmm, &ground.paths).unwrap();
+        let found = of_records(&[two.clone(), one.clone()], &ground.vmm, &ground.paths, Whose::Own).unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!((&found[0].0, found[0].1.pid()), (&one, pid(&vmm)));
         drop(vmm);
@@ -380,6 +420,24 @@ mod tests {
         assert_eq!(ground.look(&four), (None, Vec::new()));
         let disguised = plant(UID + 20, &["-name", "guest=elsewhere"], true, Some(&disk));
         assert_eq!(ground.look(&four), (None, vec![pid(&disguised)]));
+    }
+
+    #[test]
+    fn the_vmm_of_a_copied_vm_is_the_one_with_the_disks_of_this_directory() {
+        let Some(ground) = Ground::new() else { return };
+        let six = record("six", UID + 40);
+        let (ours, theirs) = (ground.paths.vm("six").work, ground.dir.path().join("original"));
+        std::fs::create_dir_all(ours.parent().unwrap()).unwrap();
+        for disk in [&ours, &theirs] {
+            std::fs::write(disk, "a disk").unwrap();
+        }
+        let original = plant(UID + 40, &["-name", "guest=six"], true, Some(&theirs));
+        ground.write_pid_file("six", &original);
+        assert_eq!(ground.look(&six), (None, Vec::new()));
+        let found = |whose| of_records(std::slice::from_ref(&six), &ground.vmm, &ground.paths, whose).unwrap();
+        assert_eq!((found(Whose::Own).len(), found(Whose::Originals)[0].1.pid()), (0, pid(&original)));
+        let copy = plant(UID + 40, &["-name", "guest=six"], true, Some(&ours));
+        assert_eq!(ground.look(&six), (Some(pid(&copy)), Vec::new()));
     }
 
     #[test]

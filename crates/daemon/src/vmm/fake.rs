@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -72,10 +73,17 @@ impl Vmm for Fake {
 
     /// Its boot file lies in a directory that has the machine's name.
     fn machine_of(&self, command: &[Vec<u8>]) -> Option<String> {
-        let after = |option: &[u8]| command.iter().position(|word| word == option).map(|at| command.get(at + 1));
-        after(FAKE_GUEST.as_bytes())?;
-        let boot = Path::new(OsStr::from_bytes(after(b"--boot")??));
+        command.iter().position(|word| word == FAKE_GUEST.as_bytes())?;
+        let boot = after(command, b"--boot")?;
         boot.parent().filter(|_| boot.ends_with(BOOT))?.file_name()?.to_str().map(str::to_owned)
+    }
+
+    /// Its directory is beside the work disk.
+    fn works_on(&self, _process: &Process, command: &[Vec<u8>], disks: &[&Path]) -> Option<bool> {
+        let which = |path: &Path| std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+        let root = which(after(command, b"--root")?)?;
+        let own: Vec<_> = disks.iter().filter_map(|disk| which(&beside(disk))).collect();
+        (!own.is_empty()).then(|| own.contains(&root))
     }
 
     /// It runs as the daemon does.
@@ -86,6 +94,12 @@ impl Vmm for Fake {
     fn runtime_files(&self) -> &'static [&'static str] {
         &[PID_FILE, SOCKET]
     }
+}
+
+/// The path behind an option.
+fn after<'c>(command: &'c [Vec<u8>], option: &[u8]) -> Option<&'c Path> {
+    let at = command.iter().position(|word| word == option)?;
+    command.get(at + 1).map(|word| Path::new(OsStr::from_bytes(word)))
 }
 
 /// The agent gets its socket listening, as its standard input, so that it can be connected to before it has come so far as to accept.

@@ -120,6 +120,10 @@ pub trait Vmm: Send + Sync {
     /// The user that the VMM of a machine with this uid runs as.
     fn user_of(&self, uid: u32) -> u32;
 
+    /// Whether a VMM with this command line works on one of these disks of a machine; nothing where that cannot be told. The VM of a
+    /// copied state directory has the same id as the original's, and other disks.
+    fn works_on(&self, process: &Process, command: &[Vec<u8>], disks: &[&Path]) -> Option<bool>;
+
     /// The files in a machine's runtime directory by which a daemon finds its VMM and speaks to it.
     fn runtime_files(&self) -> &'static [&'static str];
 }

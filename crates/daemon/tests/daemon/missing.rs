@@ -352,12 +352,12 @@ fn a_daemon_can_ask_which_vms_live_before_it_changes_anything() {
     house.kill();
     std::fs::remove_dir_all(house.paths().runtime).unwrap();
     let fake: &dyn Vmm = &Fake::new(PathBuf::from("/agent"));
-    let living = alive::of_records(&all, fake, &house.paths()).unwrap();
+    let living = alive::of_records(&all, fake, &house.paths(), alive::Whose::Own).unwrap();
     assert_eq!(living.len(), 1);
     assert_eq!((&living[0].0, living[0].1.pid()), (&all[0], view.pid.unwrap()));
     process.signal(Signal::KILL).unwrap();
     let ended = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let status = ended.block_on(async { tokio::time::timeout(Duration::from_secs(10), process.ended()).await });
     assert_eq!(status.unwrap().unwrap().and_then(|status| status.signal()), Some(9));
-    assert!(alive::of_records(&all, fake, &house.paths()).unwrap().is_empty());
+    assert!(alive::of_records(&all, fake, &house.paths(), alive::Whose::Own).unwrap().is_empty());
 }

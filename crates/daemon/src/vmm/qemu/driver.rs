@@ -118,6 +118,11 @@ impl Vmm for Qemu {
         if own.is_root() { uid } else { own.as_raw() }
     }
 
+    /// It has them open from its start.
+    fn works_on(&self, process: &Process, _command: &[Vec<u8>], disks: &[&Path]) -> Option<bool> {
+        disks.iter().any(|disk| disk.exists()).then(|| process.has_open(disks).ok()).flatten()
+    }
+
     fn runtime_files(&self) -> &'static [&'static str] {
         &[PID_FILE, QMP_SOCKET, EVENTS_SOCKET, CONSOLE_SOCKET]
     }
