@@ -49,7 +49,7 @@ def run(main, banger, state, runtime):
                 print(f"killing what the bench has left: {words}", file=sys.stderr)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            reap_all()
+            reap()
         for directory in (place, *state.glob(f"{VMS}-*")):
             shutil.rmtree(directory, ignore_errors=True)
     # As a shell says it of a program that a signal ended.
@@ -79,9 +79,10 @@ def answers(runtime):
         return connection.connect_ex(str(runtime / "bangerd.sock")) == 0
 
 
-def reap_all():
-    try:
-        while os.waitpid(-1, 0)[0]:
+def reap():
+    """Waits for one of those that were killed, and takes the others that have ended by then. One that was started meanwhile is found in
+    the next look."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(-1, 0)
+        while os.waitpid(-1, os.WNOHANG)[0]:
             pass
-    except ChildProcessError:
-        pass

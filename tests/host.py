@@ -7,15 +7,18 @@ runs COMMAND and prints what is there afterwards that was not before: links, mou
 processes. Exit status 1 where there is anything, else COMMAND's. It asks the kernel, not banger, and shares no code with it.
 
 Processes are not compared by list, because a host has others: this program makes itself the child subreaper, so that
-whatever COMMAND's descendants leave behind becomes its own child.
+whatever COMMAND's descendants leave behind becomes its own child. What a bangerd that is no descendant of COMMAND has on the same
+host, its directories and its links, comes and goes as it likes.
 """
 
 import argparse
 import ctypes
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -111,11 +114,31 @@ def command_line(pid):
         return ""
 
 
+def others():
+    """What daemons have that are nobody's descendants here: a pattern for lines of a snapshot, or nothing without any."""
+    own, patterns = {pid for pid, _ in descendants()}, set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "comm").read_text() != "bangerd\n" or int(process.name) in own:
+                continue
+            words = (process / "environ").read_text(errors="replace").split("\0")
+            near = os.readlink(process / "ns/net") == os.readlink("/proc/self/ns/net")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        environment = dict(word.split("=", 1) for word in words if "=" in word)
+        for name, usual in (("BANGER_STATE_DIR", "/var/lib/banger"), ("BANGER_RUNTIME_DIR", "/run/banger")):
+            patterns.add(rf"(file|directory|mount) {re.escape(environment.get(name, usual))}(/.*| \(.*)?$")
+        if near:
+            patterns.add(r"link (banger|tap-pool)[0-9a-z-]*$")
+    return patterns
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--file", action="append", default=[], metavar="DIR")
     options.add_argument("command", nargs=argparse.REMAINDER)
     given = options.parse_args()
+    theirs = others()
     before = snapshot(given.file)
     become_subreaper()
     result = reap_until(subprocess.Popen(given.command).pid)
@@ -123,6 +146,8 @@ def main():
     after = snapshot(given.file)
     left += sorted(after - before)
     missing = sorted(before - after)
+    theirs |= others()
+    left, missing = ([line for line in lines if not any(re.match(pattern, line) for pattern in theirs)] for lines in (left, missing))
     for line in left:
         print(f"left behind: {line}")
     for line in missing:

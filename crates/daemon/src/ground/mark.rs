@@ -28,7 +28,8 @@ impl Mark {
         let state = String::from_utf8_lossy(self.state.as_os_str().as_bytes());
         let state = state.replace(char::is_control, "?");
         let mut text = format!("{BEGIN}{}{OF}{state}", self.id);
-        text.truncate(text.floor_char_boundary(MAX_ALIAS));
+        let end = (0..=MAX_ALIAS.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or(0));
         text
     }
 

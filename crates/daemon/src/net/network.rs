@@ -525,7 +525,7 @@ mod tests {
     fn they_are_made_before_anybody_asks_and_those_that_are_too_many_go() {
         elsewhere(async |dir| {
             let waiting = async |network: Arc<Network>, wanted: usize| {
-                network.scope().await.unwrap().subnet;
+                network.scope().await.unwrap();
                 let enough = async { while network.devices().await.waiting.len() != wanted {} };
                 tokio::time::timeout(std::time::Duration::from_secs(10), enough).await.unwrap();
                 network.devices().await.waiting

@@ -116,7 +116,7 @@ impl Network {
         }
         let rules = self.nft.rules().await?;
         let tables: BTreeSet<Slot> = rules.chains.iter().filter_map(Chain::slot).collect();
-        let left = tables.into_iter().filter(|table| !has_bridge(*table) && !(is_up && *table == slot));
+        let left = tables.into_iter().filter(|table| !(has_bridge(*table) || is_up && *table == slot));
         unfit.left = left.map(Slot::table).collect();
         let tables = |wanted| foreign::changes(&rules, slot, wanted).into_iter().map(|change| change.table).collect();
         if self.is_in_use() {

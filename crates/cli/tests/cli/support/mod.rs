@@ -1,7 +1,6 @@
 //! A daemon that is none: it answers on a unix socket as the API's table says, and runs "guest" commands on this host.
 //! It shares no code with the client but the API's types and frames.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a fake that cannot go on fails its test")]
 
 use std::collections::HashMap;
@@ -194,10 +193,6 @@ impl Request {
         let query = pairs.map(|(name, value)| (name.to_owned(), unescape(value))).collect();
         let path = String::from_utf8(unescape(path)).unwrap();
         Some(Request { method, path, query, body, log, home, stream })
-    }
-
-    pub fn is(&self, method: &str, path: &str) -> bool {
-        self.method == method && self.path == path
     }
 
     pub fn parse<T: DeserializeOwned>(&self) -> T {

@@ -1,7 +1,7 @@
 //! A daemon on the fake VMM, in places of its own, that can be killed and started again; and a host that is judged by
 //! /proc and the file system, not by the daemon.
 
-#![allow(dead_code, reason = "each test uses its part")]
+#![expect(clippy::unwrap_used, reason = "a test that fails shall panic")]
 
 mod tree;
 
