@@ -54,9 +54,14 @@ impl Environment {
         self.runtime_dir().join(SOCKET)
     }
 
+    /// The socket that is found without being named.
+    pub fn usual_socket() -> PathBuf {
+        Path::new(RUNTIME_DIR).join(SOCKET)
+    }
+
     /// Whether this is the socket that is found without being named.
     pub fn is_usual(socket: &Path) -> bool {
-        socket == Path::new(RUNTIME_DIR).join(SOCKET)
+        socket == Environment::usual_socket()
     }
 
     /// The daemon that is to be asked: the one on `host`, if that was typed.

@@ -16,6 +16,7 @@ use crate::copy::CopyError;
 use crate::daemon_start::StartError;
 use crate::output::{complain, printable};
 use crate::pull::PullError;
+use crate::ssh::blocks::OtherDaemon;
 use crate::ssh::config_file::ConfigFileError;
 use crate::ssh::keys::KeyError;
 use crate::ssh::target::TargetError;
@@ -147,6 +148,9 @@ pub enum Failure {
     /// ssh could not be told how to reach VMs.
     #[error(transparent)]
     SshConfig(#[from] ConfigFileError),
+    /// ssh leads to another daemon's VMs by the same names.
+    #[error(transparent)]
+    OtherDaemon(#[from] OtherDaemon),
     /// A guest's changes could not be brought back.
     #[error(transparent)]
     Pull(#[from] PullError),
@@ -236,6 +240,10 @@ impl Failure {
             Failure::Pull(error) => error.help(),
             Failure::Key(error) => error.help(),
             Failure::SshConfig(error) => error.help(),
+            Failure::OtherDaemon(_) => Some(
+                "use `banger ssh` for this daemon, or take all blocks back with `banger ssh-config --uninstall` first"
+                    .to_owned(),
+            ),
             Failure::Target(TargetError::Elsewhere { .. }) => Some("`banger ls` lists all VMs".to_owned()),
             Failure::Target(TargetError::Host(_)) => None,
             Failure::Down { name, state: VmState::Stopped } => Some(format!("start it with: banger vm start {name}")),

@@ -5,8 +5,10 @@ use clap::Args;
 use super::ssh::socket;
 use crate::app::App;
 use crate::caller;
+use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::output::write_stdout;
+use crate::ssh::blocks;
 use crate::ssh::config_file::{Files, Outcome};
 use crate::ssh::options::{Caller, block};
 use crate::ssh::{keys, reach};
@@ -50,7 +52,8 @@ impl SshConfig {
             return Ok(0);
         }
         let (block, domain) = text(app).await?;
-        app.screen.say(&match files.install(&block)? {
+        let all = blocks::with(&files.own_text()?, &block, &Environment::usual_socket())?;
+        app.screen.say(&match files.install(&all)? {
             Outcome::Changed => format!("{users} includes {own}: ssh NAME.{domain} reaches the VM NAME"),
             Outcome::Unchanged => format!("{users} included {own} already, as it is now"),
         });

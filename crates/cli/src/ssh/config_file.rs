@@ -79,6 +79,14 @@ impl Files {
         Ok(Files { own: config.join("banger/ssh_config"), users: home.join(".ssh/config") })
     }
 
+    /// What banger's own file has now; nothing where there is none.
+    ///
+    /// # Errors
+    /// [`ConfigFileError`].
+    pub fn own_text(&self) -> Result<Vec<u8>, ConfigFileError> {
+        Ok(read(&self.own)?.unwrap_or_default())
+    }
+
     /// Writes banger's own file, and sees to it that the user's includes it, before all else that is in it.
     ///
     /// # Errors

@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use super::blocks::HEADER;
+
 /// The oldest OpenSSH that knows all of it: `KnownHostsCommand` came with 8.5.
 pub const OLDEST: (u32, u32) = (8, 5);
 
@@ -84,7 +86,7 @@ fn quoted_value(text: &OsStr) -> OsString {
 /// The block for all names of VMs.
 pub fn block(caller: Caller<'_>, domain: &str) -> Vec<u8> {
     let mut text = format!(
-        "# By `banger ssh-config`, which writes this file anew: after a move of the program, or another domain.\n\
+        "{HEADER}, which writes this block anew: after a move of the program, or another domain.\n\
          Host *.{domain} !host.{domain}\n"
     )
     .into_bytes();
