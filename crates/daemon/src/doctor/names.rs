@@ -14,6 +14,10 @@ pub(super) fn names(seen: &Seen) -> Finding {
     if seen.resolves() {
         return pass(CHECK, format!("programs of this host find {name} by {by}"));
     }
+    if let (Wired::None, Some(owner)) = (seen.wired, &seen.others) {
+        let found = format!("programs of this host find the names of {owner} in this daemon's domain, by /etc/hosts");
+        return warn(CHECK, found, "set another `domain` below `[dns]` in the configuration, then: banger dns install");
+    }
     match (seen.wired, seen.subnet) {
         (Wired::None, _) => {
             let found = format!(
@@ -113,6 +117,7 @@ mod tests {
             programs: told,
             resolved: false,
             leads: true,
+            others: None,
         }
     }
 
@@ -135,6 +140,12 @@ mod tests {
             let without = names(&Seen { subnet: None, ..seen(wired, nothing()) });
             assert!(without.verdict == Verdict::Warn && without.fix.unwrap().starts_with("banger dns install"));
         }
+    }
+
+    #[test]
+    fn the_names_of_another_daemon_are_its_own() {
+        let found = names(&Seen { others: Some("the daemon of /other".into()), ..seen(Wired::None, nothing()) });
+        assert!(found.verdict == Verdict::Warn && found.found.contains("the names of the daemon of /other"));
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub struct Seen {
     pub resolved: bool,
     /// Whether programs ask systemd-resolved at all.
     pub leads: bool,
+    /// Whose names the host's list has in the place of this daemon's.
+    pub others: Option<String>,
 }
 
 impl Seen {
@@ -59,6 +61,7 @@ pub async fn look(wiring: &Wiring, names: &Names) -> Seen {
         programs: programs::look_up(&name).await,
         resolved: false,
         leads: blocking(|| leads_to_resolved(Path::new(RESOLV_CONF), Path::new(NSSWITCH))).await,
+        others: wiring.others_names(names.slot()).await,
         name,
     };
     if let (Wired::Resolved, false, Some(subnet)) = (wired, seen.resolves(), subnet) {
