@@ -8,7 +8,7 @@ processes. Exit status 1 where there is anything, else COMMAND's. It asks the ke
 
 Processes are not compared by list, because a host has others: this program makes itself the child subreaper, so that
 whatever COMMAND's descendants leave behind becomes its own child. What a bangerd that is no descendant of COMMAND has on the same
-host, its directories and its links, comes and goes as it likes.
+host, its directories, links and claims, comes and goes as it likes.
 """
 
 import argparse
@@ -21,6 +21,8 @@ import sys
 from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
+# Where daemons say which user ids are theirs.
+CLAIMS = Path("/run/banger-ground")
 
 
 def snapshot(directories=()):
@@ -116,7 +118,7 @@ def command_line(pid):
 
 def others():
     """What daemons have that are nobody's descendants here: a pattern for lines of a snapshot, or nothing without any."""
-    own, patterns = {pid for pid, _ in descendants()}, set()
+    own, patterns, claims = {pid for pid, _ in descendants()}, set(), claimed()
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if (process / "comm").read_text() != "bangerd\n" or int(process.name) in own:
@@ -128,9 +130,25 @@ def others():
         environment = dict(word.split("=", 1) for word in words if "=" in word)
         for name, usual in (("BANGER_STATE_DIR", "/var/lib/banger"), ("BANGER_RUNTIME_DIR", "/run/banger")):
             patterns.add(rf"(file|directory|mount) {re.escape(environment.get(name, usual))}(/.*| \(.*)?$")
+        # What all daemons share is there as long as one of them is.
+        patterns.add(rf"(directory {CLAIMS}|file {CLAIMS}/forwarding-[0-9]+)$")
+        for path in claims.get(environment.get("BANGER_STATE_DIR", "/var/lib/banger"), ()):
+            patterns.add(rf"file {re.escape(str(path))}$")
         if near:
             patterns.add(r"link (banger|tap-pool)[0-9a-z-]*$")
     return patterns
+
+
+def claimed():
+    """The claims on user ids, by the state directory of who made them."""
+    found = {}
+    for path in CLAIMS.glob("[0-9]*"):
+        try:
+            said = dict(line.split(" ", 1) for line in path.read_text().splitlines())
+        except FileNotFoundError:
+            continue
+        found.setdefault(said.get("state"), []).append(path)
+    return found
 
 
 def main():
