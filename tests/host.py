@@ -12,6 +12,7 @@ host, its directories, links and claims, comes and goes as it likes.
 """
 
 import argparse
+import contextlib
 import ctypes
 import json
 import os
@@ -118,7 +119,9 @@ def command_line(pid):
 
 def others():
     """What daemons have that are nobody's descendants here: a pattern for lines of a snapshot, or nothing without any."""
-    own, patterns, claims = {pid for pid, _ in descendants()}, set(), claimed()
+    own, patterns, claims = {pid for pid, _ in descendants()}, set(), {}
+    with contextlib.suppress(FileNotFoundError):
+        claims = claimed()
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if (process / "comm").read_text() != "bangerd\n" or int(process.name) in own:
@@ -142,12 +145,12 @@ def others():
 def claimed():
     """The claims on user ids, by the state directory of who made them."""
     found = {}
-    for path in CLAIMS.glob("[0-9]*"):
-        try:
-            said = dict(line.split(" ", 1) for line in path.read_text().splitlines())
-        except FileNotFoundError:
-            continue
-        found.setdefault(said.get("state"), []).append(path)
+    # A claim may be gone from one moment to the next.
+    for name in os.listdir(CLAIMS) if CLAIMS.exists() else []:
+        with contextlib.suppress(FileNotFoundError):
+            state = re.search("^state (.*)$", (CLAIMS / name).read_text(), flags=re.M)
+            if state:
+                found.setdefault(state[1], []).append(CLAIMS / name)
     return found
 
 

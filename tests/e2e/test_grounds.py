@@ -24,10 +24,11 @@ def claims():
     found = {}
     for path in sorted(CLAIMS.glob("[0-9]*")) if CLAIMS.exists() else []:
         try:
-            said = dict(line.split(" ", 1) for line in path.read_text().splitlines())
+            said = dict(re.findall(r"^(\S+) (.*)$", path.read_text(), flags=re.M))
         except FileNotFoundError:
             continue
-        found[said["state"]] = {"slot": int(path.name), **said}
+        if "state" in said:
+            found[said["state"]] = {"slot": int(path.name), **said}
     return found
 
 

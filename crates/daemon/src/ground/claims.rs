@@ -322,9 +322,10 @@ fn write(mut file: &File, claimant: &Claimant<'_>, uids: Uids) -> io::Result<()>
     // A path with a line break in it is told without what follows; nobody acts on it.
     let path = |path: &Path| path.display().to_string().lines().next().unwrap_or_default().to_owned();
     let text = format!("ground {id}\nfirst-uid {}\nstate {}\nsocket {}\n", uids.first(), path(state), path(socket));
-    file.set_len(0)?;
     io::Seek::rewind(&mut file)?;
-    file.write_all(text.as_bytes())
+    // In this order, so that whoever reads it at this moment finds no empty file.
+    file.write_all(text.as_bytes())?;
+    file.set_len(text.len() as u64)
 }
 
 fn read(file: &mut File) -> Option<Claim> {
