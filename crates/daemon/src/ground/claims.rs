@@ -61,6 +61,8 @@ pub struct Claimant<'a> {
     pub first_uid: u32,
     /// The processes of its own VMs.
     pub own: &'a HashSet<u32>,
+    /// The user ids that its VMs have.
+    pub kept: &'a HashSet<u32>,
 }
 
 /// A uid slot of this daemon's, until it is dropped or [given up](Claimed::give_up).
@@ -71,7 +73,14 @@ pub struct Claimed {
     /// Its user ids.
     pub uids: Uids,
     /// The claim's file and directory; nothing for a daemon that cannot change its user anyway.
-    held: Option<(File, Claims)>,
+    held: Option<Held>,
+}
+
+/// The claims' files, locked: that of the slot, and those of slots whose ids VMs still have from earlier.
+#[derive(Debug)]
+struct Held {
+    files: Vec<(Slot, Uids, File)>,
+    claims: Claims,
 }
 
 /// Why no user ids can be claimed.
@@ -125,7 +134,7 @@ impl ClaimError {
             ClaimError::Io { .. } => "run the daemon as root, with /run mounted for writing",
             ClaimError::Unsafe { .. } => "look at who made it, and remove it; banger makes it again with mode 0700",
             ClaimError::Taken { .. } => {
-                "set `slot` below `[ground]` in the configuration to a free number or to \"auto\"; `banger doctor` there says more"
+                "set `slot` below `[ground]` in the configuration to a free number or to \"auto\""
             }
             ClaimError::NoneFree { .. } => "stop a daemon that is not needed, with its VMs",
             ClaimError::NoIds { .. } => "set `first_uid` below `[vmm]` in the configuration to a lower number",
@@ -180,9 +189,39 @@ impl Claims {
                 continue;
             }
             write(&file, claimant, uids).map_err(io_error("write", &path))?;
-            return Ok(Claimed { slot, uids, held: Some((file, self.clone())) });
+            let mut files = vec![(slot, uids, file)];
+            files.extend(self.earlier(claimant, slot, &others)?);
+            return Ok(Claimed { slot, uids, held: Some(Held { files, claims: self.clone() }) });
         }
         Err(first.unwrap_or(no_ids(Slot::FIRST)))
+    }
+
+    /// Claims the slots, beside the claimed one, whose ids VMs of the ground still have, as far as nobody else has them; and removes
+    /// what is left of the ground's other claims.
+    fn earlier(
+        &self,
+        claimant: &Claimant<'_>,
+        claimed: Slot,
+        others: &[Other],
+    ) -> Result<Vec<(Slot, Uids, File)>, ClaimError> {
+        let mut files = Vec::new();
+        for slot in Slot::all().filter(|slot| *slot != claimed) {
+            let path = self.file(slot);
+            let is_kept = |uids: &Uids| claimant.kept.iter().any(|uid| uids.is_vmm(*uid));
+            let is_free = |uids: &Uids| !others.iter().any(|other| other.uids.overlaps(*uids));
+            if let Some(uids) = Uids::of(slot, claimant.first_uid).filter(is_kept).filter(is_free) {
+                let file = open(&path, true)?;
+                if try_lock(&file).map_err(io_error("lock", &path))? {
+                    write(&file, claimant, uids).map_err(io_error("write", &path))?;
+                    files.push((slot, uids, file));
+                }
+            } else if let Some(mut file) = existing(&path)?
+                && read(&mut file).is_some_and(|claim| claim.id == claimant.id && !is_kept(&claim.uids))
+            {
+                std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
+            }
+        }
+        Ok(files)
     }
 
     /// All claims that are recorded, by slot. Nothing is locked, and what cannot be read is left out.
@@ -276,8 +315,18 @@ impl Claims {
 impl Claimed {
     /// What others have claimed.
     pub fn others(&self) -> Vec<Claim> {
-        let Some((_, claims)) = &self.held else { return Vec::new() };
-        claims.recorded().into_iter().filter(|(slot, _)| *slot != self.slot).map(|(_, claim)| claim).collect()
+        let Some(held) = &self.held else { return Vec::new() };
+        let is_own = |slot: Slot| held.files.iter().any(|(own, ..)| *own == slot);
+        held.claims.recorded().into_iter().filter(|(slot, _)| !is_own(*slot)).map(|(_, claim)| claim).collect()
+    }
+
+    /// Whether a VM may have this user id: it is in a slot that this daemon has claimed. A daemon that cannot change its user claims
+    /// none.
+    pub fn has(&self, uid: u32) -> bool {
+        match &self.held {
+            Some(held) => held.files.iter().any(|(_, uids, _)| uids.is_vmm(uid)),
+            None => true,
+        }
     }
 
     /// Gives the slot up. While VMs run under its ids, the claim stays and says whose they are.
@@ -285,11 +334,17 @@ impl Claimed {
     /// # Errors
     /// [`ClaimError`].
     pub fn give_up(&mut self, vms_run: bool) -> Result<(), ClaimError> {
-        let Some((_file, claims)) = self.held.take() else { return Ok(()) };
+        let Some(Held { files, claims }) = self.held.take() else { return Ok(()) };
         let _guard = claims.guard()?;
         if !vms_run {
-            let path = claims.file(self.slot);
-            std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
+            for (slot, _, file) in files {
+                let path = claims.file(slot);
+                let own = file.metadata().map_err(io_error("look at", &path))?;
+                // Somebody may have removed it, and another daemon made its own in its place.
+                if std::fs::metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (own.dev(), own.ino())) {
+                    std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
+                }
+            }
             // Unless there are others' claims in it.
             drop(std::fs::remove_dir(&claims.dir));
         }
@@ -369,17 +424,19 @@ mod tests {
         had: Option<Slot>,
         first_uid: u32,
         own: HashSet<u32>,
+        kept: HashSet<u32>,
     }
 
     fn wish(number: u8) -> Wish {
-        Wish { number, choice: Choice::Auto, had: None, first_uid: FIRST, own: HashSet::new() }
+        Wish { number, choice: Choice::Auto, had: None, first_uid: FIRST, own: HashSet::new(), kept: HashSet::new() }
     }
 
     fn claim(claims: &Claims, wish: &Wish) -> Result<Claimed, ClaimError> {
         let state = PathBuf::from(format!("/state/{}", wish.number));
-        let Wish { choice, had, first_uid, ref own, .. } = *wish;
+        let Wish { choice, had, first_uid, ref own, ref kept, .. } = *wish;
         let id = GroundId::from_random([wish.number; 8]);
-        claims.claim(&Claimant { id, state: &state, socket: Path::new("/run/socket"), choice, had, first_uid, own })
+        let socket = Path::new("/run/socket");
+        claims.claim(&Claimant { id, state: &state, socket, choice, had, first_uid, own, kept })
     }
 
     fn slot(number: i64) -> Slot {
@@ -465,6 +522,35 @@ mod tests {
             assert_eq!((two.slot, two.uids.first()), (slot(1), FIRST + 100 + 131_072));
             let end = Wish { first_uid: u32::MAX - 131_072, choice: Choice::Fixed(slot(1)), ..wish(3) };
             assert!(matches!(claim(claims, &end), Err(ClaimError::NoIds { .. })));
+        });
+    }
+
+    #[test]
+    fn ids_that_vms_still_have_are_nobody_elses_whatever_slot_their_daemon_has() {
+        with_claims(|claims| {
+            drop(claim(claims, &wish(1)).unwrap());
+            let kept = HashSet::from([FIRST + 3]);
+            let mut ours = claim(claims, &Wish { choice: Choice::Fixed(slot(5)), kept, ..wish(1) }).unwrap();
+            assert!(ours.slot == slot(5) && ours.has(FIRST + 3) && ours.others().is_empty());
+            let other = claim(claims, &wish(2)).unwrap();
+            assert_eq!(other.slot, slot(1));
+            ours.give_up(false).unwrap();
+            // Without such VMs nothing is kept, and nothing is left.
+            drop(claim(claims, &wish(1)).unwrap());
+            let mut ours = claim(claims, &Wish { choice: Choice::Fixed(slot(5)), ..wish(1) }).unwrap();
+            ours.give_up(false).unwrap();
+            assert_eq!(claims.recorded().iter().map(|(slot, _)| slot.number()).collect::<Vec<_>>(), [1]);
+        });
+    }
+
+    #[test]
+    fn the_claim_of_another_in_the_place_of_one_that_was_removed_stays() {
+        with_claims(|claims| {
+            let mut ours = claim(claims, &wish(1)).unwrap();
+            std::fs::remove_dir_all(&claims.dir).unwrap();
+            let _theirs = claim(claims, &wish(2)).unwrap();
+            ours.give_up(false).unwrap();
+            assert_eq!(claim(claims, &wish(3)).unwrap().slot, slot(1));
         });
     }
 

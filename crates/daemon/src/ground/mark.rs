@@ -39,6 +39,12 @@ impl Mark {
         Some(Mark { id: id.parse().ok()?, state: PathBuf::from(state) })
     }
 
+    /// Whether the note has all of the path: nothing of it was cut or replaced.
+    pub fn is_whole(&self) -> bool {
+        // A cut before a character of several bytes leaves up to three free.
+        self.text().len() < MAX_ALIAS - 3 && !self.state.to_string_lossy().contains(['?', char::REPLACEMENT_CHARACTER])
+    }
+
     /// Whether the state directory is this one, as far as the note tells.
     pub fn is_of(&self, state: &Path) -> bool {
         Mark { id: self.id, state: state.to_owned() }.text() == self.text()
