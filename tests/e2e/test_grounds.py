@@ -5,6 +5,7 @@
 import os
 import random
 import re
+import sqlite3
 import subprocess
 import time
 import unittest
@@ -216,6 +217,18 @@ class Two(Daemons):
         self.assertEqual(place.oddities(), [])
 
 
+    def test_rules_of_a_daemon_that_is_gone_are_named_with_its_comment(self):
+        place, net = self.places[0], self.net
+        net.ask("nft", "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }")
+        self.addCleanup(net.run, "nft", "delete", "table", "ip", "filter")
+        net.ask("nft", 'add rule ip filter FORWARD iifname "banger7" counter accept comment "banger7"')
+        # The rules that its own VMs need there come in a moment.
+        place.banger("doctor", "--fix")
+        found = [oddity for oddity in place.oddities() if oddity["problem"] == "leak"]
+        self.assertEqual([oddity["which"] for oddity in found], ["ip filter"])
+        self.assertIn("with the comment banger7", found[0]["fix"])
+
+
 class Bad(Daemons):
     """What a ground may meet: names that are taken, claims that are old, directories that were moved or copied."""
 
@@ -271,6 +284,51 @@ class Bad(Daemons):
         self.assertEqual(self.place.json("daemon", "status")["domain"], "vm5")
         other = self.make_place_of_its_own("[ground]\nslot = 5\n")
         self.refused(other, "uid slot 5 is taken: the daemon of " + str(self.place.state))
+
+    def test_ids_that_vms_still_have_are_nobody_elses(self):
+        place = self.place
+        place.banger("create", "--net", "none", "vm")
+        place.stop_daemon()
+        Path(place.environment["BANGER_CONFIG"]).write_text(tiny_image.CONFIG + "[ground]\nslot = 5\n")
+        self.start(place)
+        place.banger("kill", "vm")
+        other = self.make_place_of_its_own()
+        self.start(other)
+        other.banger("create", "--net", "none", "other")
+        place.banger("start", "vm")
+        mine, others = self.uid(place, "vm"), self.uid(other, "other")
+        self.assertNotEqual(mine, others)
+        self.assertEqual(self.assert_clean(place), self.assert_clean(other))
+        other.banger("rm", "--force", "other")
+        other.stop_daemon()
+
+    def uid(self, place, name):
+        """The user that a VM's VMM would run as; the fake VMM runs as root."""
+        with sqlite3.connect(f"file:{place.state}/banger.db?mode=ro", uri=True) as records:
+            return records.execute("SELECT uid FROM vms WHERE name = ?", [name]).fetchone()[0]
+
+    def test_the_claim_of_another_stays_where_one_was_removed(self):
+        own = claims()[str(self.place.state)]["slot"]
+        (CLAIMS / str(own)).unlink()
+        other = self.make_place_of_its_own(f"[ground]\nslot = {own}\n")
+        self.start(other)
+        self.place.stop_daemon()
+        self.assertEqual(claims()[str(other.state)]["slot"], own)
+        other.stop_daemon()
+
+    def test_a_device_with_the_name_of_a_bridge_keeps_no_forwarding_on(self):
+        net, place = self.net, self.place
+        net.ask("ip", "link", "add", "up0", "type", "bridge")
+        net.ask("ip", "address", "add", "192.0.2.2/24", "dev", "up0")
+        net.ask("ip", "link", "set", "up0", "up")
+        net.ask("ip", "route", "add", "default", "via", "192.0.2.1")
+        net.ask("ip", "tuntap", "add", "banger5", "mode", "tap")
+        place.banger("create", "--net", "nat", "vm")
+        self.assertEqual(net.ask("cat", "/proc/sys/net/ipv4/conf/up0/forwarding"), "1\n")
+        place.banger("rm", "--force", "vm")
+        self.assertEqual(net.ask("cat", "/proc/sys/net/ipv4/conf/up0/forwarding"), "0\n")
+        for link in ("up0", "banger5"):
+            net.ask("ip", "link", "delete", link)
 
     def test_a_directory_that_was_copied_is_another_ground(self):
         place = self.place
