@@ -1,4 +1,4 @@
-//! What is this daemon's on this host, and what is other daemons'.
+//! What this daemon owns on this host, and what other daemons own.
 
 use std::os::unix::fs::MetadataExt;
 
@@ -12,7 +12,7 @@ use crate::ground::{Choice, Claim, GroundId, Neighbour, Slot, Uids, neighbours};
 /// The inode of the first pid namespace (`PROC_PID_INIT_INO`, linux/proc_ns.h).
 const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
-/// What is known of the grounds on this host.
+/// The known grounds on this host.
 #[derive(Debug, Clone)]
 struct Known {
     id: GroundId,

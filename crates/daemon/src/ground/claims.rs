@@ -1,10 +1,11 @@
 //! Claims on user ids: a file for each uid slot below `/run/banger-ground`, locked by flock(2) while its daemon runs.
 //!
-//! A claim outlives its daemon as far as it must: the file names the ground, and while a process runs under one of its ids, no other
-//! ground takes the slot. The lock is blind to other mount and pid namespaces; daemons there need a slot by configuration.
+//! A claim outlives its daemon if it must: the file names the ground, and while a process runs under one of its ids, no
+//! other ground takes the slot. The lock does not work across mount and pid namespaces; daemons there need a configured
+//! slot.
 //!
-//! Every claim is made and given up under a lock on the directory itself, so that a file can be removed without another daemon
-//! locking the file that is gone.
+//! Daemons make and give up claims under a lock on the directory itself, so that none removes a file that another one
+//! is about to lock.
 
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File};
@@ -19,10 +20,10 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::{Choice, GroundId, Slot, Uids};
 
-/// The longest claim that is read, in bytes: two paths and some words.
+/// The longest claim that a daemon reads, in bytes: two paths and some words.
 const LONGEST: u64 = 16 * 1024;
 
-/// How long a daemon that was killed may hold its claim by a child that has not executed its program yet.
+/// How long a killed daemon may hold its claim through a child that has not executed its program yet.
 const DYING: Duration = Duration::from_secs(5);
 
 /// The directory of all claims.
@@ -31,7 +32,7 @@ pub struct Claims {
     dir: PathBuf,
 }
 
-/// What a claim says.
+/// The content of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// The ground.
@@ -44,7 +45,7 @@ pub struct Claim {
     pub socket: PathBuf,
 }
 
-/// Who claims.
+/// A ground that claims user ids.
 #[derive(Debug, Clone)]
 pub struct Claimant<'a> {
     /// The ground.
@@ -63,14 +64,14 @@ pub struct Claimant<'a> {
     pub own: &'a HashSet<u32>,
 }
 
-/// A uid slot of this daemon's, until it is dropped or [given up](Claimed::give_up).
+/// A uid slot of this daemon, until the value is dropped or [given up](Claimed::give_up).
 #[derive(Debug)]
 pub struct Claimed {
     /// The slot.
     pub slot: Slot,
     /// Its user ids.
     pub uids: Uids,
-    /// The claim's file and directory; nothing for a daemon that cannot change its user anyway.
+    /// The claim's file and directory; `None` for a daemon that cannot change its user anyway.
     held: Option<(File, Claims)>,
 }
 
@@ -94,18 +95,18 @@ pub enum ClaimError {
         /// The directory.
         path: PathBuf,
     },
-    /// The slot of the configuration is another's.
+    /// Another ground has the configured slot.
     #[error("uid slot {slot} is taken: {by}")]
     Taken {
         /// The slot.
         slot: Slot,
-        /// By whom.
+        /// Its owner.
         by: String,
     },
-    /// All slots are others'.
+    /// Other grounds have all slots.
     #[error("no uid slot is free; the first one is taken: {by}")]
     NoneFree {
-        /// By whom the first one is.
+        /// The owner of the first one.
         by: String,
     },
     /// The slot has no ids.
@@ -133,19 +134,19 @@ impl ClaimError {
     }
 }
 
-/// A slot that is somebody's.
+/// A slot that somebody owns.
 struct Other {
     uids: Uids,
     by: String,
 }
 
 impl Claims {
-    /// The claims in this directory, which is made when it is needed.
+    /// The claims in this directory. Made at the first claim.
     pub fn new(dir: PathBuf) -> Claims {
         Claims { dir }
     }
 
-    /// Claims a slot: the first that the claimant may take whose ids nobody else has.
+    /// Claims a slot: the first one that the claimant may take and whose ids nobody else has.
     ///
     /// # Errors
     /// [`ClaimError`].
@@ -153,7 +154,7 @@ impl Claims {
         let Claimant { choice, had, first_uid, .. } = *claimant;
         let no_ids = |slot| ClaimError::NoIds { slot, first_uid };
         if !rustix::process::geteuid().is_root() {
-            // Its VMMs run as itself.
+            // Its VMMs run as the daemon's own user.
             let slot = choice.expected(had);
             return Ok(Claimed { slot, uids: Uids::of(slot, first_uid).ok_or(no_ids(slot))?, held: None });
         }
@@ -185,20 +186,20 @@ impl Claims {
         Err(first.unwrap_or(no_ids(Slot::FIRST)))
     }
 
-    /// All claims that are recorded, by slot. Nothing is locked, and what cannot be read is left out.
+    /// All recorded claims, by slot. Locks nothing and skips files that it cannot read.
     pub fn recorded(&self) -> Vec<(Slot, Claim)> {
         let read = |slot: Slot| Some((slot, read(&mut File::open(self.file(slot)).ok()?)?));
         Slot::all().filter_map(read).collect()
     }
 
-    /// The file in which the grounds of this network namespace keep together what they have switched there.
+    /// The file in which the grounds of this network namespace record the links that they switched.
     pub fn forwarding(&self) -> PathBuf {
         let namespace = banger_linux::netns::cookie().unwrap_or_default();
         self.dir.join(format!("forwarding-{namespace}"))
     }
 
-    /// Whose slots are not free: those with a lock that is held, and those in whose ids a process runs that is none of the claimant's.
-    /// Claims that stand for nothing any more are removed.
+    /// The owners of the slots that are not free: those whose lock is held, and those with a process under their ids
+    /// that is none of the claimant's. Removes claims that no longer stand for anything.
     fn others(&self, claimant: &Claimant<'_>) -> Result<Vec<Other>, ClaimError> {
         let running = process::all().map_err(io_error("list processes in", Path::new("/proc")))?;
         let mut others = Vec::new();
@@ -207,7 +208,7 @@ impl Claims {
             let expected = Uids::of(slot, claimant.first_uid);
             let mut stranger = running.iter().filter(|process| !claimant.own.contains(&process.pid));
             let Some(mut file) = existing(&path)? else {
-                // A daemon from before there were claims has its VMs here.
+                // A daemon without claims (an older one) has its VMs here.
                 if let Some(uids) = expected
                     && let Some(process) = stranger.find(|process| uids.contains(process.uid))
                 {
@@ -217,7 +218,8 @@ impl Claims {
             };
             let claim = read(&mut file);
             let is_own = claim.as_ref().is_some_and(|claim| claim.id == claimant.id);
-            // The state directory is locked already: who still holds the claim of the same ground is on its way out.
+            // This daemon holds the state directory's lock: whoever still holds a claim of the same ground is about to
+            // end.
             let is_free = if is_own { lock_within(&file, DYING) } else { try_lock(&file) };
             let is_free = is_free.map_err(io_error("lock", &path))?;
             let Some(uids) = claim.as_ref().map(|claim| claim.uids).or(expected) else { continue };
@@ -242,7 +244,7 @@ impl Claims {
         self.dir.join(slot.to_string())
     }
 
-    /// The directory, locked. Another daemon may remove it between its opening and its locking: then it is opened again.
+    /// The directory, locked. Opened again if another daemon removes it between opening and locking.
     fn guard(&self) -> Result<File, ClaimError> {
         loop {
             let made = DirBuilder::new().mode(0o700).create(&self.dir);
@@ -274,13 +276,13 @@ impl Claims {
 }
 
 impl Claimed {
-    /// What others have claimed.
+    /// The claims of others.
     pub fn others(&self) -> Vec<Claim> {
         let Some((_, claims)) = &self.held else { return Vec::new() };
         claims.recorded().into_iter().filter(|(slot, _)| *slot != self.slot).map(|(_, claim)| claim).collect()
     }
 
-    /// Gives the slot up. While VMs run under its ids, the claim stays and says whose they are.
+    /// Gives the slot up. While VMs run under its ids, the claim stays and names their owner.
     ///
     /// # Errors
     /// [`ClaimError`].
@@ -290,7 +292,7 @@ impl Claimed {
         if !vms_run {
             let path = claims.file(self.slot);
             std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
-            // Unless there are others' claims in it.
+            // Fails if other claims are in it.
             drop(std::fs::remove_dir(&claims.dir));
         }
         Ok(())
@@ -319,11 +321,11 @@ fn existing(path: &Path) -> Result<Option<File>, ClaimError> {
 
 fn write(mut file: &File, claimant: &Claimant<'_>, uids: Uids) -> io::Result<()> {
     let Claimant { id, state, socket, .. } = claimant;
-    // A path with a line break in it is told without what follows; nobody acts on it.
+    // A path with a line break is cut there; nobody acts on it.
     let path = |path: &Path| path.display().to_string().lines().next().unwrap_or_default().to_owned();
     let text = format!("ground {id}\nfirst-uid {}\nstate {}\nsocket {}\n", uids.first(), path(state), path(socket));
     io::Seek::rewind(&mut file)?;
-    // In this order, so that whoever reads it at this moment finds no empty file.
+    // In this order, so that no reader ever finds an empty file.
     file.write_all(text.as_bytes())?;
     file.set_len(text.len() as u64)
 }
@@ -386,7 +388,7 @@ mod tests {
         Slot::new(number).unwrap()
     }
 
-    /// A process with a user id, ended with what is returned.
+    /// A process under a user id. Dropping the result ends it.
     fn process(uid: u32) -> Leash {
         let mut launch = Launch::new(Program::Command("/bin/sleep".into()), ["60"]);
         launch.credentials = Some(Credentials { uid, gid: uid, groups: Vec::new() });
@@ -408,7 +410,7 @@ mod tests {
             let names_other =
                 claim(claims, &Wish { choice: Choice::Fixed(slot(1)), ..wish(3) }).unwrap_err().to_string();
             assert_eq!(names_other, "uid slot 1 is taken: the daemon of /state/2, on /run/socket");
-            // The slot it had, while others are free; what is given up is anybody's.
+            // It gets the slot that it had, although others are free; a slot that was given up is free for all.
             one.give_up(false).unwrap();
             assert_eq!(claim(claims, &Wish { had: Some(slot(5)), ..wish(3) }).unwrap().slot, slot(5));
             assert_eq!(claim(claims, &wish(4)).unwrap().slot, slot(0));
@@ -440,7 +442,7 @@ mod tests {
             let whose = "of the daemon of /state/1, on /run/socket";
             assert_eq!(error, format!("uid slot 0 is taken: process {pid} (sleep), {whose}"));
             assert_eq!(claim(claims, &wish(2)).unwrap().slot, slot(1));
-            // The ground itself comes back to it.
+            // The ground itself gets it back.
             assert_eq!(claim(claims, &Wish { own, ..wish(1) }).unwrap().slot, slot(0));
             drop(vm);
             assert_eq!(claim(claims, &wish(2)).unwrap().slot, slot(0));
@@ -521,7 +523,7 @@ mod tests {
             std::os::unix::fs::chown(&claims.dir, Some(FIRST), None).unwrap();
             assert!(matches!(claim(claims, &wish(1)), Err(ClaimError::Unsafe { .. })));
             std::os::unix::fs::chown(&claims.dir, Some(0), None).unwrap();
-            // What is in a claim's place and is none is not followed either.
+            // The daemon does not follow something else in a claim's place either.
             std::os::unix::fs::symlink(&elsewhere, claims.file(slot(0))).unwrap();
             assert!(claim(claims, &wish(1)).is_err());
         });

@@ -4,18 +4,18 @@ use banger_linux::netlink::Link;
 
 use super::{Mark, Slot};
 
-/// The ground of another daemon, or a bridge that has the name of one.
+/// The ground of another daemon, or a bridge with such a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Neighbour {
     /// Its slot.
     pub slot: Slot,
-    /// Whose it is; nothing where no ground has left its note.
+    /// Its owner; `None` if no ground left a note.
     pub mark: Option<Mark>,
-    /// Whether a port of the bridge is open: its daemon runs, or a VM of it does.
+    /// Whether a port of the bridge is open: its daemon or one of its VMs runs.
     pub lives: bool,
 }
 
-/// All bridges with the name of another slot's than `own`.
+/// All bridges that have the name of a slot other than `own`.
 pub fn neighbours(links: &[Link], own: Option<Slot>) -> Vec<Neighbour> {
     let neighbour = |link: &Link| {
         let slot = Slot::of_bridge(&link.name).filter(|slot| Some(*slot) != own)?;
@@ -31,7 +31,7 @@ pub fn lives(links: &[Link], bridge: &Link) -> bool {
 }
 
 impl Neighbour {
-    /// Whose it is, in words.
+    /// Its owner, in words.
     pub fn owner(&self) -> String {
         match &self.mark {
             Some(mark) => format!("the daemon of {}", mark.state.display()),
@@ -39,7 +39,7 @@ impl Neighbour {
         }
     }
 
-    /// Whether it belongs to nobody any more: nothing in it is open, and its state directory is gone.
+    /// Whether nobody owns it any more: no port is open, and its state directory is gone.
     pub fn is_abandoned(&self) -> bool {
         let has_state = |mark: &Mark| mark.state.exists() || mark.text().len() >= banger_linux::netlink::MAX_ALIAS;
         !self.lives && self.mark.as_ref().is_some_and(|mark| !has_state(mark))
