@@ -282,7 +282,7 @@ mod tests {
     fn rules_and_tables_of_other_grounds_stay() {
         let mut chains = vec![base("ip", "filter", "FORWARD", "forward", "drop")];
         chains.extend(ours("ip", "filter", "FORWARD", "forward"));
-        // Another slot's own rules, whatever becomes of those of slot 0.
+        // Another slot's own rules, no matter what happens to those of slot 0.
         let mut theirs = chains.clone();
         for rule in &mut theirs[1..] {
             let text = rule

@@ -23,7 +23,7 @@ const LEGACY_TABLES: &str = "/proc/net/ip_tables_names";
 /// What is not as it should be in rules.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Unfit {
-    /// Tables of banger's whose slot has no bridge.
+    /// The slots of banger's tables that have no bridge.
     pub left: Vec<String>,
     /// Whether there is a network and there are none.
     pub gone: bool,
@@ -122,7 +122,7 @@ impl Network {
         if self.is_in_use() {
             (unfit.dropping, unfit.passing) = (tables(true), tables(false));
         } else if is_up || !has_bridge(slot) {
-            // Otherwise they are those of the daemon that has the bridge.
+            // Otherwise they belong to the daemon that has the bridge.
             unfit.superfluous = tables(false);
         }
         Ok(unfit)

@@ -175,10 +175,10 @@ impl Faults {
         Faults { shared: None, gate }
     }
 
-    /// Waits at the gate, where there is one.
+    /// Waits at the gate, if there is one.
     pub async fn before_announcement(&self) {
         if let Some(gate) = &self.gate {
-            // One that cannot be read is open.
+            // A gate that cannot be read is open.
             drop(tokio::fs::read(gate).await);
         }
     }

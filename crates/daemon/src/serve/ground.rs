@@ -1,5 +1,5 @@
-//! A daemon settles on its ground: whose state directory this is, whether its VMs may be taken over from here, and which user ids
-//! they run as. Nothing has been changed when it refuses.
+//! Gives a daemon its ground: identifies the state directory, checks whether this daemon may take its VMs over, and
+//! claims user ids for them. Changes nothing if it refuses.
 
 use std::collections::HashSet;
 use std::io;
@@ -17,7 +17,7 @@ use crate::vm::alive::{self, Whose};
 use crate::vm::definition::VmRecord;
 use crate::vmm::{PID_FILE, Vmm, VmmError};
 
-/// What a daemon has settled on.
+/// The ground of a daemon.
 #[derive(Debug)]
 pub(super) struct Ground {
     /// The ground's id.
@@ -39,7 +39,7 @@ pub enum GroundError {
         /// Its VMM.
         pid: u32,
     },
-    /// Its VMs run with files elsewhere.
+    /// Its VMs run with their files in another directory.
     #[error(
         "the VM {vm} of {} runs as process {pid} with its files in another runtime directory{}",
         state.display(),
@@ -52,7 +52,7 @@ pub enum GroundError {
         vm: String,
         /// Its VMM.
         pid: u32,
-        /// The runtime directory that the last daemon had, where it is recorded.
+        /// The last daemon's runtime directory, if it is recorded.
         runtime: Option<PathBuf>,
     },
     /// The runtime directory has VMs of another state directory.
@@ -62,19 +62,19 @@ pub enum GroundError {
         runtime: PathBuf,
         /// The other state directory.
         state: PathBuf,
-        /// A VMM of it.
+        /// One of its VMMs.
         pid: u32,
     },
-    /// No user ids.
+    /// The daemon could not claim user ids.
     #[error("cannot claim user ids for VMs")]
     Claim(#[from] ClaimError),
-    /// Which VMs run.
+    /// The daemon could not tell which VMs run.
     #[error("cannot tell which VMs run")]
     Living(#[source] VmmError),
-    /// The records.
+    /// The records could not be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A file or directory.
+    /// A file or directory failed.
     #[error("cannot {attempted} {}", path.display())]
     Io {
         /// What was attempted.
@@ -104,7 +104,7 @@ impl GroundError {
     }
 }
 
-/// Settles, as a daemon that runs VMs by this driver.
+/// Takes the ground of a daemon that runs VMs with this driver.
 pub(super) async fn settle(
     paths: &Paths,
     config: &Config,
@@ -123,7 +123,7 @@ pub(super) async fn settle(
         let runtime = recorded.as_ref().map(|recorded| recorded.runtime.clone());
         let is_here = match &runtime {
             Some(runtime) => is_same(runtime, &paths.runtime),
-            // A daemon from before that was recorded: its VM's files tell.
+            // An older daemon did not record it: the VM's files tell.
             None => paths.vm(record.definition.id.as_str()).runtime.exists(),
         };
         if !is_here {
@@ -153,7 +153,7 @@ pub(super) async fn settle(
     Ok(Ground { id, uids })
 }
 
-/// The VMs of the records that run.
+/// The recorded VMs that run.
 async fn living(
     paths: &Paths,
     store: &Store,
@@ -165,8 +165,8 @@ async fn living(
     blocking(look).await.map_err(GroundError::Living)
 }
 
-/// VMs keep their user ids, but for ids that another daemon may use by now: those of a slot that it has claimed, and in a copy all that
-/// the original gave.
+/// Keeps the VMs' user ids, but replaces those that another daemon may use by now: ids in a slot that it has claimed,
+/// and in a copy all ids from the original.
 async fn settle_uids(
     store: &Store,
     uids: &Claimed,
@@ -187,7 +187,7 @@ async fn settle_uids(
     Ok(())
 }
 
-/// Writes into the runtime directory whose it is, unless VMs of another ground have their files there.
+/// Writes the ground's note into the runtime directory, unless VMs of another ground have their files there.
 async fn occupy(paths: &Paths, mark: &Mark) -> Result<(), GroundError> {
     let (path, vms, mark) = (paths.owner(), paths.vms_runtime(), mark.clone());
     let runtime = paths.runtime.clone();
@@ -212,14 +212,14 @@ async fn occupy(paths: &Paths, mark: &Mark) -> Result<(), GroundError> {
     .await
 }
 
-/// A VMM that runs by the records of these runtime directories.
+/// A VMM that runs according to the records in these runtime directories.
 fn first_living(vms: &Path) -> Option<u32> {
     let directories = std::fs::read_dir(vms).into_iter().flatten().flatten();
     let living = directories.filter_map(|vm| Process::recorded(&vm.path().join(PID_FILE)).ok());
     living.filter(|process| !process.has_ended()).map(|process| process.pid()).next()
 }
 
-/// Whether two paths lead to the same directory. One that is gone is compared by its name.
+/// Whether two paths lead to the same directory. Compares a missing one by its name.
 fn is_same(one: &Path, other: &Path) -> bool {
     match (std::fs::canonicalize(one), std::fs::canonicalize(other)) {
         (Ok(one), Ok(other)) => one == other,
