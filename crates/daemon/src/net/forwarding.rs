@@ -106,7 +106,7 @@ fn guard(record: &Path) -> Result<File, ForwardingError> {
     loop {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed(dir))?;
         match File::open(dir) {
-            // The previous daemon was the last one, and has just removed it.
+            // Another daemon was the last one until now, and has just removed it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             opened => {
                 let opened = opened.map_err(failed(dir))?;

@@ -83,9 +83,8 @@ impl Plan {
 }
 
 impl Host {
-    /// Claims the bridge, or takes it over with those of its TAPs that are not in use. If that fails, removes what it
-    /// made.
-    /// than before.
+    /// Claims the bridge, or takes it over with those of its TAPs that are not in use. A failure leaves no more behind
+    /// than there was before.
     pub(super) fn make(plan: &Plan) -> Result<Host, NetworkError> {
         let mut netlink = Netlink::open()?;
         forwarding::take_over(&plan.records.old, &plan.records.shared)?;

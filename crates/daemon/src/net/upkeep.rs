@@ -23,7 +23,7 @@ const LEGACY_TABLES: &str = "/proc/net/ip_tables_names";
 /// What is not as it should be in rules.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Unfit {
-    /// The slots of banger's tables that have no bridge.
+    /// Tables of banger's whose slot has no bridge.
     pub left: Vec<String>,
     /// Whether there is a network and there are none.
     pub gone: bool,
