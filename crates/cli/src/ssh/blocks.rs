@@ -40,7 +40,7 @@ pub fn with(text: &[u8], block: &[u8], usual: &Path) -> Result<Vec<u8>, OtherDae
     Ok(all)
 }
 
-/// The file's blocks, each from its first line on. Anything before the first one is from a banger that wrote no blocks.
+/// The file's blocks, each from its first line on. Text before the first one is from a banger that wrote no blocks.
 fn blocks(text: &[u8]) -> Vec<&[u8]> {
     let mut starts: Vec<usize> = Vec::new();
     let mut at = 0;

@@ -46,7 +46,7 @@ pub(super) struct Actor {
     pub(super) definition: Arc<Definition>,
     /// The VMM's process, from its start to its end.
     pub(super) hold: Hold,
-    /// The tasks of a running VM.
+    /// The parts of a running VM.
     pub(super) running: Option<Running>,
     pub(super) run: u64,
     pub(super) comeback: Comeback,
