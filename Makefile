@@ -41,7 +41,7 @@ build: ## the three programs, in release mode
 check: ## format, lints, style, licences; nothing is started
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target format lints fuzz-check style licences
 
-# The parts of `check`, side by side there.
+# The parts of `check`, which runs them in parallel.
 format:
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
