@@ -70,7 +70,7 @@ contract: ## the daemon against its own document: thousands of requests, good an
 fuzz: ## damaged and hostile input, 20 seconds a target; ARGS="[--seconds N] [--runs N] [TARGET]..." (nightly toolchain)
 	@scripts/fuzz $(ARGS)
 
-fuzz-long: ## the same at length: ten million runs or 20 minutes a target; ARGS="[TARGET]..." (nightly toolchain)
+fuzz-long: ## the same for longer: ten million runs or 20 minutes a target; ARGS="[TARGET]..." (nightly toolchain)
 	@scripts/fuzz --fast --runs 10000000 --seconds 1200 $(ARGS)
 
 bench-packages:

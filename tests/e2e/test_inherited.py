@@ -334,8 +334,8 @@ class Shortage(FakeCase):
 
     @contextlib.contextmanager
     def without_descriptors(self, pid):
-        """A process that cannot open anything, and that must sleep for most of two seconds. The yielded files must not become readable in that
-        time."""
+        """A process that cannot open anything, and that must sleep for most of two seconds. The yielded files must not become
+        readable in that time."""
         usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, usual[1]))
         waiting = []

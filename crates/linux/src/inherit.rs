@@ -10,7 +10,7 @@
 //! | limit of descriptors | the soft one as high as the hard one, and both enough where root may | the original soft and hard limit |
 //! | limits of time, memory and file size | the soft ones as high as the hard ones | the same |
 //! | nice, scheduling policy, I/O priority | never in the background | the original |
-//! | `oom_score_adj` | never above 0 | the original; 0 where that protects the daemon |
+//! | `oom_score_adj` | never above 0 | the original; 0 if that protects the daemon |
 //! | session keyring | a new one | the daemon's |
 //! | personality | none: addresses are random | none |
 //! | environment, working directory, session, terminal, ids | by its starter and `main` | by its launch |
@@ -39,7 +39,7 @@ pub(crate) use self::descriptors::mark_all as mark_descriptors;
 /// Everybody may read the files that a process makes; only their owner may write to them.
 const UMASK: u32 = 0o022;
 
-/// How many descriptors are enough for a daemon, whatever its original hard limit: a VM takes a dozen.
+/// How many descriptors are enough for a daemon with any original hard limit: a VM takes a dozen.
 const DESCRIPTORS: u64 = 65_536;
 
 /// The soft limit that the kernel gives its first process. Programs that use select(2) rely on it.

@@ -35,7 +35,7 @@ pub fn cookie() -> io::Result<u64> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     let mut cookie = 0u64;
     let mut length = size_of_val(&cookie) as libc::socklen_t;
-    // SAFETY: the kernel writes at most the eight bytes that it is told of, into a number that lives until the call returns.
+    // SAFETY: the kernel writes at most the eight bytes that `length` allows, into a number that outlives the call.
     let told = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),

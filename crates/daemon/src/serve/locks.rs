@@ -14,8 +14,8 @@ const PROGRAM: &str = "bangerd";
 /// How long the remains of a killed daemon may hold the state directory's lock.
 const REMAINS: Duration = Duration::from_secs(5);
 
-/// How long they may hold the runtime directory's lock. A process that holds it longer although the other lock is free
-/// is no daemon of these directories: an older daemon made the file so that every user could open and lock it.
+/// How long another process may hold the runtime directory's lock. If it holds the lock longer although the other lock is
+/// free, it is no daemon of these directories: an older daemon made the file so that every user could lock it.
 const SQUATTER: Duration = Duration::from_secs(1);
 
 /// Both locks, held until this is dropped.

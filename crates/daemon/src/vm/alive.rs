@@ -221,7 +221,7 @@ fn search(
     Ok(())
 }
 
-/// Whether to look for a VMM with this id. True if nothing tells which disks it uses.
+/// Whether this VMM with the id is one to look for. True if nothing tells which disks it uses.
 fn is_meant(vmm: &dyn Vmm, process: &Process, command: &[Vec<u8>], id: &str, paths: &Paths, whose: Whose) -> bool {
     let disks = paths.vm(id);
     whose == Whose::Originals

@@ -27,7 +27,7 @@ enum Act {
 /// came from its starter, and nothing in this process owns them.
 ///
 /// # Errors
-/// If one call can neither close them nor the kernel list them.
+/// If the call cannot close them and their list cannot be read.
 pub(super) fn close_all_but(keep: Option<RawFd>) -> io::Result<()> {
     let Some(keep) = keep.and_then(|keep| u32::try_from(keep).ok()).filter(|keep| *keep >= FIRST) else {
         return act_on(Act::Close, FIRST, u32::MAX);
@@ -42,7 +42,7 @@ pub(super) fn close_all_but(keep: Option<RawFd>) -> io::Result<()> {
 /// Allocates nothing and takes no lock.
 ///
 /// # Errors
-/// If one call can neither mark them nor the kernel list them.
+/// If the call cannot mark them and their list cannot be read.
 pub(crate) fn mark_all() -> io::Result<()> {
     act_on(Act::Mark, FIRST, u32::MAX)
 }
