@@ -127,7 +127,7 @@ class Daemons(unittest.TestCase):
 
 
 class Two(Daemons):
-    """The second daemon takes the next slot of everything."""
+    """The second daemon takes the next slot for everything."""
 
     count = 2
 

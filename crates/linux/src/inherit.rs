@@ -7,7 +7,7 @@
 //! | umask | 022 | 022 |
 //! | blocked signals | none | none |
 //! | ignored signals | as inherited (nohup(1)), but for SIGCHLD | none |
-//! | limit of descriptors | the soft one as high as the hard one, and both enough where root may | the original soft and hard limit |
+//! | limit of descriptors | the soft one as high as the hard one, and both high enough if root may raise them | the original soft and hard limit |
 //! | limits of time, memory and file size | the soft ones as high as the hard ones | the same |
 //! | nice, scheduling policy, I/O priority | never in the background | the original |
 //! | `oom_score_adj` | never above 0 | the original; 0 if that protects the daemon |
@@ -189,7 +189,7 @@ pub fn settle(keep: Option<RawFd>) -> io::Result<Vec<Refused>> {
     Ok(refused)
 }
 
-/// Unblocks all signals and stops ignoring SIGCHLD. Where a process ignores it, the kernel reaps the children, and their exit
+/// Unblocks all signals and stops ignoring SIGCHLD. If a process ignores it, the kernel reaps the children, and their exit
 /// codes are lost.
 ///
 /// # Errors

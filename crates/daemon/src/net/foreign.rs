@@ -120,8 +120,8 @@ fn counted(shape: Value) -> Value {
     steps.into()
 }
 
-/// Whether a rule says that it is this daemon's. One that iptables-restore(8) has made anew does not say it to nft any more: it serves
-/// as well, and is the user's, who has saved it.
+/// Whether a rule's comment says that it is this daemon's. A rule that iptables-restore(8) has made again has lost the comment
+/// for nft: it works as well, and belongs to the user who saved it.
 fn is_ours(rule: &Rule, comment: &str) -> bool {
     rule.comment.as_deref() == Some(comment)
 }

@@ -169,8 +169,8 @@ impl Faults {
         Faults { shared: Some(Arc::default()), gate: None }
     }
 
-    /// None but a gate, a named pipe: the daemon listens and has no socket that others can find until somebody has opened the
-    /// pipe for writing and closed it.
+    /// No faults, but a gate, a named pipe: the daemon listens, but others cannot find its socket until somebody has opened
+    /// the pipe for writing and closed it.
     pub fn gated(gate: Option<PathBuf>) -> Faults {
         Faults { shared: None, gate }
     }

@@ -132,7 +132,7 @@ impl Document {
                 ("maximum", _) => {
                     let most = bound.as_u64().unwrap();
                     add("maximum", false, most.into());
-                    // One more than the largest number of all is read as one that is no whole one.
+                    // One more than the largest number of all becomes a number that is not whole.
                     add("maximum", true, most.checked_add(1).map_or(json!(1.8446744073709552e19), Into::into));
                 }
                 ("format", Value::String(format)) => match format.as_str() {
