@@ -33,7 +33,12 @@ pub(super) async fn of(context: &Context) -> Finding {
         let bridges = neighbours(&links, Some(network).filter(|_| is_up));
         let claims = claims.recorded().into_iter().map(|(_, claim)| claim).filter(|claim| claim.id != id).collect();
         let namespace = std::fs::metadata("/proc/self/ns/pid").map(|found| found.ino());
-        let is_first_namespace = namespace.is_ok_and(|inode| inode == FIRST_PID_NAMESPACE);
+        // A process with its own /run sees only its own claims.
+        let place = |path: &str| std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
+        // Only root may look there.
+        let has_hosts_run =
+            place("/proc/1/root/run").ok().is_none_or(|hosts| place("/run").is_ok_and(|own| own == hosts));
+        let is_first_namespace = namespace.is_ok_and(|inode| inode == FIRST_PID_NAMESPACE) && has_hosts_run;
         Known { id, choice, network, uids, bridges, claims, is_first_namespace }
     };
     told(&blocking(look).await)
@@ -55,6 +60,16 @@ fn told(known: &Known) -> Finding {
     {
         let fix = "stop all VMs and start the daemon anew, or set another `slot` below `[ground]` in the configuration";
         return warn(CHECK, format!("the configuration wants slot {slot}, which is taken; {found}"), fix);
+    }
+    if let Choice::Fixed(slot) = choice
+        && slot != network
+    {
+        let fix = "stop all VMs and start the daemon anew";
+        return warn(
+            CHECK,
+            format!("the configuration wants slot {slot}, and VMs were on another network before: {found}"),
+            fix,
+        );
     }
     if !is_first_namespace && *choice == Choice::Auto {
         let fix = "set `slot` below `[ground]` in the configuration, another number for each container";
@@ -108,7 +123,9 @@ mod tests {
         let inside = Known { is_first_namespace: false, ..known() };
         assert_eq!(told(&inside).verdict, Verdict::Warn);
         let slot = Slot::new(1).unwrap();
-        assert_eq!(told(&Known { choice: Choice::Fixed(slot), ..inside }).verdict, Verdict::Pass);
+        assert_eq!(told(&Known { choice: Choice::Fixed(slot), network: slot, ..inside }).verdict, Verdict::Pass);
+        // While VMs run on another network, the configuration does not take effect.
+        assert_eq!(told(&Known { choice: Choice::Fixed(slot), ..known() }).verdict, Verdict::Warn);
         let bridge = Neighbour { slot, mark: None, lives: false };
         let found = told(&Known { choice: Choice::Fixed(slot), bridges: vec![bridge], ..known() });
         assert!(

@@ -65,6 +65,11 @@ pub(super) fn host_server(seen: &Seen, refusal: Option<&str>, holder: Option<Hol
             pass(CHECK, format!("this host is answered at {server} as soon as there is a network of VMs"))
         }
         (None, _) => pass(CHECK, format!("this host is answered at {server}")),
+        (Some(refusal), Some(holder)) if holder.is_daemon() => warn(
+            CHECK,
+            format!("{refusal}; another daemon, {holder}, has it"),
+            "set another `port` below `[dns]` in the configuration of one of them, and start that one anew",
+        ),
         (Some(refusal), Some(holder)) => warn(
             CHECK,
             format!("{refusal}; {holder} has it"),

@@ -1,11 +1,9 @@
 //! Claims on user ids: a file for each uid slot below `/run/banger-ground`, locked by flock(2) while its daemon runs.
 //!
 //! A claim outlives its daemon if it must: the file names the ground, and while a process runs under one of its ids, no
-//! other ground takes the slot. The lock does not work across mount and pid namespaces; daemons there need a configured
-//! slot.
+//! other ground takes the slot. The lock does not work across mount and pid namespaces: configure a slot there.
 //!
-//! Daemons make and give up claims under a lock on the directory itself, so that none removes a file that another one
-//! is about to lock.
+//! Daemons make and give up claims under a lock on the directory, so that none removes a file that another one locks.
 
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File};
@@ -62,6 +60,8 @@ pub struct Claimant<'a> {
     pub first_uid: u32,
     /// The processes of its own VMs.
     pub own: &'a HashSet<u32>,
+    /// The user ids that its VMs have.
+    pub kept: &'a HashSet<u32>,
 }
 
 /// A uid slot of this daemon, until the value is dropped or [given up](Claimed::give_up).
@@ -71,8 +71,15 @@ pub struct Claimed {
     pub slot: Slot,
     /// Its user ids.
     pub uids: Uids,
-    /// The claim's file and directory; `None` for a daemon that cannot change its user anyway.
-    held: Option<(File, Claims)>,
+    /// The files and directory of its claims; `None` for a daemon that cannot change its user anyway.
+    held: Option<Held>,
+}
+
+/// The locked files of the claims: that of the slot, and those of earlier slots whose ids VMs still have.
+#[derive(Debug)]
+struct Held {
+    files: Vec<(Slot, Uids, File)>,
+    claims: Claims,
 }
 
 /// Why no user ids can be claimed.
@@ -126,7 +133,7 @@ impl ClaimError {
             ClaimError::Io { .. } => "run the daemon as root, with /run mounted for writing",
             ClaimError::Unsafe { .. } => "look at who made it, and remove it; banger makes it again with mode 0700",
             ClaimError::Taken { .. } => {
-                "set `slot` below `[ground]` in the configuration to a free number or to \"auto\"; `banger doctor` there says more"
+                "set `slot` below `[ground]` in the configuration to a free number or to \"auto\""
             }
             ClaimError::NoneFree { .. } => "stop a daemon that is not needed, with its VMs",
             ClaimError::NoIds { .. } => "set `first_uid` below `[vmm]` in the configuration to a lower number",
@@ -181,9 +188,38 @@ impl Claims {
                 continue;
             }
             write(&file, claimant, uids).map_err(io_error("write", &path))?;
-            return Ok(Claimed { slot, uids, held: Some((file, self.clone())) });
+            let mut files = vec![(slot, uids, file)];
+            files.extend(self.earlier(claimant, slot, &others)?);
+            return Ok(Claimed { slot, uids, held: Some(Held { files, claims: self.clone() }) });
         }
         Err(first.unwrap_or(no_ids(Slot::FIRST)))
+    }
+
+    /// Claims the other slots whose ids the ground's VMs still have, if they are free. Removes the ground's other claims.
+    fn earlier(
+        &self,
+        claimant: &Claimant<'_>,
+        claimed: Slot,
+        others: &[Other],
+    ) -> Result<Vec<(Slot, Uids, File)>, ClaimError> {
+        let mut files = Vec::new();
+        for slot in Slot::all().filter(|slot| *slot != claimed) {
+            let path = self.file(slot);
+            let is_kept = |uids: &Uids| claimant.kept.iter().any(|uid| uids.is_vmm(*uid));
+            let is_free = |uids: &Uids| !others.iter().any(|other| other.uids.overlaps(*uids));
+            if let Some(uids) = Uids::of(slot, claimant.first_uid).filter(is_kept).filter(is_free) {
+                let file = open(&path, true)?;
+                if try_lock(&file).map_err(io_error("lock", &path))? {
+                    write(&file, claimant, uids).map_err(io_error("write", &path))?;
+                    files.push((slot, uids, file));
+                }
+            } else if let Some(mut file) = existing(&path)?
+                && read(&mut file).is_some_and(|claim| claim.id == claimant.id && !is_kept(&claim.uids))
+            {
+                std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
+            }
+        }
+        Ok(files)
     }
 
     /// All recorded claims, by slot. Locks nothing and skips files that it cannot read.
@@ -218,8 +254,7 @@ impl Claims {
             };
             let claim = read(&mut file);
             let is_own = claim.as_ref().is_some_and(|claim| claim.id == claimant.id);
-            // This daemon holds the state directory's lock: whoever still holds a claim of the same ground is about to
-            // end.
+            // This daemon holds the state directory's lock: another holder of the ground's claim is about to end.
             let is_free = if is_own { lock_within(&file, DYING) } else { try_lock(&file) };
             let is_free = is_free.map_err(io_error("lock", &path))?;
             let Some(uids) = claim.as_ref().map(|claim| claim.uids).or(expected) else { continue };
@@ -278,8 +313,18 @@ impl Claims {
 impl Claimed {
     /// The claims of others.
     pub fn others(&self) -> Vec<Claim> {
-        let Some((_, claims)) = &self.held else { return Vec::new() };
-        claims.recorded().into_iter().filter(|(slot, _)| *slot != self.slot).map(|(_, claim)| claim).collect()
+        let Some(held) = &self.held else { return Vec::new() };
+        let is_own = |slot: Slot| held.files.iter().any(|(own, ..)| *own == slot);
+        held.claims.recorded().into_iter().filter(|(slot, _)| !is_own(*slot)).map(|(_, claim)| claim).collect()
+    }
+
+    /// Whether a VM may have this user id, because this daemon has claimed its slot. Always true for a daemon that cannot
+    /// change its user, which claims none.
+    pub fn has(&self, uid: u32) -> bool {
+        match &self.held {
+            Some(held) => held.files.iter().any(|(_, uids, _)| uids.is_vmm(uid)),
+            None => true,
+        }
     }
 
     /// Gives the slot up. While VMs run under its ids, the claim stays and names their owner.
@@ -287,11 +332,17 @@ impl Claimed {
     /// # Errors
     /// [`ClaimError`].
     pub fn give_up(&mut self, vms_run: bool) -> Result<(), ClaimError> {
-        let Some((_file, claims)) = self.held.take() else { return Ok(()) };
+        let Some(Held { files, claims }) = self.held.take() else { return Ok(()) };
         let _guard = claims.guard()?;
         if !vms_run {
-            let path = claims.file(self.slot);
-            std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
+            for (slot, _, file) in files {
+                let path = claims.file(slot);
+                let own = file.metadata().map_err(io_error("look at", &path))?;
+                // Somebody may have removed it, and another daemon may have made its own in its place.
+                if std::fs::metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (own.dev(), own.ino())) {
+                    std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
+                }
+            }
             // Fails if other claims are in it.
             drop(std::fs::remove_dir(&claims.dir));
         }
@@ -371,17 +422,19 @@ mod tests {
         had: Option<Slot>,
         first_uid: u32,
         own: HashSet<u32>,
+        kept: HashSet<u32>,
     }
 
     fn wish(number: u8) -> Wish {
-        Wish { number, choice: Choice::Auto, had: None, first_uid: FIRST, own: HashSet::new() }
+        Wish { number, choice: Choice::Auto, had: None, first_uid: FIRST, own: HashSet::new(), kept: HashSet::new() }
     }
 
     fn claim(claims: &Claims, wish: &Wish) -> Result<Claimed, ClaimError> {
         let state = PathBuf::from(format!("/state/{}", wish.number));
-        let Wish { choice, had, first_uid, ref own, .. } = *wish;
+        let Wish { choice, had, first_uid, ref own, ref kept, .. } = *wish;
         let id = GroundId::from_random([wish.number; 8]);
-        claims.claim(&Claimant { id, state: &state, socket: Path::new("/run/socket"), choice, had, first_uid, own })
+        let socket = Path::new("/run/socket");
+        claims.claim(&Claimant { id, state: &state, socket, choice, had, first_uid, own, kept })
     }
 
     fn slot(number: i64) -> Slot {
@@ -467,6 +520,35 @@ mod tests {
             assert_eq!((two.slot, two.uids.first()), (slot(1), FIRST + 100 + 131_072));
             let end = Wish { first_uid: u32::MAX - 131_072, choice: Choice::Fixed(slot(1)), ..wish(3) };
             assert!(matches!(claim(claims, &end), Err(ClaimError::NoIds { .. })));
+        });
+    }
+
+    #[test]
+    fn ids_that_vms_still_have_are_nobody_elses_whatever_slot_their_daemon_has() {
+        with_claims(|claims| {
+            drop(claim(claims, &wish(1)).unwrap());
+            let kept = HashSet::from([FIRST + 3]);
+            let mut ours = claim(claims, &Wish { choice: Choice::Fixed(slot(5)), kept, ..wish(1) }).unwrap();
+            assert!(ours.slot == slot(5) && ours.has(FIRST + 3) && ours.others().is_empty());
+            let other = claim(claims, &wish(2)).unwrap();
+            assert_eq!(other.slot, slot(1));
+            ours.give_up(false).unwrap();
+            // Without such VMs nothing is kept, and nothing is left.
+            drop(claim(claims, &wish(1)).unwrap());
+            let mut ours = claim(claims, &Wish { choice: Choice::Fixed(slot(5)), ..wish(1) }).unwrap();
+            ours.give_up(false).unwrap();
+            assert_eq!(claims.recorded().iter().map(|(slot, _)| slot.number()).collect::<Vec<_>>(), [1]);
+        });
+    }
+
+    #[test]
+    fn the_claim_of_another_in_the_place_of_one_that_was_removed_stays() {
+        with_claims(|claims| {
+            let mut ours = claim(claims, &wish(1)).unwrap();
+            std::fs::remove_dir_all(&claims.dir).unwrap();
+            let _theirs = claim(claims, &wish(2)).unwrap();
+            ours.give_up(false).unwrap();
+            assert_eq!(claim(claims, &wish(3)).unwrap().slot, slot(1));
         });
     }
 

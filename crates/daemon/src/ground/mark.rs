@@ -39,6 +39,12 @@ impl Mark {
         Some(Mark { id: id.parse().ok()?, state: PathBuf::from(state) })
     }
 
+    /// Whether the note has the whole path, with nothing cut or replaced.
+    pub fn is_whole(&self) -> bool {
+        // A cut before a character of several bytes leaves up to three bytes free.
+        self.text().len() < MAX_ALIAS - 3 && !self.state.to_string_lossy().contains(['?', char::REPLACEMENT_CHARACTER])
+    }
+
     /// Whether this is the state directory, as far as the note says.
     pub fn is_of(&self, state: &Path) -> bool {
         Mark { id: self.id, state: state.to_owned() }.text() == self.text()

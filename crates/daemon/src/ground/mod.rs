@@ -18,7 +18,7 @@ pub use self::choice::Choice;
 pub use self::claims::{Claim, ClaimError, Claimant, Claimed, Claims};
 pub use self::id::GroundId;
 pub use self::mark::Mark;
-pub use self::neighbours::{Neighbour, lives, neighbours};
+pub use self::neighbours::{Neighbour, has_others, lives, neighbours};
 pub use self::range::{IDS, Uids};
 pub use self::slot::{SLOTS, Slot};
 pub use self::state::{Identity, Moved, StateDir};

@@ -3,6 +3,7 @@
 use banger_linux::netlink::Link;
 
 use super::{Mark, Slot};
+use crate::net::addresses;
 
 /// The ground of another daemon, or a bridge with such a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,14 @@ pub fn neighbours(links: &[Link], own: Option<Slot>) -> Vec<Neighbour> {
     links.iter().filter_map(neighbour).collect()
 }
 
+/// Whether a ground other than that of `own` has a bridge: one with a note, or with a hardware address from banger. Other
+/// devices with a bridge's name belong to no ground.
+pub fn has_others(links: &[Link], own: Option<Slot>) -> bool {
+    let is_grounds = |link: &Link| link.alias.as_deref().and_then(Mark::read).is_some() || addresses::is_ours(link.mac);
+    let is_other = |link: &Link| Slot::of_bridge(&link.name).is_some_and(|slot| Some(slot) != own);
+    links.iter().any(|link| is_other(link) && link.kind.as_deref() == Some("bridge") && is_grounds(link))
+}
+
 /// Whether a port of this bridge is open.
 pub fn lives(links: &[Link], bridge: &Link) -> bool {
     links.iter().any(|link| link.master == Some(bridge.index) && link.carrier)
@@ -41,7 +50,8 @@ impl Neighbour {
 
     /// Whether nobody owns it any more: no port is open, and its state directory is gone.
     pub fn is_abandoned(&self) -> bool {
-        let has_state = |mark: &Mark| mark.state.exists() || mark.text().len() >= banger_linux::netlink::MAX_ALIAS;
+        // The path may exist if the note has only a part of it, or if this daemon may not look at it.
+        let has_state = |mark: &Mark| !mark.is_whole() || mark.state.try_exists().unwrap_or(true);
         !self.lives && self.mark.as_ref().is_some_and(|mark| !has_state(mark))
     }
 }

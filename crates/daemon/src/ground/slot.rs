@@ -33,12 +33,17 @@ impl Slot {
 
     /// The slot whose bridge has this name.
     pub fn of_bridge(name: &str) -> Option<Slot> {
-        Slot::all().find(|slot| slot.bridge() == name)
+        Slot::numbered(name).filter(|slot| slot.bridge() == name)
     }
 
     /// The slot whose nftables tables have this name.
     pub fn of_table(name: &str) -> Option<Slot> {
-        Slot::all().find(|slot| slot.table() == name)
+        if name == BRIDGES { Some(Slot::FIRST) } else { Slot::numbered(name).filter(|slot| slot.table() == name) }
+    }
+
+    /// The slot with the number after `banger`.
+    fn numbered(name: &str) -> Option<Slot> {
+        Slot::new(name.strip_prefix(BRIDGES)?.parse().ok()?)
     }
 
     /// The number.

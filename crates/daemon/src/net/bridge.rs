@@ -43,7 +43,7 @@ pub enum BridgeError {
         by: String,
     },
     /// Every subnet is somebody else's.
-    #[error("no subnet is free: this host has routes to all that banger would take")]
+    #[error("no subnet is free: this host has routes to all that banger chooses from")]
     NoneFree,
     /// The kernel does not do it.
     #[error(transparent)]

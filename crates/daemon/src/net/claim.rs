@@ -50,7 +50,9 @@ impl Claimant {
     pub fn find(&self, netlink: &mut Netlink, before: Before<'_>) -> Result<Option<ClaimedBridge>, BridgeError> {
         let links = netlink.links()?;
         let own = |link: &&Link| Slot::of_bridge(&link.name).is_some_and(|slot| self.owns(slot, link, &links, before));
-        let Some(link) = links.iter().find(own) else { return Ok(None) };
+        // While the ground has its own bridge, it takes none that an earlier ground left: VMs may run on its own.
+        let is_left = |link: &&Link| link.alias.as_deref().and_then(Mark::read).is_some_and(|mark| mark.id != self.id);
+        let Some(link) = links.iter().filter(own).min_by_key(is_left) else { return Ok(None) };
         let Some(slot) = Slot::of_bridge(&link.name) else { return Ok(None) };
         Ok(Some(ClaimedBridge { slot, link: link.clone(), is_new: false }))
     }
@@ -91,7 +93,12 @@ impl Claimant {
         let link = netlink
             .link(&name)?
             .ok_or_else(|| BridgeError::Foreign { name, by: "it is gone as soon as it is made".to_owned() })?;
-        self.sign(netlink, &link)?;
+        if let Err(error) = self.sign(netlink, &link) {
+            if let Err(also) = netlink.remove_link(&link) {
+                tracing::warn!(error = crate::api::error::chain(&also), "a bridge without a note stays");
+            }
+            return Err(error);
+        }
         Ok(Link { alias: Some(self.mark().text()), ..link })
     }
 
@@ -107,7 +114,7 @@ impl Claimant {
         match link.alias.as_deref().and_then(Mark::read) {
             Some(mark) if mark.id == self.id => true,
             // Of an earlier ground in this state directory, whose records are gone: no daemon will use it again.
-            Some(mark) => mark.is_of(&self.state) && !lives(links, link),
+            Some(mark) => mark.is_whole() && mark.is_of(&self.state) && !lives(links, link),
             None if link.mac == self.id.mac() => true,
             None => slot == Slot::FIRST && link.alias.is_none() && is_from_before(link, links, before),
         }
@@ -139,10 +146,11 @@ impl Claimant {
 }
 
 /// Whether a daemon without grounds made the bridge for these records: its address is that of their subnet, and only
-/// their VMs have open ports on it.
+/// their VMs have open TAPs on it. Other ports come from the user.
 fn is_from_before(link: &Link, links: &[Link], before: Before<'_>) -> bool {
     let is_its = before.subnet.is_some_and(|subnet| link.mac == addresses::mac(subnet.host()));
-    let is_known = |port: &Link| !port.carrier || before.used.contains(&port.name);
+    let is_known =
+        |port: &Link| !port.carrier || port.kind.as_deref() != Some("tun") || before.used.contains(&port.name);
     is_its && links.iter().filter(|port| port.master == Some(link.index)).all(is_known)
 }
 
@@ -280,6 +288,38 @@ mod tests {
             assert_eq!(claimed(&successor, netlink), (0, false));
             let taken = netlink.link("banger0").unwrap().unwrap();
             assert!(successor.has_signed(&taken) && taken.mac == successor.id.mac());
+        });
+    }
+
+    #[test]
+    fn a_grounds_own_bridge_comes_before_one_that_an_earlier_ground_has_left() {
+        elsewhere(|netlink| {
+            let (gone, other) = (ground(1), ground(3));
+            other.claim(netlink, NOTHING).unwrap();
+            let left = gone.claim(netlink, NOTHING).unwrap().link;
+            let end = tap::make("tap-pool1-0").unwrap();
+            tap::keep(&end).unwrap();
+            let port = netlink.link("tap-pool1-0").unwrap().unwrap();
+            let change = LinkChange { up: Some(true), master: Some(left.index), ..LinkChange::default() };
+            netlink.change_link(&port, &change).unwrap();
+            let successor = Claimant { state: gone.state, ..ground(2) };
+            assert_eq!(claimed(&successor, netlink), (2, true));
+            drop(end);
+            while netlink.link("tap-pool1-0").unwrap().unwrap().carrier {
+                std::thread::yield_now();
+            }
+            assert_eq!(claimed(&successor, netlink), (2, false));
+        });
+    }
+
+    #[test]
+    fn a_state_directory_of_any_length_has_a_bridge() {
+        elsewhere(|netlink| {
+            for (number, length) in [(1, 200), (2, 221), (3, 222), (4, 4000)] {
+                let long = Claimant { state: format!("/{}", "d".repeat(length)).into(), ..ground(number) };
+                assert_eq!(claimed(&long, netlink), (number - 1, true));
+                assert_eq!(claimed(&long, netlink), (number - 1, false));
+            }
         });
     }
 

@@ -34,9 +34,9 @@ impl NetworkError {
             NetworkError::Bridge(BridgeError::Foreign { .. }) => Some(
                 "set `slot` below `[ground]` in the configuration to \"auto\" or to a free number, or create VMs with --net none",
             ),
-            NetworkError::Bridge(BridgeError::NoSlot { .. }) => {
-                Some("stop a daemon that is not needed, with its VMs; `banger verify` names bridges that nobody needs")
-            }
+            NetworkError::Bridge(BridgeError::NoSlot { .. }) => Some(
+                "stop a daemon that is not needed, with its VMs; `ip -d link show type bridge` says whose each bridge is",
+            ),
             NetworkError::Bridge(BridgeError::Taken { .. }) => Some("name another subnet in the configuration"),
             NetworkError::Bridge(BridgeError::NoneFree) => Some("name a subnet in the configuration"),
             NetworkError::Rules(NftError::Missing) => Some("install it: apt install nftables"),

@@ -4,15 +4,15 @@
 //! All daemons in a network namespace need the same links to the world, so they share one record, and only the last
 //! ground switches those links off.
 use std::collections::BTreeSet;
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, Metadata};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use banger_linux::netlink::{Link, Netlink, NetlinkError};
 use rustix::fs::FlockOperation;
 
-use crate::ground::{Slot, neighbours};
+use crate::ground::{Slot, has_others};
 
 /// What stands for all links, and for those to come: `net.ipv4.ip_forward`.
 const ALL: &str = "all";
@@ -50,13 +50,13 @@ pub enum ForwardingError {
 /// # Errors
 /// [`ForwardingError`].
 pub fn switch_on(netlink: &mut Netlink, bridge: &Link, record: &Path) -> Result<bool, ForwardingError> {
-    let _guard = guard(record)?;
     let mut off: Vec<String> = uplinks(netlink)?.into_iter().map(|link| link.name).collect();
     off.push(bridge.name.clone());
     off.retain(|link| !is_on(link));
     if off.is_empty() {
         return Ok(false);
     }
+    let _guard = guard(record)?;
     if !is_on(ALL) {
         let mut links = recorded(record)?.unwrap_or_default();
         links.extend(off.iter().cloned());
@@ -77,7 +77,7 @@ pub fn restore(netlink: &mut Netlink, slot: Slot, record: &Path) -> Result<(), F
     }
     let _guard = guard(record)?;
     let Some(links) = recorded(record)? else { return Ok(()) };
-    let is_shared = !neighbours(&netlink.links()?, Some(slot)).is_empty();
+    let is_shared = has_others(&netlink.links()?, Some(slot));
     let (off, rest): (BTreeSet<String>, BTreeSet<String>) =
         links.into_iter().partition(|link| !is_shared || *link == slot.bridge());
     if !is_on(ALL) {
@@ -111,7 +111,9 @@ fn guard(record: &Path) -> Result<File, ForwardingError> {
             opened => {
                 let opened = opened.map_err(failed(dir))?;
                 rustix::fs::flock(&opened, FlockOperation::LockExclusive).map_err(|error| failed(dir)(error.into()))?;
-                if dir.exists() {
+                let is_it = |now: &Metadata, had: &Metadata| (now.dev(), now.ino()) == (had.dev(), had.ino());
+                let (now, had) = (std::fs::metadata(dir), opened.metadata().map_err(failed(dir))?);
+                if now.is_ok_and(|now| is_it(&now, &had)) {
                     return Ok(opened);
                 }
             }
@@ -222,7 +224,9 @@ mod tests {
     #[test]
     fn the_last_ground_switches_off_what_all_needed() {
         elsewhere(|netlink, bridge, record| {
-            netlink.add_bridge("banger1", Mac([2, 0, 0, 0, 0, 4])).unwrap();
+            netlink.add_bridge("banger1", crate::net::addresses::bridge_mac([1; 4])).unwrap();
+            // A device that only has a bridge's name needs no forwarding.
+            netlink.add_bridge("banger7", Mac([2, 0, 0, 0, 0, 4])).unwrap();
             let (other, second) = (netlink.link("banger1").unwrap().unwrap(), Slot::new(1).unwrap());
             switch_on(netlink, bridge, record).unwrap();
             switch_on(netlink, &other, record).unwrap();

@@ -13,7 +13,7 @@ use super::claim::{Before, Claimant, ClaimedBridge};
 use super::error::NetworkError;
 use super::taps::{Tap, Taps};
 use super::{bridge, carrier, claim, forwarding, switches};
-use crate::ground::{Slot, neighbours};
+use crate::ground::{Mark, Slot, has_others};
 
 /// What the network is on the host.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl Plan {
         if self.claimant.find(&mut netlink, self.before())?.is_some() || self.records.old.exists() {
             return Ok(true);
         }
-        Ok(self.records.shared.exists() && neighbours(&netlink.links()?, None).is_empty())
+        Ok(self.records.shared.exists() && !has_others(&netlink.links()?, None))
     }
 }
 
@@ -189,7 +189,11 @@ impl Host {
             Err(error) => return Err(error.into()),
         }
         let there = self.netlink.link(&name)?;
-        match there.filter(|link| link.index == self.bridge.index || self.claimant.has_signed(link)) {
+        let is_own = |link: &Link| match link.alias.as_deref().and_then(Mark::read) {
+            Some(mark) => mark.id == self.claimant.id,
+            None => link.index == self.bridge.index,
+        };
+        match there.filter(is_own) {
             Some(link) => Ok(Link { mac: self.bridge.mac, ..link }),
             None => {
                 let by = claim::holder(&mut self.netlink, self.slot)?;

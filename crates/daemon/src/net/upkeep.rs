@@ -33,8 +33,8 @@ pub struct Unfit {
     pub beyond: Vec<String>,
     /// Elements that VMs should have.
     pub lacking: Vec<String>,
-    /// Tables of others with rules of banger's that nobody needs now.
-    pub superfluous: Vec<String>,
+    /// Others' tables with rules of banger's that nobody needs now, and the comment on those rules.
+    pub superfluous: Vec<(String, String)>,
     /// Tables of others that drop what guests send.
     pub dropping: Vec<String>,
     /// Tables of others that would, but for rules of banger's in them.
@@ -101,8 +101,7 @@ impl Network {
     /// [`NetworkError`], where nft does not tell.
     pub async fn unfit(&self) -> Result<Unfit, NetworkError> {
         let (is_up, slot) = (self.is_up().await, self.slot().await);
-        let links = blocking(|| Netlink::open().and_then(|mut netlink| netlink.links())).await?;
-        let has_bridge = |slot: Slot| links.iter().any(|link| link.name == slot.bridge());
+        let before = bridges().await?;
         let duty = self.duty.lock().await;
         let mut unfit = Unfit::default();
         if is_up {
@@ -116,14 +115,19 @@ impl Network {
         }
         let rules = self.nft.rules().await?;
         let tables: BTreeSet<Slot> = rules.chains.iter().filter_map(Chain::slot).collect();
+        // Look before and after, because another daemon may make its bridge and its tables in between.
+        let after = bridges().await?;
+        let has_bridge = |of: Slot| before.contains(&of) || after.contains(&of);
         let left = tables.into_iter().filter(|table| !(has_bridge(*table) || is_up && *table == slot));
         unfit.left = left.map(Slot::table).collect();
-        let tables = |wanted| foreign::changes(&rules, slot, wanted).into_iter().map(|change| change.table).collect();
+        let tables = |slot, wanted| foreign::changes(&rules, slot, wanted).into_iter().map(|change| change.table);
         if self.is_in_use() {
-            (unfit.dropping, unfit.passing) = (tables(true), tables(false));
-        } else if is_up || !has_bridge(slot) {
-            // Otherwise they belong to the daemon that has the bridge.
-            unfit.superfluous = tables(false);
+            (unfit.dropping, unfit.passing) = (tables(slot, true).collect(), tables(slot, false).collect());
+        }
+        // The rules of a slot belong to the daemon that has the slot's bridge.
+        let nobodys = |of: &Slot| if is_up && *of == slot { !self.is_in_use() } else { !has_bridge(*of) };
+        for of in Slot::all().filter(nobodys) {
+            unfit.superfluous.extend(tables(of, false).map(|table| (table, of.table())));
         }
         Ok(unfit)
     }
@@ -244,6 +248,12 @@ impl Network {
     fn admitted(&self) -> Vec<Lease> {
         self.leases().values().filter(|held| held.admitted).map(|held| held.lease.clone()).collect()
     }
+}
+
+/// The slots that have a bridge here.
+async fn bridges() -> Result<BTreeSet<Slot>, NetworkError> {
+    let links = blocking(|| Netlink::open().and_then(|mut netlink| netlink.links())).await?;
+    Ok(links.iter().filter_map(|link| Slot::of_bridge(&link.name)).collect())
 }
 
 /// Whether the host has rules of the iptables that came before nftables. They drop as others do, and nft does not show them.

@@ -56,12 +56,16 @@ pub enum GroundError {
         runtime: Option<PathBuf>,
     },
     /// The runtime directory has VMs of another state directory.
-    #[error("the runtime directory {} has a running VM of {}, process {pid}", runtime.display(), state.display())]
+    #[error(
+        "the runtime directory {} has a running VM of {}, process {pid}",
+        runtime.display(),
+        state.as_ref().map_or_else(|| "another state directory".to_owned(), |state| state.display().to_string())
+    )]
     Occupied {
         /// The runtime directory.
         runtime: PathBuf,
-        /// The other state directory.
-        state: PathBuf,
+        /// The other state directory, if its daemon recorded it.
+        state: Option<PathBuf>,
         /// One of its VMMs.
         pid: u32,
     },
@@ -130,18 +134,22 @@ pub(super) async fn settle(
             return Err(GroundError::Elsewhere { state, vm, pid, runtime });
         }
     }
+    let records = store.vms().await?;
     let id = match &recorded {
         Some(recorded) if !is_copy => recorded.id,
         _ => GroundId::from_random(random().map_err(failed("get random bytes for", &paths.state))?),
     };
     let mark = Mark { id, state: paths.state.clone() };
-    occupy(paths, &mark).await?;
+    occupy(paths, &mark, records.iter().map(|record| record.definition.id.as_str().to_owned()).collect()).await?;
 
     let own: HashSet<u32> = living.iter().map(|(_, process)| process.pid()).collect();
     let (claims, choice, first_uid) = (Claims::new(paths.claims.clone()), config.ground.slot, config.vmm.first_uid);
     let (state, socket, had) = (paths.state.clone(), paths.socket(), recorded.as_ref().map(|recorded| recorded.uids));
+    // The user ids in a copy belong to the original.
+    let kept: HashSet<u32> =
+        if is_copy { HashSet::new() } else { records.iter().map(|record| record.definition.uid).collect() };
     let claim = move || {
-        let claimant = Claimant { id, state: &state, socket: &socket, choice, had, first_uid, own: &own };
+        let claimant = Claimant { id, state: &state, socket: &socket, choice, had, first_uid, own: &own, kept: &kept };
         claims.claim(&claimant)
     };
     let uids = blocking(claim).await?;
@@ -149,7 +157,7 @@ pub(super) async fn settle(
     if recorded.as_ref() != Some(&identity) {
         store.set_ground(identity).await?;
     }
-    settle_uids(store, &uids, is_copy, &living).await?;
+    settle_uids(store, &uids, &living).await?;
     Ok(Ground { id, uids })
 }
 
@@ -165,20 +173,10 @@ async fn living(
     blocking(look).await.map_err(GroundError::Living)
 }
 
-/// Keeps the VMs' user ids, but replaces those that another daemon may use by now: ids in a slot that it has claimed,
-/// and in a copy all ids from the original.
-async fn settle_uids(
-    store: &Store,
-    uids: &Claimed,
-    is_copy: bool,
-    living: &[(VmRecord, Process)],
-) -> Result<(), GroundError> {
-    let others: Vec<_> = uids.others().into_iter().map(|claim| claim.uids).collect();
+/// Keeps the VMs' user ids that this daemon has claimed and replaces the rest: another daemon may use them, now or later.
+async fn settle_uids(store: &Store, uids: &Claimed, living: &[(VmRecord, Process)]) -> Result<(), GroundError> {
     let is_living = |record: &VmRecord| living.iter().any(|(one, _)| one.definition.id == record.definition.id);
-    let clashes = |record: &VmRecord| {
-        let uid = record.definition.uid;
-        !uids.uids.is_vmm(uid) && (is_copy || others.iter().any(|others| others.contains(uid)))
-    };
+    let clashes = |record: &VmRecord| !uids.has(record.definition.uid);
     let vms: Vec<_> = store.vms().await?.into_iter().filter(|record| clashes(record) && !is_living(record)).collect();
     if !vms.is_empty() {
         tracing::info!(vms = vms.len(), "VMs get other user ids: another daemon may use theirs");
@@ -188,7 +186,7 @@ async fn settle_uids(
 }
 
 /// Writes the ground's note into the runtime directory, unless VMs of another ground have their files there.
-async fn occupy(paths: &Paths, mark: &Mark) -> Result<(), GroundError> {
+async fn occupy(paths: &Paths, mark: &Mark, known: HashSet<String>) -> Result<(), GroundError> {
     let (path, vms, mark) = (paths.owner(), paths.vms_runtime(), mark.clone());
     let runtime = paths.runtime.clone();
     blocking(move || {
@@ -197,11 +195,11 @@ async fn occupy(paths: &Paths, mark: &Mark) -> Result<(), GroundError> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(source) => return Err(failed("read", &path)(source)),
         };
-        let owner = Mark::read(text.trim_end()).filter(|owner| owner.id != mark.id && !owner.is_of(&mark.state));
-        if let Some(owner) = owner
-            && let Some(pid) = first_living(&vms)
-        {
-            return Err(GroundError::Occupied { runtime, state: owner.state, pid });
+        let owner = Mark::read(text.trim_end());
+        let is_ours = owner.as_ref().is_some_and(|owner| owner.id == mark.id || owner.is_of(&mark.state));
+        // A daemon without grounds left no note.
+        if !is_ours && let Some(pid) = first_living(&vms, &known) {
+            return Err(GroundError::Occupied { runtime, state: owner.map(|owner| owner.state), pid });
         }
         let wanted = format!("{}\n", mark.text());
         if text != wanted {
@@ -212,9 +210,10 @@ async fn occupy(paths: &Paths, mark: &Mark) -> Result<(), GroundError> {
     .await
 }
 
-/// A VMM that runs according to the records in these runtime directories.
-fn first_living(vms: &Path) -> Option<u32> {
+/// A VMM that runs according to the files in these runtime directories, and belongs to no known VM.
+fn first_living(vms: &Path, known: &HashSet<String>) -> Option<u32> {
     let directories = std::fs::read_dir(vms).into_iter().flatten().flatten();
+    let directories = directories.filter(|vm| !vm.file_name().to_str().is_some_and(|name| known.contains(name)));
     let living = directories.filter_map(|vm| Process::recorded(&vm.path().join(PID_FILE)).ok());
     living.filter(|process| !process.has_ended()).map(|process| process.pid()).next()
 }

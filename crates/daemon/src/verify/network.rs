@@ -140,9 +140,9 @@ fn told(own: &str, unfit: Unfit) -> Vec<Oddity> {
     for element in &lacking {
         tell(Problem::Missing, element, "without it a VM reaches nobody", ANEW.to_owned());
     }
-    for table in &superfluous {
-        let fix = format!("nft -a list table {table}, and delete the rules with the comment {own}");
-        tell(Problem::Leak, table, "another program's table has rules of banger's, and no VM runs", fix);
+    for (table, comment) in &superfluous {
+        let fix = format!("nft -a list table {table}, and delete the rules with the comment {comment}");
+        tell(Problem::Leak, table, "another program's table has rules of banger's that no VM needs", fix);
     }
     for table in &dropping {
         let found = "another program's table drops what VMs send";
@@ -227,7 +227,7 @@ mod tests {
             chains: vec!["inet banger forward".into()],
             beyond: vec!["x".into()],
             lacking: vec!["y".into()],
-            superfluous: vec!["ip filter".into()],
+            superfluous: vec![("ip filter".into(), "banger".into())],
             dropping: vec!["ip filter".into()],
             passing: vec!["inet fw".into()],
         };

@@ -43,7 +43,7 @@ pub struct Link {
     pub mac: Mac,
     /// The largest packet that it carries, in bytes.
     pub mtu: u32,
-    /// The note that its owner left on it (`IFLA_IFALIAS`), of up to 255 bytes.
+    /// The note that its owner left on it (`IFLA_IFALIAS`).
     pub alias: Option<String>,
     /// A bridge's treatment of link-local frames, if the kernel reports it.
     pub link_local: Option<LinkLocal>,
@@ -61,8 +61,9 @@ pub struct LinkLocal {
     pub learned: bool,
 }
 
-/// The longest note on a link, in bytes: `IFALIASZ` is 256 with its terminating zero (linux/if.h).
-pub const MAX_ALIAS: usize = 255;
+/// The longest note on a link, in bytes: the kernel takes an attribute of 255 bytes (`IFALIASZ` less one, linux/if.h), which
+/// include the terminating zero.
+pub const MAX_ALIAS: usize = 254;
 
 /// What is to be another about a link; the rest stays as it is.
 #[derive(Debug, Clone, Default)]

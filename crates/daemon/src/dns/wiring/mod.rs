@@ -108,6 +108,9 @@ impl WiringError {
             WiringError::Off => {
                 "set `port` below `[dns]` in the configuration, and start the daemon anew; or give --hosts-file"
             }
+            WiringError::Unanswered { holder: Some(holder), .. } if holder.is_daemon() => {
+                "set another `port` below `[dns]` in the configuration of one of both daemons, and start that one anew"
+            }
             WiringError::Unanswered { .. } => {
                 "end the program that has the port, or set another `port` below `[dns]` in the configuration and start the \
                  daemon anew"

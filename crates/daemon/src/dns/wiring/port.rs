@@ -13,6 +13,13 @@ pub struct Holder {
     pub name: String,
 }
 
+impl Holder {
+    /// Whether it has the name of banger's daemon.
+    pub fn is_daemon(&self) -> bool {
+        self.name == "bangerd"
+    }
+}
+
 impl fmt::Display for Holder {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(to, "process {} ({})", self.pid, self.name.escape_debug())
