@@ -41,7 +41,7 @@ build: ## the three programs, in release mode
 check: ## format, lints, style, licences; nothing is started
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target format lints fuzz-check style licences
 
-# The parts of `check`, side by side there.
+# The parts of `check`, which runs them in parallel.
 format:
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
@@ -70,7 +70,7 @@ contract: ## the daemon against its own document: thousands of requests, good an
 fuzz: ## damaged and hostile input, 20 seconds a target; ARGS="[--seconds N] [--runs N] [TARGET]..." (nightly toolchain)
 	@scripts/fuzz $(ARGS)
 
-fuzz-long: ## the same at length: ten million runs or 20 minutes a target; ARGS="[TARGET]..." (nightly toolchain)
+fuzz-long: ## the same for longer: ten million runs or 20 minutes a target; ARGS="[TARGET]..." (nightly toolchain)
 	@scripts/fuzz --fast --runs 10000000 --seconds 1200 $(ARGS)
 
 bench-packages:

@@ -28,7 +28,7 @@ def banger_json(*args):
 
 
 def supervise(main):
-    """Runs a bench so that nothing of it stays."""
+    """Runs a bench so that none of its processes, VMs or files stay."""
     supervised.run(main, BANGER, STATE, RUNTIME)
 
 

@@ -1,8 +1,8 @@
-"""A bench in a child process: whatever ends it, an error, a signal or SIGKILL, nothing that it started stays.
+"""Runs a bench in a child process: after an error, a signal or SIGKILL, nothing that it started stays.
 
-The parent is the child subreaper, so that every process of the bench is its descendant (tests/host.py). First the bench undoes
-things itself, in order; then the parent removes the VMs that have the bench's name, ends the daemon if the bench started it,
-kills what is left and removes the bench's directory. Network namespaces go with the last process in them.
+The parent is the child subreaper, so that every process of the bench is its descendant (tests/host.py). First the bench undoes its
+own work, in order. Then the parent removes the VMs with the bench's name, ends the daemon if the bench started it, kills the
+remaining processes and removes the bench's directory. A network namespace disappears with its last process.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import host  # noqa: E402
 
-# What the names of a bench's VMs begin with: nobody else's do.
+# The prefix of the names of a bench's VMs: no other VM has it.
 VMS = f"bench-{os.getpid()}"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -43,7 +43,7 @@ def run(main, banger, state, runtime):
             signal.signal(number, signal.SIG_IGN)
     finally:
         remove_vms(banger, runtime, daemon_ran)
-        # The daemon that was there before is no descendant, and neither are its VMs.
+        # A daemon from before the bench is no descendant, and neither are its VMs.
         while left := host.descendants():
             for pid, words in left:
                 print(f"killing what the bench has left: {words}", file=sys.stderr)
@@ -52,12 +52,12 @@ def run(main, banger, state, runtime):
             reap()
         for directory in (place, *state.glob(f"{VMS}-*")):
             shutil.rmtree(directory, ignore_errors=True)
-    # As a shell says it of a program that a signal ended.
+    # The exit status that a shell gives for a program that a signal ended.
     sys.exit(code if code >= 0 else 128 - code)
 
 
 def end(number, _):
-    """The bench's own `with` and `finally` undo what they did; a second signal does not disturb them."""
+    """The bench's own `with` and `finally` undo its work; a second signal does not disturb them."""
     for other in SIGNALS:
         signal.signal(other, signal.SIG_IGN)
     sys.exit(128 + number)
@@ -74,14 +74,14 @@ def remove_vms(banger, runtime, daemon_ran):
 
 
 def answers(runtime):
-    """Whether a daemon listens there."""
+    """Whether a daemon listens in this directory."""
     with socket.socket(socket.AF_UNIX) as connection:
         return connection.connect_ex(str(runtime / "bangerd.sock")) == 0
 
 
 def reap():
-    """Waits for one of those that were killed, and takes the others that have ended by then. One that was started meanwhile is found in
-    the next look."""
+    """Waits for one of the killed processes, and reaps the others that have ended by then. The next look finds a process that was
+    started meanwhile."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(-1, 0)
         while os.waitpid(-1, os.WNOHANG)[0]:

@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
-# Where daemons say which user ids are theirs.
+# Where daemons record which user ids they own.
 CLAIMS = Path("/run/banger-ground")
 
 
@@ -118,7 +118,7 @@ def command_line(pid):
 
 
 def others():
-    """What daemons have that are nobody's descendants here: a pattern for lines of a snapshot, or nothing without any."""
+    """What the daemons own that are nobody's descendants here: a pattern for lines of a snapshot, or nothing if there are none."""
     own, patterns, claims = {pid for pid, _ in descendants()}, set(), {}
     with contextlib.suppress(FileNotFoundError):
         claims = claimed()
@@ -133,7 +133,7 @@ def others():
         environment = dict(word.split("=", 1) for word in words if "=" in word)
         for name, usual in (("BANGER_STATE_DIR", "/var/lib/banger"), ("BANGER_RUNTIME_DIR", "/run/banger")):
             patterns.add(rf"(file|directory|mount) {re.escape(environment.get(name, usual))}(/.*| \(.*)?$")
-        # What all daemons share is there as long as one of them is.
+        # What all daemons share exists as long as one of them does.
         patterns.add(rf"(directory {CLAIMS}|file {CLAIMS}/forwarding-[0-9]+)$")
         for path in claims.get(environment.get("BANGER_STATE_DIR", "/var/lib/banger"), ()):
             patterns.add(rf"file {re.escape(str(path))}$")
@@ -143,9 +143,9 @@ def others():
 
 
 def claimed():
-    """The claims on user ids, by the state directory of who made them."""
+    """The claims on user ids, by the state directory of their daemon."""
     found = {}
-    # A claim may be gone from one moment to the next.
+    # A claim may disappear at any moment.
     for name in os.listdir(CLAIMS) if CLAIMS.exists() else []:
         with contextlib.suppress(FileNotFoundError):
             state = re.search("^state (.*)$", (CLAIMS / name).read_text(), flags=re.M)

@@ -29,7 +29,7 @@ class Net:
         holder.communicate()
 
     def same(self):
-        """Another hold on the same namespace."""
+        """Another reference to the same namespace."""
         other = Net.__new__(Net)
         other.fd = os.dup(self.fd)
         return other

@@ -22,10 +22,10 @@ from harness import SEED, names  # noqa: E402
 
 REQUIREMENTS = HERE / "requirements.txt"
 EXAMPLES = 250
-# CI asks the same each time, so that it fails for what changed; a seed that repeats an earlier run comes first.
+# CI makes the same requests each time, so that only a change can make it fail; a seed that repeats an earlier run takes precedence.
 if "BANGER_TEST_SEED" not in os.environ:
     SEED = int(os.environ.get("BANGER_CONTRACT_SEED", SEED))
-# It would end the daemon, and with it the test; crates/daemon/tests/daemon/events.rs asks for it.
+# It would end the daemon, and the test with it; crates/daemon/tests/daemon/events.rs tests it.
 EXCLUDED = ["stopDaemon"]
 CHECKS = [
     "no_failure_of_its_own", "status_code_conformance", "content_type_conformance", "response_headers_conformance",

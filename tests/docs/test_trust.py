@@ -1,4 +1,4 @@
-"""The book's page on trust: that each test which it names as a proof exists, and that no claim stands without one."""
+"""The book's page on trust: every test that it names as a proof exists, and every claim names one."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ PAGE = ROOT / "docs/book/src/trust.md"
 
 
 def tests_there_are():
-    """By the names that the page uses: Class.test, the name of a Rust function that is a test, a fuzz target."""
+    """The tests by the names that the page uses: Class.test, the name of a Rust test function, a fuzz target."""
     found = set()
     for path in ROOT.glob("tests/**/test_*.py"):
         for node in ast.parse(path.read_text()).body:
@@ -23,7 +23,7 @@ def tests_there_are():
 
 
 def claims():
-    """The rows of the tables of what somebody cannot do: the claim, and what the page names beside it."""
+    """The rows of the tables that say what somebody cannot do: the claim, and the names next to it."""
     within = False
     for line in PAGE.read_text().splitlines():
         if not line.startswith("|"):

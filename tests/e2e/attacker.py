@@ -1,6 +1,6 @@
-"""What root in a guest sends to others by ways of its own making, and who may receive it."""
+"""What root in a guest sends to others on routes of its own making, and who may receive it."""
 
-# Who may reach whom: over the bridge, and by way of the host. To the host and the world that is the same way.
+# Who may reach which target: over the bridge, and through the host. To the host and the world both ways are the same.
 VERDICTS = {
     ("a", "b"): (True, False),
     ("a", "apart"): (False, False),
@@ -25,12 +25,12 @@ VERDICTS = {
     ("alone", "world"): (False, False),
 }
 
-# A hardware address that is for the link itself: LLDP's. The daemon's own tests have the others.
+# A hardware address for the link itself: LLDP's. The daemon's own tests cover the others.
 LINK_LOCAL = "01:80:c2:00:00:0e"
 
 UDP_PORT = 7777
 
-# In a guest or on the host: says what arrives at the port, until the end mark does.
+# In a guest or on the host: prints what arrives at the port, until the end mark arrives.
 PERL_RECEIVER = """
 $| = 1; my $socket = IO::Socket::INET->new(LocalPort => %d, Proto => "udp") or die $!; print "\\n";
 while ($socket->recv(my $text, 99)) { print "$text\\n"; last if $text eq "THE END" }
@@ -38,20 +38,20 @@ while ($socket->recv(my $text, 99)) { print "$text\\n"; last if $text eq "THE EN
 
 
 def by_host(addresses, host):
-    """A script that has a guest send to these addresses by way of the host."""
+    """A script that makes a guest send to these addresses through the host."""
     return "".join(f"ip route replace {address}/32 via {host} || :\n" for address in addresses if address != host)
 
 
 def over_bridge(macs):
-    """One that has it send over the bridge, to the hardware addresses that are given; the host's other addresses, too."""
+    """A script that makes it send over the bridge, to the given hardware addresses; also to the host's other addresses."""
     return "".join(
         f"ip route replace {address}/32 dev eth0 || :; ip neighbour replace {address} lladdr {mac} nud permanent dev eth0 || :\n"
         for address, mac in macs.items()
     )
 
 
-# In a guest: sends a packet to each target that has a port for one, and tells what each says on a connection within some seconds.
-# The arguments are the way, the own name, and for each target its name, address, port for connections and port for packets, 0 for none.
+# In a guest: sends a packet to each target that has a port for packets, and prints each target's answer on a connection within some
+# seconds. The arguments are the way, the guest's name, and for each target its name, address, connection port and packet port (0: none).
 PERL_ATTACK = """
 my ($way, $self, @rest) = @ARGV; my (%name, $select); $select = IO::Select->new;
 while (my ($target, $address, $tcp, $udp) = splice @rest, 0, 4) {
@@ -75,5 +75,5 @@ while ($select->count and time < $end) {
 
 
 def attack(name, way, targets):
-    """The arguments of that."""
+    """The arguments of that script."""
     return [way, name, *(str(word or 0) for target, where in targets.items() for word in (target, *where))]

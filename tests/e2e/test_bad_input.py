@@ -240,7 +240,7 @@ class Broken(Case):
         self.create_and_start_fail("")
 
     def test_guest_that_never_answers(self):
-        # The deadline is what is waited for, and the usual one is a minute.
+        # The test waits for the deadline, and the usual one is a minute.
         config = Path(self.place.environment["BANGER_CONFIG"])
         config.write_text("[timeouts]\nagent_s = 10\n")
         self.with_daemon("--agent", self.static_program("#include <unistd.h>\nint main(void) { for (;;) pause(); }"))

@@ -1,5 +1,5 @@
-"""Several daemons on one host: each keeps to its own ground. Judged by ip(8), nft(8), ping(8), /proc and the claims below
-/run/banger-ground, not by what banger says of itself.
+"""Several daemons on one host: each keeps to its own ground. The tests ask ip(8), nft(8), ping(8), /proc and the claims below
+/run/banger-ground, not banger itself.
 """
 
 import os
@@ -16,12 +16,12 @@ import tiny_image
 from harness import DEADLINE, SEED, Failed, Net, Place, Process, clone_state, left_since, names, ours, state_with_image
 
 CLAIMS = Path("/run/banger-ground")
-# How long daemons and VMs come and go at random. `BANGER_TEST_SECONDS=1800 python3 tests/runner.py tests/e2e at_random` is the long way.
+# How long daemons and VMs come and go at random. `BANGER_TEST_SECONDS=1800 python3 tests/runner.py tests/e2e at_random` takes longer.
 SECONDS = int(os.environ.get("BANGER_TEST_SECONDS", 180))
 
 
 def claims():
-    """The claims on user ids, by state directory: slot and what the file says."""
+    """The claims on user ids, by state directory: the slot and the file's content."""
     found = {}
     for path in sorted(CLAIMS.glob("[0-9]*")) if CLAIMS.exists() else []:
         try:
@@ -44,7 +44,7 @@ def bridges(net):
 
 
 class Daemons(unittest.TestCase):
-    """Some daemons in one network namespace, with nothing in common but the host."""
+    """Some daemons in one network namespace that share nothing but the host."""
 
     count = 3
     fake = True
@@ -97,10 +97,10 @@ class Daemons(unittest.TestCase):
         if left:
             raise AssertionError("left behind after the last VM and the last daemon:\n" + "\n".join(left))
 
-    # What is there.
+    # What the host has.
 
     def footprint(self, place):
-        """What belongs to a daemon's ground on the host, its processes among it, by others than banger."""
+        """Everything that belongs to a daemon's ground on the host, its processes included, according to programs other than banger."""
         state = str(place.state)
         bridge = bridges(self.net).get(state)
         found = {"claim": claims().get(state), "vmms": self.vmms(place), "bridge": None, "tables": []}
@@ -113,7 +113,7 @@ class Daemons(unittest.TestCase):
         return found
 
     def vmms(self, place):
-        """The processes that work on a place's disks: a copied VM has the id of its original."""
+        """The processes that use a place's disks: a copied VM has the id of its original."""
         ids = names(place.state / "vms")
         marks = [str(place.state / "vms" / vm) if self.fake else f"guest={vm}," for vm in ids]
         return {pid for pid, words in ours().items() if any(mark in words for mark in marks)}
@@ -128,7 +128,7 @@ class Daemons(unittest.TestCase):
 
 
 class Two(Daemons):
-    """The second daemon takes the next slot of everything."""
+    """The second daemon takes the next slot for everything."""
 
     count = 2
 
@@ -167,7 +167,7 @@ class Two(Daemons):
                 theirs, own = self.footprint(other), self.footprint(place)
                 end()
                 self.assertEqual(self.footprint(other), theirs)
-                # What its VMs need stays without a daemon, and nobody else takes it.
+                # What its VMs need stays without a daemon, and no other daemon takes it.
                 self.assertEqual(self.footprint(place)["bridge"], own["bridge"])
                 self.assert_clean(other)
                 self.start(place)
@@ -230,7 +230,7 @@ class Two(Daemons):
 
 
 class Bad(Daemons):
-    """What a ground may meet: names that are taken, claims that are old, directories that were moved or copied."""
+    """What can happen to a ground: taken names, old claims, moved or copied directories."""
 
     count = 1
 
@@ -246,7 +246,7 @@ class Bad(Daemons):
         self.start(self.place)
 
     def refused(self, place, *words):
-        """A daemon that must not start, and what it says."""
+        """Starts a daemon that must fail, and returns its message."""
         with self.assertRaises(Failed) as failed:
             self.start(place)
         said = str(failed.exception)
@@ -265,7 +265,7 @@ class Bad(Daemons):
         self.place.banger("rm", "--force", "vm")
         self.place.stop_daemon()
         self.assertEqual(set(self.net.links()), {"lo", "banger0"})
-        # A daemon that may take no other says so.
+        # A daemon that may take no other slot says so.
         Path(self.place.environment["BANGER_CONFIG"]).write_text(tiny_image.CONFIG + "[ground]\nslot = 0\n")
         self.start(self.place)
         result = self.place.run("create", "--net", "nat", "vm")
@@ -341,7 +341,7 @@ class Bad(Daemons):
         clone_state(place.state, copy.state)
         self.refused(copy, "is a copy, and the VM vm of the original runs as process")
         self.assertEqual(self.footprint(place), own)
-        # Once it does not run, the copy is a ground of its own, and both may run it.
+        # Once the VM is stopped, the copy is a ground of its own, and both daemons may run it.
         self.start(place)
         place.banger("kill", "vm")
         self.start(copy)
@@ -354,7 +354,7 @@ class Bad(Daemons):
         self.assertTrue(disks.is_dir())
         for one in (place, copy):
             self.assert_clean(one)
-            # The VMs have the same id: a new daemon takes over its own.
+            # The VMs have the same id: each new daemon takes over its own.
             own = self.footprint(one)
             one.kill_daemon()
             self.start(one)
@@ -404,13 +404,13 @@ class Bad(Daemons):
         Path(elsewhere.environment["BANGER_CONFIG"]).write_text(tiny_image.CONFIG)
         self.refused(elsewhere, "the VM vm of", "in another runtime directory", str(place.runtime))
         self.assertTrue(disks.is_dir() and not held.ended(0))
-        # The daemon that finds it by its own files does what `--rm` says.
+        # The daemon that finds the VM by its own files does what `--rm` asks for.
         self.start(place)
         place.settled()
         self.assertTrue(held.ended())
         self.assertFalse(disks.exists())
         place.stop_daemon()
-        # Nothing runs: any runtime directory will do.
+        # Nothing runs, so any runtime directory will do.
         self.start(elsewhere)
         elsewhere.stop_daemon()
 
@@ -432,7 +432,7 @@ class Bad(Daemons):
 
 
 class Three(Daemons):
-    """Three daemons with ten VMs each: agents on this host in the place of guests."""
+    """Three daemons with ten VMs each: agents on this host play the guests."""
 
     vms = 10
 
@@ -462,7 +462,7 @@ class Three(Daemons):
             self.start(place)
 
     def test_at_random(self):
-        """Whatever one daemon and its VMs do, those of the others run on, and no daemon finds anything odd."""
+        """Whatever one daemon and its VMs do, the VMs of the others run on, and no daemon finds anything odd."""
         until, counts = time.monotonic() + SECONDS, {}
         while time.monotonic() < until:
             place = self.random.choice(self.places)
@@ -530,12 +530,12 @@ class ThreeReal(Daemons):
         self.answer(vms)
         for place in self.places:
             self.assert_clean(place)
-        # By no way from a guest of one daemon to a guest, or to the bridge, of another.
+        # No guest reaches a guest or the bridge of another daemon, by any way.
         for place, name, _ in vms[::3]:
             for other, _, address in vms[::3]:
                 reached = place.run("exec", name, "--", "ping", "-c", "1", "-W", "1", address).returncode == 0
                 self.assertEqual(reached, other is place, f"{name} of {place.state} and {address}")
-        # Those of a daemon that goes, and those of the others, run on.
+        # The VMs of a daemon that ends run on, and so do those of the others.
         for end in ("stop_daemon", "kill_daemon"):
             place = self.random.choice(self.places)
             getattr(place, end)()

@@ -1,5 +1,5 @@
-"""What a daemon takes over from its starter, and what the programs that it starts take over from it: descriptors, umask, limits,
-priorities, signals, the working directory. It is read in /proc; short programs are caught by scripts in their place.
+"""What a daemon inherits from its starter, and what its programs inherit from it: descriptors, umask, limits, priorities, signals, the
+working directory. The tests read it in /proc; scripts stand in for short-lived programs and record it.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ import tiny_image
 from fake import FakeCase
 from harness import BIN, DEADLINE, Case, Failed, Place, Process, names, ours
 
-# A starter with everything that a daemon must not keep: it executes WORDS in DIRECTORY with descriptors 3 to 20 open, the 7th
-# /etc/shadow, the 9th a lock that it holds; the one that is KEPT is the test's. MODE is `streams`, or `none` to close the standard ones.
+# A starter with everything that a daemon must not keep. It executes WORDS in DIRECTORY with descriptors 3 to 20 open: the 7th is
+# /etc/shadow, the 9th a lock that it holds, and KEPT is the test's. MODE is `streams`, or `none` to close the standard streams.
 STARTER = """
 import fcntl, os, resource, signal, sys
 mode, directory, lock, kept, hard, *words = sys.argv[1:]
@@ -49,10 +49,10 @@ if mode == "none":
 os.execv(words[0], words)
 """
 
-# Stands in for a program, notes what it is started with, and becomes the program.
+# Stands in for a program: records what it is started with, then becomes the program.
 RECORDER = """#!/bin/sh
 for file in status limits stat oom_score_adj; do
-    # By the shell alone, which blocks signals while it starts another program.
+    # With the shell alone, which blocks signals while it starts another program.
     while IFS= read -r line; do
         echo "$line"
     done < /proc/$$/$file > {records}/{name}.$$.$file
@@ -61,7 +61,7 @@ ls -l /proc/$$/fd | sed -n 's/.* -> //p' > {records}/{name}.$$.fds
 exec {real} "$@"
 """
 
-# Says that it is connected, sends what is in hexadecimal, and prints how much comes back before the other side has said something.
+# Reports its connection, sends hexadecimal data, and prints how much comes back before the other side has said something.
 CLIENT = """
 import socket, sys
 client = socket.create_connection((sys.argv[1], int(sys.argv[2])))
@@ -70,7 +70,7 @@ client.sendall(bytes.fromhex(sys.argv[3]))
 print(len(client.recv(4096)), flush=True)
 """
 
-# Says something to each TCP connection at a port, one after the other.
+# Says something on each TCP connection at a port, one after the other.
 LISTENER = """
 import socket, sys
 server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
@@ -81,19 +81,19 @@ while True:
     client.close()
 """
 
-# The name devbox.vm, asked for by TCP (RFC 1035).
+# A question for the name devbox.vm over TCP (RFC 1035).
 QUESTION = "001b" + "0001" + "0100" + "0001" + "0000" * 3 + "06646576626f78" + "02766d" + "00" + "0001" + "0001"
 
 SIGNALS = {number: 1 << (number - 1) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1)}
 
 
-# A daemon that may raises its hard limit as well (capabilities(7): CAP_SYS_RESOURCE is 24).
+# A daemon with this capability raises its hard limit as well (capabilities(7): CAP_SYS_RESOURCE is 24).
 MAY_RAISE = bool(int(Path("/proc/self/status").read_text().split("CapEff:")[1].split()[0], 16) & 1 << 24)
 HARD = 64 if MAY_RAISE else resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
 class Attributes:
-    """Those of a process, as /proc has them, or as a recorder has noted them."""
+    """The attributes of a process, from /proc or from a recorder's notes."""
 
     def __init__(self, read, files):
         status = dict(line.split(":", 1) for line in read("status").splitlines())
@@ -122,7 +122,7 @@ class Attributes:
 
 
 class Surroundings:
-    """A place whose daemon is started by such a starter, and what is true of it and of its programs. Mixed into cases."""
+    """A place whose daemon is started by such a starter, and what holds for it and its programs. Mixed into cases."""
 
     def prepare(self):
         self.directory = self.place.runtime_root / "starter"
@@ -134,9 +134,9 @@ class Surroundings:
         return [sys.executable, "-c", STARTER, mode, self.directory, self.lock, str(kept), str(HARD), *words]
 
     def start_by_command(self, *verb, program=BIN / "banger", inside="true"):
-        """Runs a verb of the command line that starts a daemon, which the place then has."""
+        """Runs a verb that makes the command line start a daemon. The place then owns the daemon."""
         place = self.place
-        # By the usual path: else the command line starts none.
+        # By the usual path: with another one the command line starts no daemon.
         environment = {name: value for name, value in place.environment.items() if name != "BANGER_HOST"}
         words = ["unshare", "--mount", "sh", "-e", "-c", f'{inside}\nexec "$@"', "sh", *self.starter("streams", -1, program, *verb)]
         words = [str(word) for word in [*place.net.words(), *words]]
@@ -159,7 +159,7 @@ class Surroundings:
         self.assertEqual(found.cpu[0], found.cpu[1], "the soft limit of processor time stays")
         self.assertEqual((found.nice, found.policy, found.oom_score_adj), (0, os.SCHED_OTHER, 0))
         self.assertEqual(os.readlink(f"/proc/{self.place.daemon.pid}/cwd"), "/")
-        # Nobody holds the starter's lock for it.
+        # No process holds the starter's lock for it.
         with open(self.lock) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -171,7 +171,7 @@ class Surroundings:
         self.assertEqual((found.nice, found.policy, found.oom_score_adj), priorities)
 
     def check_modes(self):
-        """Nobody but root may write to anything of banger's."""
+        """Only root may write to banger's files and directories."""
         writable = []
         for root in (self.place.state, self.place.runtime):
             for place, directories, files in os.walk(root):
@@ -194,12 +194,12 @@ class Inherited(Surroundings, unittest.TestCase):
         place.start_daemon("--fake-vmm")
         place.stop_daemon()
         tiny_image.plant(place.state)
-        # One without a work seed: mke2fs makes its work disks.
+        # An image without a work seed: mke2fs makes its work disks.
         (place.state / "images/tinyimage1/work-seed.ext4").unlink()
         self.prepare()
         self.records = place.runtime_root / "records"
         self.records.mkdir()
-        # The command line starts the daemon that lies beside it.
+        # The command line starts the daemon next to it.
         self.programs = place.runtime_root / "bin"
         self.programs.mkdir()
         self.program = self.programs / "banger"
@@ -212,7 +212,7 @@ class Inherited(Surroundings, unittest.TestCase):
         path.chmod(0o755)
 
     def recorders(self):
-        """A script that puts recorders in the places of programs."""
+        """A script that puts recorders in place of programs."""
         binds = []
         for name, path in (("nft", "/usr/sbin/nft"), ("mke2fs", "/sbin/mke2fs")):
             real, script = self.records / f"real-{name}", self.records / f"script-{name}"
@@ -240,7 +240,7 @@ class Inherited(Surroundings, unittest.TestCase):
         place.banger("create", "--net", "nat", "--disk", "8M", "devbox")
         agent = Attributes.of(place.vms()["devbox"]["pid"])
         self.check_program(agent)
-        # A VMM blocks some by itself.
+        # A VMM blocks some signals itself.
         self.assertEqual(agent.blocked, 0)
         for name in ("nft", "mke2fs"):
             for found in self.recorded(name):
@@ -295,7 +295,7 @@ class Inherited(Surroundings, unittest.TestCase):
 
 
 class InheritedByQemu(Surroundings, Case):
-    """A real guest's VMM. It is the program that what was open in the starter could be read from."""
+    """A real guest's VMM. A hostile guest could read the starter's open files from this program."""
 
     def test_qemu_gets_nothing_of_the_daemons_starter(self):
         place = self.place
@@ -305,7 +305,7 @@ class InheritedByQemu(Surroundings, Case):
         place.banger("create", "--net", "none", "devbox")
         (qemu,) = place.vmm_processes()
         found = Attributes.of(qemu)
-        # It raises its soft limit by itself; which one it was started with shows in the agents above.
+        # It raises its soft limit itself; the agents above show which limit it was started with.
         self.check_program(found, limits=(found.descriptors[0], str(HARD)))
         disks = [file for file in found.files if str(place.state) in file]
         self.assertTrue(disks, "what its launch names is open all the same")
@@ -316,7 +316,7 @@ class InheritedByQemu(Surroundings, Case):
 
 
 class Shortage(FakeCase):
-    """A process that has no descriptors left waits, and goes on when it has some again."""
+    """A process without free descriptors waits, and goes on when it has some again."""
 
     def setUp(self):
         self.addCleanup(self.place.banger, "rm", "--force", "--all")
@@ -324,7 +324,7 @@ class Shortage(FakeCase):
         self.addCleanup(self.ends.close)
 
     def started(self, *words, **options):
-        """A program in the place's network that has said its first line."""
+        """A program in the place's network that has printed its first line."""
         popen = self.place.net.start(sys.executable, "-c", *words, stdout=subprocess.PIPE, text=True, **options)
         self.ends.callback(popen.communicate)
         self.ends.callback(popen.kill)
@@ -334,7 +334,7 @@ class Shortage(FakeCase):
 
     @contextlib.contextmanager
     def without_descriptors(self, pid):
-        """A process that can open nothing, and that must sleep for most of two seconds. The files that it yields must not become
+        """A process that cannot open anything, and that must sleep for most of two seconds. The yielded files must not become
         readable in that time."""
         usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, usual[1]))
@@ -403,7 +403,7 @@ class Shortage(FakeCase):
 
 
 def awake(pid):
-    """For how many seconds a process has run or waited for a processor: on a busy host one that spins does not run all the time."""
+    """How many seconds a process has run or waited for a processor: on a busy host a spinning process does not run all the time."""
     total = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
         ran, waited, _ = (task / "schedstat").read_text().split()

@@ -35,7 +35,7 @@ class KillDaemon(Case):
         cls.counted = 0
 
     def kill_in(self, *verb, takes, prepare=None, settle=None, check=None):
-        """Runs a verb TIMES times and kills the daemon at a random moment of each third of `takes` seconds; then all must be well."""
+        """Runs a verb TIMES times and kills the daemon at a random moment of each third of `takes` seconds; then everything must be right."""
         for attempt in range(TIMES):
             if prepare:
                 prepare()
@@ -181,7 +181,7 @@ class KillDaemon(Case):
 
 
 class KillDaemonInImageBuild(Case):
-    """The same for `image build`, which needs the network and takes long: one of the moments is an early one."""
+    """The same for `image build`, which needs the network and takes long: one of the moments is early."""
 
     own_state = True
 

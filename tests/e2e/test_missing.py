@@ -1,7 +1,7 @@
-"""A missing file is no proof of death: runtime files of VMs that run are deleted and garbled, with kills of the daemon in between.
+"""A missing file is no proof of death: the tests delete and garble runtime files of running VMs, and kill the daemon in between.
 
-Each verb then ends the VMM or is refused and names it. Processes are held by pidfd, disks are known by their inodes; banger is not
-asked whether something lives.
+Each verb then ends the VMM, or refuses and names it. The tests hold processes by pidfd and know disks by their inodes; they do not ask
+banger whether something lives.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ def sleeper(**options):
 
 
 def identity(pid):
-    """What a pid file holds: the number and the start time."""
+    """The content of a pid file: the number and the start time."""
     stat = Path(f"/proc/{pid}/stat").read_text()
     return f"{pid} {stat.rpartition(') ')[2].split()[19]}\n"
 
@@ -46,7 +46,7 @@ def user(pid):
 
 
 class Losses:
-    """What can become of a VM's files, and what is to be seen afterwards."""
+    """What can happen to a VM's files, and what the tests expect afterwards."""
 
     def runtime(self, vm):
         return self.place.runtime / "vms" / vm["id"]
@@ -80,19 +80,19 @@ class Losses:
         self.place.start_daemon(*self.args)
 
     def refused(self, pid, *words):
-        """A verb that is refused names the process."""
+        """The verb is refused, and the message names the process."""
         result = self.place.run(*words)
         self.assertNotEqual(result.returncode, 0, result.stdout)
         self.assertIn(str(pid), result.stderr)
         return result.stderr
 
     def told(self, *marks):
-        """What `verify` says of these; other daemons of this host may have left something that is none of ours."""
+        """The findings of `verify` about these VMs; other daemons on this host may have left something that is not ours."""
         oddities = self.place.oddities()
         return [it for it in oddities if any(str(mark) in f"{it['which']} {it['found']}" for mark in marks)]
 
     def finding(self):
-        """What `doctor` says of VMs. Its exit code is not 0 where anything fails."""
+        """The findings of `doctor` about VMs. Its exit code is not 0 if anything fails."""
         result = self.place.run("-o", "json", "doctor")
         return next(finding for finding in json.loads(result.stdout) if finding["check"] == "vms")
 
@@ -189,7 +189,7 @@ class LostFilesOfRealGuests(Losses, Case):
                 vm = self.running("real")
                 process, disk, boot = Process(vm["pid"]), self.disk(vm), self.place.boot_id("real")
                 shutil.rmtree(self.runtime(vm))
-                # The session that stands goes on; a new daemon knows it by its process.
+                # The open session goes on; a new daemon finds the VM by its process.
                 self.assertEqual(self.place.boot_id("real"), boot)
                 if daemon_dies:
                     self.restart_daemon()
@@ -211,7 +211,7 @@ class LostFilesOfRealGuests(Losses, Case):
             # Nothing was touched.
             self.assertEqual(self.place.boot_id("haunted"), boot)
             self.assertEqual([oddity["which"] for oddity in self.told(stranger)], [str(stranger)])
-            # Its VMM can be ended; the stranger lives, and the VM is neither started nor removed beside it.
+            # The daemon can end its VMM; the stranger lives on, and the daemon neither starts nor removes the VM next to it.
             self.place.banger("kill", "haunted")
             self.assertFalse(lives(vm["pid"]))
             for verb in (["rm", "haunted"], ["rm", "--force", "haunted"], ["start", "haunted"], ["prune", "--force"]):

@@ -169,7 +169,7 @@ class Reach(Case):
         gateway = self.gateway()
         address = {name: vm.get("address") for name, vm in self.vms.items()}
         mac = {name: self.place.shell(name, "cat /sys/class/net/eth0/address") for name in address if address[name]}
-        # Where each target is: its address, and where it listens by TCP and by UDP.
+        # Each target's address, and the ports where it listens with TCP and UDP.
         udp = attacker.UDP_PORT
         targets = {
             "b": (address["b"], 80, udp),
@@ -193,7 +193,7 @@ class Reach(Case):
         for called, ways in ((0, ("bridge", "host", "link")), (1, ("bridge", "host"))):
             self.call_iptables(called)
             for way in ways:
-                # Answers go the same way.
+                # Answers take the same way.
                 for name in guests:
                     self.place.banger("exec", name, "--", "bash", "-c", own_way[way](name))
                 with self.subTest(called=called, way=way):
@@ -205,7 +205,7 @@ class Reach(Case):
                     else:
                         may = {(*pair, "UDP") for pair, verdict in attacker.VERDICTS.items() if verdict[0]}
                         self.assertLessEqual(arrived, may)
-            # A guest is not told a shorter way to another.
+            # The host tells no guest a shorter way to another.
             for name in guests:
                 self.assertNotIn("InType5", self.place.shell(name, "cat /proc/net/snmp"))
         for name in guests:
@@ -213,7 +213,7 @@ class Reach(Case):
                 + "; do ip route delete $address/32 || :; ip neighbour delete $address dev eth0 || :; done")  # fmt: skip
 
     def attempted(self, way, targets, tcp):
-        """What arrives, and is answered, of what each kind of guest sends to all targets: from whom, at whom, by which protocol."""
+        """What arrives, and is answered, when each kind of guest sends to all targets: the sender, the target, the protocol."""
         arrived = set()
         with contextlib.ExitStack() as stack:
             receivers = {}

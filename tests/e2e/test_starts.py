@@ -1,4 +1,4 @@
-"""Starts: many command lines at once, a daemon's end, its locks, and a local user who would be in their way. No VM is needed."""
+"""Starts: many command lines at once, a daemon's end, its locks, and a local user who tries to block them. No VM is needed."""
 
 import json
 import os
@@ -14,17 +14,18 @@ from harness import BIN, DEADLINE, Failed, Place, Process, left_since, ours
 
 ROUNDS = 50
 STARTERS = 10
-# What a start may take here on a busy machine. Who waited for a lock in vain took 5 s, who waited for a socket in vain 30 s.
+# How long a start may take here on a busy host. A wait for a lock in vain took 5 s, a wait for a socket in vain 30 s.
 FAST = 4.5
 NOBODY = 65534
 
-# Starts that many commands at once, and writes of each its exit code and what it said.
+# Starts that many commands at once, and prints each one's exit code and output.
 CROWD = """
 for i in $(seq $2); do { said=$("$1" ls -q 2>&1 </dev/null); echo "$?" $said; } & done
 wait
 """
 
-# What a user can do to files: all of it is tried on each, and kept. It says what it could do, and waits until its input ends.
+# What a user can do to files: it tries everything on each file and keeps what it gets. It prints what it could do, and waits for the end
+# of its input.
 HOSTILE = """
 import fcntl, json, os, socket, sys
 os.setgroups([])
@@ -68,7 +69,7 @@ sys.stdin.read()
 
 
 class Starts(unittest.TestCase):
-    """Each test has directories of its own, in which command lines start daemons by themselves."""
+    """Each test has its own directories, in which command lines start daemons by themselves."""
 
     def setUp(self):
         if os.geteuid() != 0:
@@ -85,12 +86,12 @@ class Starts(unittest.TestCase):
         self.assertEqual(left_since(self.before), [])
 
     def daemons(self):
-        """The processes of bangerd, but for those that are on their way out."""
+        """The processes of bangerd, without those that are about to end."""
         found = {pid for pid, words in ours().items() if pid not in self.before and f"{words} ".startswith(f"{BIN}/bangerd ")}
         return {pid for pid in found if not ended(pid)}
 
     def only_daemon(self):
-        """The one daemon that runs; those that found another are gone within a second."""
+        """The one daemon that runs; those that found another one are gone within a second."""
         pid = int(self.banger("daemon", "status", "-o", "name"))
         others = [other for other in self.daemons() - {pid} if not Process(other).ended(1)]
         self.assertEqual(others, [], f"other daemons beside {pid}")
@@ -99,7 +100,7 @@ class Starts(unittest.TestCase):
 
     def start(self, *words, **options):
         words = [*self.place.net.words(), *map(str, words)]
-        # The namespace's descriptor is not the command's: it is closed once it was used.
+        # The namespace's descriptor does not belong to the command: it is closed after use.
         defaults = {"env": self.place.environment, "pass_fds": self.place.net.fds, "stdin": subprocess.DEVNULL, "text": True}
         return subprocess.Popen(words, **{**defaults, **options})
 
@@ -115,7 +116,7 @@ class Starts(unittest.TestCase):
         return ran.stdout.strip()
 
     def refused(self, *args, cause, help, **environment):
-        """A command that must fail, and soon: a part of its cause, and one of what to do."""
+        """A command that must fail soon: a part of its cause, and a part of its advice."""
         began = time.monotonic()
         ran = self.run_command(BIN / "banger", *args, **environment)
         self.assertNotEqual(ran.returncode, 0, f"it was not refused: {ran.stdout}")
@@ -125,7 +126,7 @@ class Starts(unittest.TestCase):
         self.assertLess(time.monotonic() - began, FAST + 5)
 
     def crowd(self, program=BIN / "banger", starters=STARTERS):
-        """Many command lines at once; what went wrong."""
+        """Runs many command lines at once; returns what went wrong."""
         began = time.monotonic()
         popen = self.start("sh", "-c", CROWD, "sh", program, starters, stdout=subprocess.PIPE)
         said = popen.communicate(timeout=DEADLINE)[0].splitlines()
@@ -158,7 +159,7 @@ class Starts(unittest.TestCase):
                 wrong[f"{number} {kind}"] = found
         self.assertEqual(wrong, {}, f"in {len(wrong)} of {ROUNDS} rounds a command failed or took long")
         self.only_daemon()
-        # Processes and links of other bangers on this host are none of this test's business.
+        # Processes and links of other bangers on this host do not concern this test.
         found = json.loads(self.run_command(BIN / "banger", "-o", "json", "verify").stdout)
         self.assertEqual([oddity for oddity in found if oddity["kind"] == "file"], [])
 
@@ -203,13 +204,13 @@ class Starts(unittest.TestCase):
         script = root / "bin/bangerd"
         script.write_text(f'#!/bin/sh\necho $$ >{starts}\nexec {BIN}/bangerd --gate {gate} "$@"\n')
         script.chmod(0o755)
-        # Held open, so that a line can be written and read whenever.
+        # Held open, so that a line can be written and read at any time.
         self.starts = os.open(starts, os.O_RDWR)
         self.addCleanup(os.close, self.starts)
         return root / "bin/banger", os.fdopen(os.dup(self.starts), "r"), gate
 
     def only_one(self, starts, count):
-        """Waits until all but one of that many daemons that were started have ended, and returns that."""
+        """Waits until all but one of that many started daemons have ended, and returns the last one."""
         left = {pid: open_process(pid) for pid in read_pids(starts, count)}
         began = time.monotonic()
         while len(left) > 1:
@@ -222,7 +223,7 @@ class Starts(unittest.TestCase):
     # Locks.
 
     def test_an_older_daemon_and_this_one_exclude_each_other(self):
-        """An older one has a lock in the runtime directory alone, open to everybody, with its number in it."""
+        """An older daemon has only the lock in the runtime directory, open to everybody, with its number in it."""
         lock = self.place.runtime / "lock"
         self.place.runtime.mkdir()
         older = self.older_daemon(lock)
@@ -235,12 +236,12 @@ class Starts(unittest.TestCase):
         self.assertEqual(daemon.wait(), 1)
         self.assertEqual(said[0], f"error: another daemon, process {older.pid}, runs on {self.place.runtime}")
         self.assertIn(f"taken: {older.pid}", said)
-        # A command line waits for it: it may be about to listen. It does not; so another is started once it is gone.
+        # A command line waits for it, because it may be about to listen. It does not, so the command line starts another once it is gone.
         waits = self.start(BIN / "banger", "ls", "-q")
         older.kill()
         older.communicate()
         self.assertEqual(waits.wait(timeout=DEADLINE), 0)
-        # And the other way round, as an older one reads the file.
+        # And the other way round, with the older daemon's way of reading the file.
         self.assertEqual(int(lock.read_text()[:32]), self.only_daemon())
         self.assertEqual(subprocess.run(["flock", "--nonblock", lock, "true"]).returncode, 1)
 
@@ -263,10 +264,10 @@ class Starts(unittest.TestCase):
         cause = f"another daemon, process {pid}, runs on {self.place.state}; its runtime directory is {self.place.runtime}"
         help = f"set BANGER_RUNTIME_DIR={self.place.runtime}"
         self.refused("ls", cause=cause, help=help, BANGER_RUNTIME_DIR=str(other))
-        # By another path it is the same.
+        # Another path to the directory changes nothing.
         (self.place.runtime_root / "alias").symlink_to(self.place.runtime)
         self.assertEqual(self.banger("ls", "-q", BANGER_RUNTIME_DIR=str(self.place.runtime_root / "alias")), "")
-        # Another state directory in the same runtime directory is refused by that one's lock.
+        # The lock of the runtime directory refuses another state directory in it.
         state = {"BANGER_STATE_DIR": str(self.place.state_root / "other")}
         ran = self.run_command(BIN / "bangerd", **state)
         self.assertIn(f"another daemon, process {pid}, runs on {self.place.runtime}", ran.stderr)
@@ -313,7 +314,7 @@ class Starts(unittest.TestCase):
         self.place.state_root.chmod(0o755)
 
     def hostile(self):
-        """A process of another user that does what it can to every file and holds what it gets; and what that is."""
+        """A process of another user that does what it can to every file and keeps what it gets; also a list of that."""
         roots = [self.place.state, self.place.runtime]
         paths = [*map(str, roots), *(str(path) for root in roots for path in sorted(root.rglob("*")))]
         listing = self.place.runtime_root / "paths"
@@ -325,7 +326,7 @@ class Starts(unittest.TestCase):
         self.addCleanup(hostile.kill)
         return hostile, json.loads(hostile.stdout.readline())
 
-    # What is no place for a daemon.
+    # Directories that are unfit for a daemon.
 
     def test_directories_that_others_can_change_are_refused(self):
         for root in (self.place.state, self.place.runtime):
@@ -336,7 +337,7 @@ class Starts(unittest.TestCase):
             root.chmod(0o755)
             os.chown(root, NOBODY, NOBODY)
             self.refused("ls", cause=f"the directory {root} belongs to user {NOBODY}", help=f"chown 0 {root}")
-            # Nothing was made in it, and nothing was opened.
+            # Nothing was made or opened in it.
             self.assertEqual(os.listdir(root), [])
             os.chown(root, 0, 0)
         self.banger("ls")
@@ -360,7 +361,7 @@ class Starts(unittest.TestCase):
                 os.rmdir(lock) if found == "a directory" else lock.unlink()
                 lock.touch(0o600)
         self.assertEqual(target.read_text(), "precious")
-        # A socket's place is taken from all but a directory.
+        # The daemon replaces anything in a socket's place but a directory.
         path = self.place.runtime / "bangerd.sock"
         for make in (os.mkfifo, lambda path: path.symlink_to(target), lambda path: path.write_text("")):
             for name in (path, self.place.runtime / "bangerd.sock.new"):
@@ -371,7 +372,7 @@ class Starts(unittest.TestCase):
 
 
 def at_gate(gate):
-    """Waits until a daemon is at the gate, and holds it there until what this returns is closed."""
+    """Waits until a daemon is at the gate, and holds it there until the caller closes the returned object."""
 
     def late(*_):
         raise Failed("no daemon comes to the gate")

@@ -1,4 +1,4 @@
-"""bench/supervised.py: whatever ends a bench, nothing that it started stays. banger is a stand-in with two VMs."""
+"""bench/supervised.py: however a bench ends, nothing that it started stays. banger is a stand-in with two VMs."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Two processes that lead sessions of their own, as daemons and guests do, a file, and then what the test wants to happen.
+# Two processes that lead their own sessions, as daemons and guests do, a file, and then what the test wants to happen.
 BENCH = """
 import os, signal, subprocess, sys, tempfile
 from pathlib import Path
@@ -56,7 +56,7 @@ class BenchCleanup(unittest.TestCase):
         listener.listen()
 
     def bench(self, end, then=lambda bench, child: None, before=None):
-        """Runs a bench that ends so; returns its exit status and what it said."""
+        """Runs a bench that ends this way; returns its exit status and output."""
         script = textwrap.dedent(BENCH).format(
             bench=str(ROOT / "bench"), state=str(self.place / "state"), runtime=str(self.place / "run"),
             banger=str(self.place / "banger"), mark=self.mark, end=end,
@@ -112,7 +112,7 @@ class BenchCleanup(unittest.TestCase):
 
     def test_a_daemon_that_it_started_is_stopped(self):
         self.bench("pass", lambda bench, _: self.daemon(), None)
-        # The daemon came after the bench had begun.
+        # The daemon started after the bench.
         self.assertIn("daemon stop", self.asked())
 
 

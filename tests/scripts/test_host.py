@@ -1,4 +1,4 @@
-"""tests/host.py: what a command has left behind, and what is another daemon's on the same host."""
+"""tests/host.py: what a command left behind, and what another daemon on the same host owns."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ class Host(unittest.TestCase):
         return subprocess.run(words, cwd=self.place, stdout=subprocess.PIPE, text=True)
 
     def another_daemon(self):
-        """A program of that name; what it does does not matter."""
+        """A program with that name; its work does not matter."""
         program = self.place / "bangerd"
         shutil.copy("/usr/bin/sleep", program)
         environment = os.environ | {"BANGER_STATE_DIR": str(self.place / "other"), "BANGER_RUNTIME_DIR": str(self.place / "other/run")}

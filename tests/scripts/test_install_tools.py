@@ -1,4 +1,4 @@
-"""scripts/install-tools: what it installs, and where nothing is to be installed. cargo is a stand-in."""
+"""scripts/install-tools: what it installs, and when it installs nothing. cargo is a stand-in."""
 
 import subprocess
 import tempfile
@@ -7,7 +7,7 @@ from pathlib import Path
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/install-tools"
 
-# Writes down what it is asked, and makes the program that it is asked for; fails where the file `broken` is.
+# Records its arguments, and makes the program that they ask for; fails if the file `broken` is there.
 CARGO = """#!/bin/sh
 echo "$*" >>$PLACE/asked
 while [ $# -gt 1 ]; do

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def script(name):
-    """A script of this repository as a module; nothing is written beside it."""
+    """A script of this repository as a module; writes nothing next to it."""
     loader = importlib.machinery.SourceFileLoader(f"script_{name}", str(ROOT / "scripts" / name))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True

@@ -88,7 +88,7 @@ class Style(unittest.TestCase):
             "api": {"banger-protocol"},
             "protocol": set(),
             "linux": set(),
-            # For tests alone.
+            # For tests only.
             "skip": set(),
             "daemon": {"banger-api", "banger-linux", "banger-protocol"},
             "agent": {"banger-linux", "banger-protocol"},
@@ -122,7 +122,7 @@ class Style(unittest.TestCase):
         self.forbid(host, r'"/(run|var/lib|etc)/banger', "a place of banger's outside paths.rs", of=lambda s: s.code)
 
     def test_guards_are_not_switched_off(self):
-        # Who may: the file that starts programs, what reads the environment once, at the start, and tests.
+        # Allowed: the file that starts programs, the file that reads the environment once at the start, and tests.
         may = ("/src/main.rs", "/tests/", "/build.rs", "crates/skip/")
         others = [s for s in SOURCES if not any(place in s.name for place in may)]
         self.forbid(others, r"(allow|expect)\(\s*clippy::disallowed_methods", "a guard is switched off")
@@ -133,17 +133,17 @@ class Style(unittest.TestCase):
         self.forbid(SHIPPED, r"\bthread::sleep\b|\btime::interval\b|\binterval\(", "wait for an event, with a deadline")
 
     def test_no_example_goes_unrun(self):
-        # Nothing would run it: the manifests say `doctest = false`, because looking for examples takes seconds a crate.
+        # Nothing would run it: the manifests say `doctest = false`, because the search for examples takes seconds per crate.
         for source in SOURCES:
             blocks = re.findall(r"^\s*//[/!] ```(\S*)", source.text, flags=re.M)
             self.assertFalse([word for word in blocks[::2] if word != "text"], f"{source.name}: an example in a comment")
 
     def test_no_test_is_skipped_in_silence(self):
-        # libtest hides what a passing test prints, and counts it as passed.
+        # libtest hides the output of a passing test, and counts the test as passed.
         self.forbid(SOURCES, r'print(ln)?!\("SKIPPED(?! \{line\}")', "say banger_skip::skipped!", of=lambda s: s.text)
 
     def test_integration_tests_are_one_program_a_crate(self):
-        # Each program is linked against the whole crate, which takes longer than most of the tests.
+        # The linker links each program against the whole crate, which takes longer than most tests.
         for crate in ROOT.glob("crates/*"):
             programs = [*crate.glob("tests/*.rs"), *crate.glob("tests/*/main.rs")]
             self.assertLessEqual(len(programs), 1, programs)

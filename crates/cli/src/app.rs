@@ -15,7 +15,7 @@ use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::output::Screen;
 
-/// How often a request is repeated that meets a daemon's end. Each time a daemon listened just before.
+/// How often the command line repeats a request that meets a daemon's end. Each time a daemon listened just before.
 const REPEATS: u32 = 5;
 
 /// One run of the command line.
@@ -74,7 +74,7 @@ impl App {
         self.with_daemon(async || self.client.upgrade(request.clone()).await).await
     }
 
-    /// Makes an attempt and, where it finds no daemon or one that ends, starts one and makes it again.
+    /// Makes an attempt. If it finds no daemon, or one that ends, starts one and tries again.
     ///
     /// # Errors
     /// As [`App::call`].
@@ -85,7 +85,7 @@ impl App {
             if !own || !result.as_ref().is_err_and(ClientError::lacks_daemon) {
                 break;
             }
-            // It serves long after this command, whose priority and limits are none of its own.
+            // The daemon serves long after this command, whose priority and limits are not meant for it.
             daemon_start::ensure(self, Attributes::Usual).await?;
             result = attempt().await;
         }

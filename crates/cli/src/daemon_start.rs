@@ -50,7 +50,7 @@ pub enum StartError {
     /// The pipe on which it reports could not be made or read.
     #[error("cannot wait for the new daemon")]
     Wait(#[source] io::Error),
-    /// The daemon that another command line started could not be followed.
+    /// This command line could not wait for the daemon that another one started.
     #[error("cannot wait for another command line's daemon")]
     Follow(#[source] ProcessError),
     /// It said why it does not start.
@@ -93,9 +93,10 @@ impl StartError {
 
 /// Starts a daemon with these attributes unless one listens, and returns when one does.
 ///
-/// Any number of command lines may do so at once, and while an earlier daemon is on its way out: of the daemons that they start
-/// one gets the locks, and the others say which. Then this waits until that one listens, and tries again where it ends instead.
-/// The locks are daemons' alone: who looks whether one is taken can be in the way of who takes it.
+/// Any number of command lines may call this at once, also while an earlier daemon ends. One of the daemons that they
+/// start gets the locks; the others name it. Then this waits until that one listens, and tries again if it ends
+/// instead. Only daemons touch the locks: a process that looks whether a lock is taken can block the daemon that takes
+/// it.
 ///
 /// # Errors
 /// [`StartError`].
@@ -109,7 +110,7 @@ pub async fn ensure(app: &App, attributes: Attributes) -> Result<(), StartError>
         };
         let listens = match winner {
             Some(winner) => wait_for(app, winner, deadline).await?,
-            // One that listens is as good, whatever became of ours.
+            // Any daemon that listens will do, whatever happened to ours.
             None => app.client.probe().await.is_ok(),
         };
         match (listens, winner) {
@@ -135,9 +136,9 @@ pub fn replace(environment: &Environment) -> StartError {
     StartError::Launch(Process::replace(launch))
 }
 
-/// A daemon that did not come to listen.
+/// The attempt to start a daemon failed.
 struct Lost {
-    /// The process that is the daemon instead, if that is why.
+    /// The process of the other daemon, if that is why.
     winner: Option<u32>,
     error: StartError,
 }
@@ -191,7 +192,7 @@ fn read_until(reader: OwnedFd, deadline: Instant) -> io::Result<Option<String>> 
     Ok(None)
 }
 
-/// Waits until one of them can be read; false if that takes too long.
+/// Waits until one of them is readable; false if that takes too long.
 fn wait_readable<const N: usize>(fds: [&dyn AsFd; N], deadline: Instant) -> io::Result<bool> {
     let mut fds = fds.map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN));
     let left = deadline.saturating_duration_since(Instant::now());
@@ -203,21 +204,21 @@ fn wait_readable<const N: usize>(fds: [&dyn AsFd; N], deadline: Instant) -> io::
     }
 }
 
-/// Waits until another command line's daemon listens; false if it ends before.
+/// Waits until another command line's daemon listens; false if it ends first.
 async fn wait_for(app: &App, winner: u32, deadline: Instant) -> Result<bool, StartError> {
     let process = match Process::open(winner, None) {
         Ok(process) => process,
-        // It may have ended after it listened, and another may listen by now.
+        // It may have listened before it ended, and another may listen by now.
         Err(ProcessError::Gone { .. }) => return Ok(app.client.probe().await.is_ok()),
         Err(error) => return Err(StartError::Follow(error)),
     };
     let directory = app.environment.runtime_dir();
-    // Watched before it is looked for: a socket that gets its name in between is found, one after that is reported.
+    // Watch before looking: the look finds a socket that gets its name in between, and the watch reports a later one.
     let watch = watch(&directory).map_err(StartError::Wait)?;
     loop {
         match app.client.probe().await {
             Err(ClientError::NotRunning { .. }) => {}
-            // That it may not be used is for the request to say.
+            // The request will report that the socket may not be used.
             _ => return Ok(true),
         }
         if process.has_ended() {
@@ -234,7 +235,7 @@ async fn wait_for(app: &App, winner: u32, deadline: Instant) -> Result<bool, Sta
     }
 }
 
-/// Reports each name that a directory gets.
+/// Reports each name that appears in a directory.
 fn watch(directory: &Path) -> io::Result<OwnedFd> {
     let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
     inotify::add_watch(&watch, directory, inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO)?;

@@ -54,7 +54,7 @@ impl Environment {
         self.runtime_dir().join(SOCKET)
     }
 
-    /// The socket that is found without being named.
+    /// The socket that is used if none is named.
     pub fn usual_socket() -> PathBuf {
         Path::new(RUNTIME_DIR).join(SOCKET)
     }

@@ -148,7 +148,7 @@ pub enum Failure {
     /// ssh could not be told how to reach VMs.
     #[error(transparent)]
     SshConfig(#[from] ConfigFileError),
-    /// ssh leads to another daemon's VMs by the same names.
+    /// ssh reaches another daemon's VMs under the same names.
     #[error(transparent)]
     OtherDaemon(#[from] OtherDaemon),
     /// A guest's changes could not be brought back.

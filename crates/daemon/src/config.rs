@@ -38,11 +38,11 @@ pub struct Config {
     pub network: Network,
     /// Their names.
     pub dns: Dns,
-    /// What tells this daemon's things from those of others.
+    /// What keeps this daemon apart from others.
     pub ground: Ground,
 }
 
-/// What tells this daemon's things from those of others.
+/// What keeps this daemon apart from others.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Ground {

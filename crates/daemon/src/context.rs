@@ -68,7 +68,8 @@ impl Context {
         self.faults.step(step, work).await
     }
 
-    /// The guests' subnet, once the network is there and names are answered in it; the next daemon takes the same slot and subnet.
+    /// The guests' subnet, once the network exists and names are answered in it; the next daemon takes the same slot
+    /// and subnet.
     ///
     /// # Errors
     /// [`VmError::Network`], [`VmError::Store`].

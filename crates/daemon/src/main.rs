@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         Ok(ready) => ready.map(File::from),
         Err(error) => return fail(None, &format!("cannot use the descriptor of --ready-fd: {error}"), "leave it out"),
     };
-    // First of all: what is opened after this is the daemon's own.
+    // First of all: the daemon owns every descriptor that it opens after this.
     let refused = match banger_linux::inherit::settle(arguments.ready_fd) {
         Ok(refused) => refused,
         Err(error) => {
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
             return fail(ready, &format!("cannot leave the working directory: {error}"), "start it in another");
         }
     };
-    // Before the log is opened: in a directory of another user's it could be a link to any file.
+    // Before it opens the log: in another user's directory the log could be a link to any file.
     if let Err(error) = places::make(&paths) {
         return fail(ready, &chain(&error), &error.help());
     }
@@ -80,7 +80,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err((error, ready)) => {
             let help = match error.winner() {
-                // A line more, for a command line that waits for a daemon: it waits for that one.
+                // One more line, for a command line that waits for a daemon: it then waits for that one.
                 Some(pid) if ready.is_some() => format!("{}\ntaken: {pid}", error.help()),
                 _ => error.help(),
             };
@@ -101,8 +101,8 @@ fn paths() -> Paths {
     }
 }
 
-/// Leaves the directory that the daemon was started in, which could otherwise not be unmounted for as long as it runs. Paths that
-/// begin there still lead where they led.
+/// Leaves the directory that the daemon was started in, which nobody could unmount while it runs. Relative paths still
+/// lead where they led.
 fn at_the_root(paths: Paths, agent: Option<PathBuf>) -> std::io::Result<(Paths, Option<PathBuf>)> {
     let absolute = |path: PathBuf| std::path::absolute(path);
     let Paths { state, runtime, config, claims } = paths;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// The longest path of a unix socket, in bytes: `sun_path` is 108 with its closing zero (unix(7)).
 pub const MAX_SOCKET_PATH: usize = 107;
 
-/// The places of a daemon.
+/// The paths of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
     /// Records and disks; survives a reboot of the host. `/var/lib/banger`.
@@ -68,7 +68,7 @@ impl Paths {
         self.runtime.join("bangerd.sock.new")
     }
 
-    /// Held by flock(2) while a daemon owns the runtime directory.
+    /// The file that the daemon of the runtime directory holds by flock(2).
     pub fn lock(&self) -> PathBuf {
         self.runtime.join("lock")
     }
@@ -78,17 +78,18 @@ impl Paths {
         self.runtime.join("lock.new")
     }
 
-    /// Held by flock(2) while a daemon owns the state directory. It has the daemon's process id and its runtime directory.
+    /// The file that the daemon of the state directory holds by flock(2). It has the daemon's process id and runtime
+    /// directory.
     pub fn state_lock(&self) -> PathBuf {
         self.state.join("lock")
     }
 
-    /// Whose runtime directory this is: the note of its ground.
+    /// The note that names the ground of this runtime directory.
     pub fn owner(&self) -> PathBuf {
         self.runtime.join("ground")
     }
 
-    /// Which links forward packets only because of VMs, as a daemon from before there were several has written it.
+    /// The links that forward packets only because of VMs, as a daemon wrote them before daemons shared records.
     pub fn forwarding(&self) -> PathBuf {
         self.runtime.join("forwarding")
     }

@@ -75,7 +75,7 @@ pub struct Daemon {
     pub started: u64,
     /// Cancelled when it is to go.
     pub shutdown: CancellationToken,
-    /// Its claim on user ids, given up when it goes.
+    /// Its claim on user ids. It gives the claim up at its end.
     uids: Mutex<Claimed>,
     locks: Locks,
 }
@@ -100,7 +100,7 @@ pub enum ServeError {
     /// Another daemon owns these places.
     #[error(transparent)]
     Locks(#[from] LocksError),
-    /// Its ground is another daemon's, or cannot be had.
+    /// Another daemon has the ground, or the ground cannot be claimed.
     #[error(transparent)]
     Ground(#[from] GroundError),
     /// The API's socket.
@@ -118,7 +118,7 @@ pub enum ServeError {
     /// The images of an earlier daemon.
     #[error("cannot take over the images")]
     Images(#[source] Box<BuildError>),
-    /// Something else of the host's.
+    /// Something else on the host.
     #[error("cannot {attempted}")]
     Io {
         /// What was attempted, on what.
@@ -130,7 +130,7 @@ pub enum ServeError {
 }
 
 impl ServeError {
-    /// The process that is the daemon of these places, where that is why this one is not.
+    /// The process of the daemon that owns these directories, if that is why this one does not.
     pub fn winner(&self) -> Option<u32> {
         match self {
             ServeError::Locks(error) => error.winner(),

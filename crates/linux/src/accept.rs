@@ -1,8 +1,9 @@
-//! Accepting connections, one after the other, whatever goes wrong in between.
+//! Accepts connections one after the other, and survives errors in between.
 //!
-//! accept(2) fails for two reasons. That one connection broke before it was accepted: the next one may wait already. Or the
-//! process or the kernel is short of descriptors or memory: the connection stays in the kernel's queue, the listener stays
-//! readable, and a loop that tries again at once takes a whole processor until the shortage is over.
+//! accept(2) fails for two reasons. Either one connection broke before it was accepted, and the next one may wait
+//! already. Or the process or the kernel is short of descriptors or memory. Then the connection stays in the kernel's
+//! queue, the listener stays readable, and a loop that retries at once uses a whole processor until the shortage is
+//! over.
 
 use std::future::Future;
 use std::io;
@@ -10,10 +11,10 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-/// How long an acceptor waits in a shortage before it tries again. Nothing tells of a descriptor that is free again.
+/// How long an acceptor waits in a shortage before it tries again. No event reports that a descriptor is free again.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What connections come to.
+/// A socket that accepts connections.
 pub trait Listener {
     /// A connection.
     type Connection;
@@ -42,12 +43,12 @@ impl Listener for UnixListener {
 #[derive(Debug)]
 pub struct Acceptor<L> {
     listener: L,
-    /// Whether the last attempt failed for want of something.
+    /// Whether the last attempt failed in a shortage.
     short: bool,
 }
 
 impl<L: Listener> Acceptor<L> {
-    /// For this listener.
+    /// The acceptor of this listener.
     pub fn new(listener: L) -> Acceptor<L> {
         Acceptor { listener, short: false }
     }
@@ -57,8 +58,8 @@ impl<L: Listener> Acceptor<L> {
         &self.listener
     }
 
-    /// Waits for the next connection. `report` gets the error that begins a shortage, once for each. A caller that stops
-    /// waiting loses no connection.
+    /// Waits for the next connection. `report` gets the error that begins a shortage, once for each shortage. A caller
+    /// that stops waiting loses no connection.
     pub async fn next(&mut self, report: impl Fn(&io::Error)) -> L::Connection {
         loop {
             match self.listener.accept().await {
@@ -79,8 +80,8 @@ impl<L: Listener> Acceptor<L> {
     }
 }
 
-/// Whether the error says nothing about the connections after this one: it was aborted, or an error of the network was
-/// pending on it (accept(2)), or a firewall refuses it.
+/// Whether the error concerns only this connection: it was aborted, a network error was pending on it (accept(2)), or a
+/// firewall refuses it.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -109,7 +110,7 @@ mod tests {
 
     use super::*;
 
-    /// A listener that says these errors, one after the other, and then has a connection; again for each list.
+    /// A listener that returns these errors, one after the other, and then a connection; then it takes the next list.
     struct Script(Mutex<Vec<Vec<i32>>>);
 
     impl Listener for Script {
@@ -125,7 +126,7 @@ mod tests {
         }
     }
 
-    /// How long it takes until there are connections after these errors, and which of them are reported.
+    /// How long it takes until connections come after these errors, and which errors are reported.
     async fn told(lists: &[&[i32]]) -> (Duration, Vec<i32>) {
         let mut acceptor = Acceptor::new(Script(Mutex::new(lists.iter().map(|list| list.to_vec()).collect())));
         let (began, told) = (Instant::now(), RefCell::new(Vec::new()));
@@ -144,7 +145,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_shortage_pauses_and_is_told_once() {
-        // EBADF stands for what is neither: it is not to spin either.
+        // EBADF stands for all other errors: the loop must not spin on them either.
         for error in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::EBADF] {
             let (time, told) = told(&[&[error, libc::ECONNABORTED, error]]).await;
             assert!(time >= 2 * PAUSE, "{error} {time:?}");

@@ -1,5 +1,5 @@
-//! Attributes that a process inherits unless somebody sets them: what a daemon keeps of its starter's, and what the programs
-//! that it starts get.
+//! Attributes that a process inherits unless somebody sets them: what a daemon keeps from its starter, and what the
+//! programs that it starts get.
 //!
 //! | attribute | the daemon, after [`settle`] | a program that it starts |
 //! | --- | --- | --- |
@@ -7,20 +7,20 @@
 //! | umask | 022 | 022 |
 //! | blocked signals | none | none |
 //! | ignored signals | as inherited (nohup(1)), but for SIGCHLD | none |
-//! | limit of descriptors | the soft one as high as the hard one, and both enough where root may | the original soft and hard limit |
+//! | limit of descriptors | the soft one as high as the hard one, and both high enough if root may raise them | the original soft and hard limit |
 //! | limits of time, memory and file size | the soft ones as high as the hard ones | the same |
 //! | nice, scheduling policy, I/O priority | never in the background | the original |
-//! | `oom_score_adj` | never above 0 | the original; 0 where that protects the daemon |
+//! | `oom_score_adj` | never above 0 | the original; 0 if that protects the daemon |
 //! | session keyring | a new one | the daemon's |
 //! | personality | none: addresses are random | none |
 //! | environment, working directory, session, terminal, ids | by its starter and `main` | by its launch |
 //!
-//! A daemon serves many users for months, while it is started by whatever command comes first: by a build at nice 10, from a
-//! shell with `ulimit -n 64`. The programs that do the work stay in the place that their starter gave them all. What a service
-//! manager sets to raise or to protect the daemon stays: it is set on purpose, and by root. It protects no other program, because
-//! a VM with the daemon's `oom_score_adj` of -900 makes the kernel kill the rest of the host before it.
+//! A daemon serves many users for months, but the first command that needs it starts it: a build at nice 10, or a shell
+//! with `ulimit -n 64`. The programs that do the work keep the priorities that the starter gave them all. A service
+//! manager raises or protects the daemon on purpose, and as root, so the daemon keeps these values. They protect no
+//! other program: if a VM had the daemon's `oom_score_adj` of -900, the kernel would kill the rest of the host first.
 //!
-//! The processors that it may use, its cgroup and its namespaces are the starter's decision, for the daemon and all it starts.
+//! The starter decides which processors, cgroup and namespaces the daemon and all its programs use.
 
 mod descriptors;
 
@@ -36,22 +36,22 @@ use rustix::process::{Resource, Rlimit};
 
 pub(crate) use self::descriptors::mark_all as mark_descriptors;
 
-/// Others read what a process makes, and its owner alone writes.
+/// Everybody may read the files that a process makes; only their owner may write to them.
 const UMASK: u32 = 0o022;
 
-/// How many descriptors are enough for a daemon, whatever hard limit it was started with: a VM takes a dozen.
+/// How many descriptors are enough for a daemon with any original hard limit: a VM takes a dozen.
 const DESCRIPTORS: u64 = 65_536;
 
-/// The soft limit that the kernel gives its first process. Programs that use select(2) count on it.
+/// The soft limit that the kernel gives its first process. Programs that use select(2) rely on it.
 const USUAL_DESCRIPTORS: u64 = 1024;
 
-/// The limits of time, memory and file size, which end a process or its work once it has lived long enough. A soft limit of
-/// these is the starter's wish for a command.
+/// The limits of time, memory and file size. They end a process or its work once it has lived long enough. The starter
+/// set a soft limit of these for a command, not for a daemon.
 const LONG_LIFE: [Resource; 4] = [Resource::Cpu, Resource::Fsize, Resource::Data, Resource::As];
 
 const ALL: usize = 4;
 
-/// What places a process before or behind others.
+/// The attributes that place a process before or after others.
 const PRIORITIES: [Priority; ALL] = [
     Priority { name: "nice", get: nice, set: set_nice, daemon: |found| found.min(0), program: |found| found },
     Priority {
@@ -88,50 +88,51 @@ const IO_CLASS_BEST_EFFORT: c_int = 2;
 const IO_CLASS_IDLE: c_int = 3;
 const IO_WHO_PROCESS: c_int = 1;
 
-/// One of the attributes that place a process before or behind others. All of them are numbers, and 0 is the usual one.
+/// An attribute that places a process before or after others. All of them are numbers, and 0 is the usual value.
 struct Priority {
     name: &'static str,
     get: fn() -> io::Result<c_int>,
     /// Allocates nothing.
     set: fn(c_int) -> io::Result<()>,
-    /// What a daemon makes of what it finds.
+    /// The daemon's value, from the one that it finds.
     daemon: fn(c_int) -> c_int,
-    /// What its programs get of that.
+    /// The value of its programs, from the same one.
     program: fn(c_int) -> c_int,
 }
 
-/// Whose attributes a program gets, of those that are inherited and that its launch does not name.
+/// Where a program's inherited attributes come from, if its launch does not name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Attributes {
-    /// Those that this process was started with, though it has others itself ([`settle`]), and the umask 022: for a program that
-    /// does the work of its caller's starter.
+    /// This process's original ones, even if it has others by now ([`settle`]), and the umask 022: for a program that
+    /// works for its caller's starter.
     #[default]
     Original,
-    /// The caller's, umask included: for a program that runs in its user's name, as ssh and git do for the command line.
+    /// The caller's, umask included: for a program that runs on its user's behalf, as ssh and git do for the command
+    /// line.
     Caller,
-    /// The usual ones, as far as the caller may set them, and the umask 022: for a program that has nothing to do with what its
-    /// caller was started for.
+    /// The usual ones, as far as the caller may set them, and the umask 022: for a program that has nothing to do with
+    /// its caller's task.
     Usual,
 }
 
-/// What a program does to itself before it is executed.
+/// The changes that a program's process makes to itself before it executes the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Change {
     umask: Option<u32>,
     priorities: [Option<c_int>; ALL],
     descriptors: Option<Limit>,
-    /// Whether it goes on where it may not.
+    /// Whether it goes on without the changes that it may not make.
     lenient: bool,
 }
 
-/// A limit's two values; none is no limit.
+/// A limit's two values; `None` is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Limit {
     soft: Option<u64>,
     hard: Option<u64>,
 }
 
-/// What could not be set. The process goes on with what it inherited.
+/// An attribute that could not be set. The process goes on with the inherited one.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set the {attribute} of this process")]
 pub struct Refused {
@@ -142,16 +143,16 @@ pub struct Refused {
     pub source: io::Error,
 }
 
-/// What undoes for a program what [`settle`] did to this process.
+/// The changes that undo for a program what [`settle`] did to this process.
 static UNDO: OnceLock<Change> = OnceLock::new();
 
-/// Sets the attributes of a daemon, as the table above says, and closes its descriptors but the standard streams and `keep`. Call
-/// it first in `main`: before there are threads, and before anything else is opened.
+/// Sets the attributes of a daemon, as the table above says, and closes all its descriptors but the standard streams
+/// and `keep`. Call it first in `main`, before you start threads or open anything.
 ///
 /// # Errors
-/// Where descriptors stay that are not its own.
+/// If descriptors stay open that are not its own.
 pub fn settle(keep: Option<RawFd>) -> io::Result<Vec<Refused>> {
-    // The standard streams are open: where a program is started without one, Rust's runtime opens /dev/null before `main`.
+    // The standard streams are open: if the starter left one out, Rust's runtime opens /dev/null before `main`.
     descriptors::close_all_but(keep)?;
     rustix::process::umask(Mode::from_raw_mode(UMASK));
     let mut refused = Vec::new();
@@ -167,7 +168,7 @@ pub fn settle(keep: Option<RawFd>) -> io::Result<Vec<Refused>> {
     attempt("session keyring", join_keyring());
     let mut undo = Change { umask: Some(UMASK), ..Change::default() };
     for (priority, undo) in PRIORITIES.iter().zip(&mut undo.priorities) {
-        // What cannot be read is not there to be changed.
+        // An attribute that cannot be read is not there.
         let Ok(found) = (priority.get)() else { continue };
         let wanted = (priority.daemon)(found);
         let has = if wanted != found && attempt(priority.name, (priority.set)(wanted)) { wanted } else { found };
@@ -183,12 +184,12 @@ pub fn settle(keep: Option<RawFd>) -> io::Result<Vec<Refused>> {
     for resource in LONG_LIFE {
         attempt("soft limits", Limit::of(resource).opened().set(resource));
     }
-    // A second time, what is found is its own.
+    // At a second call, the values found are its own.
     UNDO.get_or_init(|| undo);
     Ok(refused)
 }
 
-/// Unblocks all signals and stops ignoring SIGCHLD. Where a process ignores it, the kernel reaps the children, and their exit
+/// Unblocks all signals and stops ignoring SIGCHLD. If a process ignores it, the kernel reaps the children, and their exit
 /// codes are lost.
 ///
 /// # Errors
@@ -210,7 +211,7 @@ pub fn hear_signals() -> io::Result<()> {
 }
 
 impl Change {
-    /// What a program with these attributes does to itself.
+    /// The changes that give a program these attributes.
     pub(crate) fn to(attributes: Attributes) -> Change {
         match attributes {
             Attributes::Caller => Change::default(),
@@ -224,8 +225,8 @@ impl Change {
         }
     }
 
-    /// Applies all but the limit of descriptors to the calling process. It has one thread, and still the rights of its parent.
-    /// Allocates nothing and takes no lock. Opens a file, so that the limit must come later.
+    /// Applies all but the limit of descriptors to the calling process, which has one thread and still its parent's
+    /// privileges. Allocates nothing and takes no lock. It opens a file, so the limit must come later.
     pub(crate) fn apply(&self) -> io::Result<()> {
         let lenient = |done: io::Result<()>| if self.lenient { Ok(()) } else { done };
         if let Some(umask) = self.umask {
@@ -239,7 +240,8 @@ impl Change {
         Ok(())
     }
 
-    /// The limit of descriptors, after which this process may open no more. Allocates nothing and takes no lock.
+    /// Sets the limit of descriptors. After that this process may be unable to open more. Allocates nothing and takes
+    /// no lock.
     pub(crate) fn limit_descriptors(&self) -> io::Result<()> {
         match self.descriptors.map(|limit| limit.set(Resource::Nofile)) {
             Some(Err(error)) if !self.lenient => Err(error),
@@ -261,18 +263,18 @@ impl Limit {
         Ok(rustix::process::setrlimit(resource, Rlimit { current: self.soft, maximum: self.hard })?)
     }
 
-    /// The soft one as high as the hard one.
+    /// Raises the soft limit to the hard one.
     fn opened(self) -> Limit {
         Limit { soft: self.hard, ..self }
     }
 
-    /// Both at least so high.
+    /// Raises both to at least this.
     fn raised_to(self, least: u64) -> Limit {
         let hard = self.hard.map(|hard| hard.max(least));
         Limit { soft: hard, hard }
     }
 
-    /// The usual soft one, below a hard one that allows it.
+    /// The usual soft limit, and a hard limit that allows it.
     fn usual(self) -> Limit {
         let hard = self.hard.map(|hard| hard.max(USUAL_DESCRIPTORS));
         Limit { soft: Some(USUAL_DESCRIPTORS), hard }
@@ -318,7 +320,7 @@ fn oom_score_adj() -> io::Result<c_int> {
     text.trim().parse().map_err(io::Error::other)
 }
 
-/// Of this process alone, even where it borrows another's memory: the kernel knows a vfork(2).
+/// Sets it for this process alone, even if it borrows its parent's memory: the kernel treats vfork(2) separately.
 fn set_oom_score_adj(score: c_int) -> io::Result<()> {
     let mut line = [0u8; 16];
     let mut rest = &mut line[..];
@@ -327,7 +329,7 @@ fn set_oom_score_adj(score: c_int) -> io::Result<()> {
     open_oom_score_adj(OFlags::WRONLY)?.write_all(&line[..line.len() - left])
 }
 
-/// A flag that `setarch --addr-no-randomize` and debuggers set, and that a VMM would inherit.
+/// Clears a flag that `setarch --addr-no-randomize` and debuggers set, and that a VMM would inherit.
 fn reset_personality() -> io::Result<()> {
     const ASK: libc::c_ulong = 0xffff_ffff;
     // SAFETY: takes an integer, and changes only what is executed or mapped from now on.
@@ -340,12 +342,13 @@ fn reset_personality() -> io::Result<()> {
     Ok(())
 }
 
-/// A process reads the keys of its session keyring whatever its uid: a VMM would read those of the user who started the daemon.
+/// Joins a new session keyring. A process can read its session keyring under any uid, so a VMM could read the keys of
+/// the user who started the daemon.
 fn join_keyring() -> io::Result<()> {
     const JOIN_SESSION_KEYRING: c_int = 1;
     // SAFETY: takes an integer and no name.
     match number(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, ptr::null::<libc::c_char>()) }) {
-        // A kernel without keys, and a container that may not have any.
+        // The kernel has no keys, or the container may not use them.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
         done => done.map(drop),
     }
@@ -368,7 +371,7 @@ mod tests {
     use super::*;
     use crate::process::{Launch, Process, Program, Stream};
 
-    /// On a thread whose descriptors, umask and priorities are its own.
+    /// Runs on a thread with its own descriptors, umask and priorities.
     fn alone<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
@@ -380,7 +383,7 @@ mod tests {
         })
     }
 
-    /// What a shell says that is started with these attributes, and with a descriptor to inherit under a high number.
+    /// The output of a shell with these attributes and with a descriptor to inherit under a high number.
     fn said(script: &str, attributes: Attributes) -> String {
         let (from, to) = io::pipe().unwrap();
         let mut launch = Launch::new(Program::Command("/bin/sh".into()), ["-c", script]);
@@ -417,7 +420,7 @@ mod tests {
     fn listed_beside_open_ones() -> Vec<String> {
         let listed = alone(|| {
             let file = File::open("/dev/null").unwrap();
-            // As a library opens it that does not know of programs.
+            // Opened without `O_CLOEXEC`, as a library that knows of no programs does.
             for number in [3, 300, 1000] {
                 // SAFETY: takes integers; nothing owns what it makes.
                 assert_eq!(unsafe { libc::dup2(file.as_raw_fd(), number) }, number);
@@ -507,7 +510,7 @@ mod tests {
         });
     }
 
-    /// For the calling thread, by a seccomp filter.
+    /// Installs a seccomp filter for the calling thread.
     fn refuse_close_range(error: i32) {
         let number = u32::try_from(libc::SYS_close_range).unwrap();
         let refused = libc::SECCOMP_RET_ERRNO | u32::try_from(error).unwrap();

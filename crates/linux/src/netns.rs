@@ -14,7 +14,7 @@ use rustix::thread::UnshareFlags;
 /// Those of unshare(2): `EPERM` without `CAP_SYS_ADMIN`.
 pub fn in_new_network<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
-        // What a thread says of itself is about the work that its caller does: a panic, a skipped test.
+        // The thread's messages (a panic, a skipped test) are about its caller's work, so it has its caller's name.
         let name = std::thread::current().name().unwrap_or_default().to_owned();
         let elsewhere = std::thread::Builder::new().name(name).spawn_scoped(scope, || {
             // SAFETY: no descriptor table is unshared, which is all that could surprise other threads.
@@ -25,8 +25,9 @@ pub fn in_new_network<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T>
     })
 }
 
-/// A number for the calling thread's network namespace that no other namespace has, or will have before the host restarts
-/// (`SO_NETNS_COOKIE`, Linux 5.14); on older kernels the namespace's inode, which a later namespace may have again.
+/// A number for the calling thread's network namespace. No other namespace has it before the host restarts
+/// (`SO_NETNS_COOKIE`, Linux 5.14). On older kernels it is the namespace's inode, which a later namespace may get
+/// again.
 ///
 /// # Errors
 /// Those of socket(2) and stat(2).
@@ -34,7 +35,7 @@ pub fn cookie() -> io::Result<u64> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     let mut cookie = 0u64;
     let mut length = size_of_val(&cookie) as libc::socklen_t;
-    // SAFETY: the kernel writes at most the eight bytes that it is told of, into a number that lives until the call returns.
+    // SAFETY: the kernel writes at most the eight bytes that `length` allows, into a number that outlives the call.
     let told = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),

@@ -80,8 +80,8 @@ impl Program {
     }
 }
 
-/// How to start a program. What is not named here it does not get: no environment, no descriptors, no terminal; what a process
-/// inherits all the same is in [`crate::inherit`].
+/// How to start a program. The program gets nothing that is not named here: no environment, no descriptors, no
+/// terminal. For what a process inherits all the same, see [`crate::inherit`].
 #[derive(Debug)]
 pub struct Launch {
     /// Which.
@@ -102,7 +102,7 @@ pub struct Launch {
     pub stderr: Stream,
     /// Descriptors that it gets under the numbers that they have here.
     pub inherit: Vec<OwnedFd>,
-    /// Whose umask, limits and priorities it gets.
+    /// The source of its umask, limits and priorities.
     pub attributes: Attributes,
     /// A user namespace that it runs in, as its root.
     pub container: Option<Container>,
@@ -349,7 +349,7 @@ impl Process {
     }
 }
 
-/// The pidfd: it can be read from the process's end on (pidfd_open(2)).
+/// The pidfd: readable once the process has ended (pidfd_open(2)).
 impl AsFd for Process {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()

@@ -1,11 +1,11 @@
-//! Tests that cannot run here, by name and reason. libtest counts a test that returns early as passed and hides what it
-//! printed; scripts/test names a file in `BANGER_TEST_SKIPPED`, and counts as skipped what is written there.
+//! Reports tests that cannot run here, with name and reason. libtest counts a test that returns early as passed and
+//! hides its output. scripts/test names a file in `BANGER_TEST_SKIPPED`, and counts each line in it as a skipped test.
 
 use std::fmt::Display;
 use std::fs::OpenOptions;
 use std::io::Write;
 
-/// Says that the running test, or a part of it, cannot run here; takes the reason as `format!` does.
+/// Reports that the running test, or a part of it, cannot run here; takes the reason as `format!` does.
 #[macro_export]
 macro_rules! skipped {
     ($($reason:tt)+) => {
@@ -13,16 +13,16 @@ macro_rules! skipped {
     };
 }
 
-/// What [`skipped!`] calls.
+/// The function behind [`skipped!`].
 #[doc(hidden)]
 pub fn report(module: &str, reason: &dyn Display) {
-    // libtest names each test's thread after the test; tests that start threads of their own hand their name on.
+    // libtest names each test's thread after the test; tests that start threads pass their name on.
     let thread = std::thread::current();
     let line = line(module, thread.name(), &reason.to_string());
     eprint!("SKIPPED {line}");
     #[expect(clippy::disallowed_methods, reason = "tests have no main.rs that reads the environment for them")]
     let Some(path) = std::env::var_os("BANGER_TEST_SKIPPED") else { return };
-    // One write: other tests of this program append at the same time.
+    // One write, because other tests of this program append at the same time.
     let written = OpenOptions::new().append(true).open(&path).and_then(|mut file| file.write_all(line.as_bytes()));
     written.unwrap_or_else(|error| panic!("cannot note in {} what is skipped: {error}", path.display()));
 }
@@ -30,7 +30,7 @@ pub fn report(module: &str, reason: &dyn Display) {
 /// The crate, the test and the reason, on one line.
 fn line(module: &str, thread: Option<&str>, reason: &str) -> String {
     let program = module.split("::").next().unwrap_or(module);
-    // Without threads (--test-threads=1) it is the main one.
+    // Without threads (--test-threads=1) the test runs on the main thread.
     let test = thread.filter(|name| !name.is_empty() && *name != "main").unwrap_or(module);
     format!("{program} {test}: {}\n", reason.replace('\n', " "))
 }

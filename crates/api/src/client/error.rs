@@ -59,8 +59,8 @@ pub enum ClientError {
         /// The status.
         status: u16,
     },
-    /// The daemon ended before it had read the request, or before it answered one that changes nothing: the request may be
-    /// repeated.
+    /// The daemon ended before it had read the request, or before it answered a request that changes nothing: the
+    /// client may repeat it.
     #[error("the daemon ended before it took {request}")]
     Unserved {
         /// Method and path.
@@ -96,7 +96,7 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// An error that came in the place of an answer's head.
+    /// An error that came instead of an answer's head.
     pub(super) fn unanswered(request: &Request, source: hyper::Error) -> ClientError {
         let label = request.label();
         match was_unread(&source) || (request.is_safe() && source.is_incomplete_message()) {
@@ -105,7 +105,7 @@ impl ClientError {
         }
     }
 
-    /// Whether nothing was done for want of a daemon: with one that listens the same request can be made again.
+    /// Whether nothing was done because no daemon was there: the client can repeat the request once a daemon listens.
     pub fn lacks_daemon(&self) -> bool {
         matches!(self, ClientError::NotRunning { .. } | ClientError::Unserved { .. })
     }
@@ -113,8 +113,8 @@ impl ClientError {
     pub(super) fn connect(socket: &Path, source: io::Error) -> ClientError {
         let socket = socket.to_owned();
         match source.kind() {
-            // The directory belongs to the daemon too: where it is absent, none has ever run. Who was still in the queue of a daemon
-            // that ended is reset.
+            // The directory belongs to the daemon, too: if it is missing, no daemon has ever run. The kernel resets a
+            // connection that still waits in the queue when the daemon ends.
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
                 ClientError::NotRunning { socket }
             }
@@ -124,11 +124,11 @@ impl ClientError {
     }
 }
 
-/// Whether the daemon certainly did not have the whole request. The kernel resets a unix socket's connection only if its other
-/// end was closed with bytes in it that nobody had read, or was never accepted; and it breaks the pipe of who writes to one that is
-/// closed. The daemon acts on no request before it has all of it. Where it had read everything, the connection just ends.
+/// Whether the daemon certainly did not have the whole request. The kernel resets a unix socket's connection only if
+/// the other end was closed with unread bytes in it, or was never accepted; a write to a closed connection breaks the
+/// pipe. The daemon acts on no request before it has all of it. If it had read everything, the connection just ends.
 fn was_unread(error: &hyper::Error) -> bool {
     let kind = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
-    // Cancelled is a request of which nothing was sent.
+    // A cancelled request is one of which nothing was sent.
     error.is_canceled() || matches!(kind, Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe))
 }

@@ -85,7 +85,7 @@ async fn stop(app: &App) -> Result<u8, Failure> {
         Err(error) => return Err(error.into()),
     };
     match app.client.of_any_version().call::<()>(Request::post(["daemon", "stop"])).await {
-        // It goes already.
+        // It is ending already.
         Err(error) if error.lacks_daemon() => {}
         result => result?,
     }

@@ -1,11 +1,11 @@
-//! The blocks in banger's own file for ssh: one for each daemon whose VMs its user reaches by name. Pure.
+//! The blocks in banger's own file for ssh: one for each daemon whose VMs the user reaches by name. Pure.
 
 use std::path::{Path, PathBuf};
 
-/// How the first line of every block begins.
+/// The beginning of every block's first line.
 pub const HEADER: &str = "# By `banger ssh-config`";
 
-/// What stands in front of a daemon's socket in a block; a block of the usual daemon has none.
+/// What precedes a daemon's socket in a block; the usual daemon's block has none.
 const SOCKET: &str = "--host ";
 
 /// A domain that leads to another daemon.
@@ -18,7 +18,7 @@ pub struct OtherDaemon {
     pub socket: PathBuf,
 }
 
-/// The file with this block in it, in place of an earlier one of the same daemon. Blocks of other daemons stay;
+/// The file with this block, in place of an earlier block of the same daemon. Keeps the blocks of other daemons;
 /// `usual` is the socket of blocks that name none.
 ///
 /// # Errors
@@ -40,7 +40,7 @@ pub fn with(text: &[u8], block: &[u8], usual: &Path) -> Result<Vec<u8>, OtherDae
     Ok(all)
 }
 
-/// The file's blocks, each from its first line on. What stands before the first one is of a banger that wrote no other.
+/// The file's blocks, each from its first line on. Text before the first one is from a banger that wrote no blocks.
 fn blocks(text: &[u8]) -> Vec<&[u8]> {
     let mut starts: Vec<usize> = Vec::new();
     let mut at = 0;
@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(taken, OtherDaemon { domain: "vm".to_owned(), socket: usual.clone() });
         let both = with(&first, &of(Some(&second), "vm1"), &usual).unwrap();
         assert_eq!(both, [&first[..], &of(Some(&second), "vm1")].concat());
-        // A daemon's other domain comes in place of its first.
+        // A daemon's new domain replaces its old one.
         let moved = with(&both, &of(Some(&second), "vm2"), &usual).unwrap();
         assert_eq!(moved, [&first[..], &of(Some(&second), "vm2")].concat());
         assert!(with(&both, &of(None, "vm1"), &usual).is_err());

@@ -79,7 +79,7 @@ impl Files {
         Ok(Files { own: config.join("banger/ssh_config"), users: home.join(".ssh/config") })
     }
 
-    /// What banger's own file has now; nothing where there is none.
+    /// The present content of banger's own file; `None` if there is no file.
     ///
     /// # Errors
     /// [`ConfigFileError`].

@@ -93,7 +93,7 @@ fn what_the_daemon_says_is_passed_on() {
 #[test]
 fn another_command_lines_daemon_is_waited_for() {
     let directory = tempfile::tempdir().unwrap();
-    // Ours finds that the other is the daemon, and does not listen yet.
+    // Ours finds that another process is the daemon, which does not listen yet.
     let winner = tool("/bin/sleep", &["60"]).spawn().unwrap();
     install(directory.path(), &taken_by(winner.id()));
     let child = banger(directory.path(), &["ls", "-q"]).spawn().unwrap();
@@ -125,7 +125,7 @@ fn where_another_command_lines_daemon_ends_without_listening_a_new_one_is_starte
 fn a_lock_is_nothing_to_the_command_line() {
     let directory = tempfile::tempdir().unwrap();
     install(directory.path(), "echo 'error: no' >/proc/$$/fd/$fd");
-    // A pipe: who opened it to look whether it is locked would wait for ever.
+    // A pipe: a command line that opened it to look for a lock would wait forever.
     let made = tool("/usr/bin/mkfifo", &[directory.path().join("lock").to_str().unwrap()]).status().unwrap();
     assert!(made.success());
     let ran = run(directory.path(), &["ls"]);
@@ -134,7 +134,7 @@ fn a_lock_is_nothing_to_the_command_line() {
 
 #[test]
 fn a_request_is_repeated_only_if_the_daemon_that_ends_cannot_have_acted_on_it() {
-    // How the old daemon ends: before it accepts, before it reads, in the middle, or after it read everything.
+    // How the old daemon ends: before it accepts, before it reads, in the middle, or after it has read everything.
     for (reads, safe, repeated) in [
         (None, false, true),
         (Some(0), false, true),
@@ -174,7 +174,7 @@ fn a_request_is_repeated_only_if_the_daemon_that_ends_cannot_have_acted_on_it() 
     }
 }
 
-/// What a daemon says that finds another.
+/// The report of a daemon that finds another.
 fn taken_by(pid: u32) -> String {
     let report = format!("error: another daemon, process {pid}, runs here\\nhelp: use it\\ntaken: {pid}\\n");
     format!("printf '{report}' >/proc/$$/fd/$fd; echo tried >>tried")

@@ -1,6 +1,6 @@
 //! Every help text, as a user reads it in 80 columns: what changes there is seen in review.
 //!
-//! `BLESS=1 cargo test -p banger --test cli help` writes the snapshot anew.
+//! `BLESS=1 cargo test -p banger --test cli help` rewrites the snapshot.
 
 #![allow(clippy::unwrap_used, reason = "what goes wrong in a test fails it")]
 

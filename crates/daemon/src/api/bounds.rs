@@ -1,6 +1,7 @@
-//! The bounds that the API's document sets to requests, enforced before any handler sees one: lengths, sizes, numbers, patterns.
-//! The document itself is what is read, so a bound that it has holds. What shape a request has, its fields and their types, is
-//! serde's to say, of the types that the document is made from; a path's names are looked up among those that there are.
+//! Enforces the bounds that the API's document sets on requests, before any handler sees a request: lengths, sizes,
+//! numbers, patterns. It reads the document itself, so that every bound in the document holds. serde checks a request's
+//! shape, its fields and their types; the document is made from the same types. The handlers look up the names in a
+//! path.
 
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, OnceLock};
@@ -16,13 +17,13 @@ use serde_json::Value;
 use super::error::Failure;
 use super::{openapi, request};
 
-/// What of the document is about requests. Read at the first of them that brings anything.
+/// The document's part about requests. Read at the first request that has parameters or a body.
 static DOCUMENT: LazyLock<Document> =
     LazyLock::new(|| serde_json::from_str(openapi::DOCUMENT).expect("a test reads the document, too"));
 
 const MIB: u64 = 1 << 20;
 
-/// Hands a request on if what it brings is within its operation's bounds.
+/// Passes a request on if its parameters and its body are within the bounds of its operation.
 pub(super) async fn enforce(operation: &'static str, request: Request, next: Next) -> Response {
     match within(operation, request).await {
         Ok(request) => next.run(request).await,
@@ -36,7 +37,7 @@ async fn within(operation: &str, request: Request) -> Result<Request, Failure> {
         return Ok(Request::from_parts(parts, body));
     }
     let Some(operation) = DOCUMENT.operation(operation) else { return Ok(Request::from_parts(parts, body)) };
-    // What cannot be read is for the handler to refuse.
+    // The handler refuses a body that cannot be read.
     if let Ok(Query(query)) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri) {
         for (name, value) in query {
             if let Some(schema) = operation.query(&name) {
@@ -89,7 +90,7 @@ struct Media {
     schema: Schema,
 }
 
-/// A schema's bounds. Of a field that may be one of several things, each bound is that of the one thing which it fits.
+/// A schema's bounds. If a field may be one of several things, each bound applies to the one thing that it fits.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct Schema {
@@ -110,12 +111,12 @@ struct Schema {
     items: Option<Box<Schema>>,
     any_of: Vec<Schema>,
     all_of: Vec<Schema>,
-    /// Made from the pattern when it is first needed.
+    /// Compiled from the pattern at its first use.
     #[serde(skip)]
     matcher: OnceLock<PikeVM>,
 }
 
-/// Whether there may be fields without a name in the schema, or what they are.
+/// Whether the schema allows fields that it does not name, or the schema of these fields.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Additional {
@@ -143,7 +144,7 @@ impl Operation {
 }
 
 impl Schema {
-    /// Says which bound a value is over, if it is over any; `place` is where in the request it stands.
+    /// Names the bound that a value exceeds, if it exceeds one; `place` is the value's place in the request.
     fn check(&self, place: &str, value: &Value) -> Result<(), String> {
         if let Some(name) = self.reference.as_deref().and_then(|path| path.rsplit('/').next()) {
             DOCUMENT.components.schemas.get(name).map_or(Ok(()), |schema| schema.check(place, value))?;
@@ -211,12 +212,12 @@ fn check_count(place: &str, count: usize, of: &str, least: Option<usize>, most: 
     }
 }
 
-/// A number, in the unit that its bound has.
+/// A number, in the unit of its bound.
 fn size(number: u64, bound: u64) -> String {
     if bound >= MIB && bound.is_multiple_of(MIB) { format!("{} MiB", number / MIB) } else { number.to_string() }
 }
 
-/// A text's begin, without anything that could command a terminal.
+/// The beginning of a text, without characters that could control a terminal.
 fn shown(text: &str) -> String {
     let begin: String = text.chars().take(64).flat_map(char::escape_debug).collect();
     if text.chars().nth(64).is_some() { begin + "..." } else { begin }

@@ -9,7 +9,7 @@ use tokio::net::{UnixListener, UnixStream};
 pub struct Local(Acceptor<UnixListener>);
 
 impl Local {
-    /// For this socket.
+    /// The listener of this socket.
     pub fn new(listener: UnixListener) -> Local {
         Local(Acceptor::new(listener))
     }
@@ -31,7 +31,7 @@ impl axum::serve::Listener for Local {
         (stream, ())
     }
 
-    /// Nobody connects to it by an address of ours.
+    /// Our clients have no address.
     fn local_addr(&self) -> io::Result<Self::Addr> {
         Ok(())
     }

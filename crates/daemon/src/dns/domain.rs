@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The longest first label, in bytes: the number of a slot, of up to two digits, still fits behind it.
+/// The longest first label, in bytes: it leaves room for the number of a slot, which has up to two digits.
 const LONGEST_FIRST: usize = 61;
 
 /// The longest one, in bytes: a VM's name, which may have 63, and some names below it still fit into the 253 that a name may have.
@@ -22,7 +22,7 @@ impl Domain {
         &self.0
     }
 
-    /// The domain with a number behind its first label: `vm` becomes `vm1`.
+    /// The domain with a number after its first label: `vm` becomes `vm1`.
     #[must_use]
     pub fn numbered(&self, number: u8) -> Domain {
         match self.0.split_once('.') {

@@ -20,7 +20,7 @@ use crate::net::addresses::Subnet;
 /// The names of a daemon's VMs.
 #[derive(Debug)]
 pub struct Names {
-    /// The configured domain and port, which the slot makes the real ones from.
+    /// The configured domain and port. The slot makes the real ones from them.
     domain: Domain,
     /// Where the host is answered, on its loopback address; 0 where it is not.
     port: u16,
@@ -30,7 +30,7 @@ pub struct Names {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The slot of the network; before there is one, the slot that is tried first.
+    /// The slot of the network; before there is a network, the slot that the daemon tries first.
     slot: Slot,
     /// By the VM's id.
     vms: BTreeMap<String, (String, Ipv4Addr)>,
@@ -66,7 +66,7 @@ pub struct Refusal {
 }
 
 impl Names {
-    /// No names yet, in this domain of slot 0; the host is to be answered at this port of slot 0. `slot` is the one that is expected.
+    /// No names yet. `domain` and `port` are those of slot 0; `slot` is the expected slot.
     pub fn new(domain: Domain, port: u16, slot: Slot) -> Names {
         let state = Mutex::new(State { slot, ..State::default() });
         Names { domain, port, state, changed: watch::Sender::new(()) }
@@ -77,7 +77,7 @@ impl Names {
         self.state().slot.domain(&self.domain)
     }
 
-    /// The slot of the network, or the one that is expected before there is a network.
+    /// The slot of the network; before there is a network, the expected slot.
     pub fn slot(&self) -> Slot {
         self.state().slot
     }
@@ -114,12 +114,12 @@ impl Names {
         std::iter::once((subnet.host(), host)).chain(vms).collect()
     }
 
-    /// Answers from now on, as far as that is possible, with this subnet's addresses, in the domain and at the port of this slot. What
-    /// is not answered yet is tried again.
+    /// Answers from now on, as far as possible, with the addresses of this subnet, in the domain and at the port of
+    /// this slot. Retries later what it cannot answer yet.
     pub fn serve(&self, slot: Slot, subnet: Subnet) {
         let mut state = self.state();
         if (state.slot, state.served.as_ref().map(|served| served.subnet)) != (slot, Some(subnet)) {
-            // Servers of another network than this one end here.
+            // The servers of any other network end here.
             (state.slot, state.served) = (slot, None);
         }
         let State { vms, served, .. } = &mut *state;

@@ -1,4 +1,4 @@
-//! What is this daemon's on this host, and what is other daemons'.
+//! What this daemon owns on this host, and what other daemons own.
 
 use std::os::unix::fs::MetadataExt;
 
@@ -12,7 +12,7 @@ use crate::ground::{Choice, Claim, GroundId, Neighbour, Slot, Uids, neighbours};
 /// The inode of the first pid namespace (`PROC_PID_INIT_INO`, linux/proc_ns.h).
 const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
-/// What is known of the grounds on this host.
+/// The known grounds on this host.
 #[derive(Debug, Clone)]
 struct Known {
     id: GroundId,
@@ -33,7 +33,7 @@ pub(super) async fn of(context: &Context) -> Finding {
         let bridges = neighbours(&links, Some(network).filter(|_| is_up));
         let claims = claims.recorded().into_iter().map(|(_, claim)| claim).filter(|claim| claim.id != id).collect();
         let namespace = std::fs::metadata("/proc/self/ns/pid").map(|found| found.ino());
-        // A process with a /run of its own sees no claims but its own.
+        // A process with its own /run sees only its own claims.
         let place = |path: &str| std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
         // Only root may look there.
         let has_hosts_run =
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(told(&inside).verdict, Verdict::Warn);
         let slot = Slot::new(1).unwrap();
         assert_eq!(told(&Known { choice: Choice::Fixed(slot), network: slot, ..inside }).verdict, Verdict::Pass);
-        // Where VMs run on another network still, the configuration does not hold yet.
+        // While VMs run on another network, the configuration does not take effect.
         assert_eq!(told(&Known { choice: Choice::Fixed(slot), ..known() }).verdict, Verdict::Warn);
         let bridge = Neighbour { slot, mark: None, lives: false };
         let found = told(&Known { choice: Choice::Fixed(slot), bridges: vec![bridge], ..known() });

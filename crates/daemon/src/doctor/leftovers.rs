@@ -35,7 +35,7 @@ pub(super) fn leftovers(
     let unknown = names.into_iter().filter(|name| !known.contains(name) && vms_runtime.join(name).exists());
     let mut unknown: Vec<String> = unknown.collect();
     unknown.sort_unstable();
-    // A number that another process has by now is no VMM's, and nobody is advised to end that one.
+    // If another process has the number by now, it is no VMM: nobody may be advised to end it.
     let is_vmm = |name: &str, process: &Process| {
         process.command_line().is_ok_and(|command| vmm.machine_of(&command).as_deref() == Some(name))
     };
@@ -91,7 +91,7 @@ mod tests {
         assert!(found.found.ends_with(&format!("process {pid}")), "{}", found.found);
         assert_eq!(found.fix.unwrap(), format!("kill {pid}; rm -r {}", dir.path().join("unknown").display()));
 
-        // The number is that of a process which is no VMM.
+        // The number belongs to a process that is no VMM.
         let innocent = Leash::start(Launch::new(Program::Command("/bin/sleep".into()), ["60"])).unwrap();
         let identity = innocent.process().unwrap().identity().unwrap();
         let pid_file = dir.path().join("unknown").join(PID_FILE);

@@ -68,7 +68,7 @@ pub async fn examine(context: &Context) -> Vec<Finding> {
         let of_vms = move || {
             let dir = paths.vms_runtime();
             let mut findings = vec![leftovers::leftovers(&dir, names, &known, &*vmm)];
-            // Where processes cannot be looked at there is nothing to say of them.
+            // A daemon that cannot look at processes says nothing about them.
             if let Ok(survey) = alive::survey(&vms, &*vmm, &paths) {
                 findings.push(vms::vms(&vms, &survey, &paths, vmm.runtime_files()));
             }

@@ -1,4 +1,4 @@
-//! VMs whose records and processes disagree, and VMs that run without what a daemon needs to speak to them.
+//! VMs whose records and processes disagree, and VMs that run without the files that a daemon needs to speak to them.
 
 use std::path::Path;
 
@@ -10,8 +10,8 @@ use crate::vm::alive::Living;
 use crate::vm::definition::VmRecord;
 use crate::vm::state::State;
 
-/// Whether every VM that is recorded as stopped is so, nobody else runs as a VM's user, and those that run have their runtime
-/// files. The worst that is found is told.
+/// Whether every VM with the record `stopped` is stopped, no unknown process runs as a VM's user, and running VMs have
+/// their runtime files. Reports the worst finding.
 pub(super) fn vms(records: &[VmRecord], survey: &[Living], paths: &Paths, needed: &[&str]) -> Finding {
     const CHECK: &str = "vms";
     let each = || records.iter().zip(survey).map(|(record, living)| (&record.definition, &record.state, living));

@@ -4,21 +4,21 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{SLOTS, Slot};
 
-/// What the configuration has in place of a number.
+/// The word that stands for a number in the configuration.
 const AUTO: &str = "auto";
 
 /// Which slots a daemon may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Choice {
-    /// The one that it had last, else the lowest that is free.
+    /// The one that it had last, else the lowest free one.
     #[default]
     Auto,
-    /// This one, for both network and uids.
+    /// This one, for both the network and the user ids.
     Fixed(Slot),
 }
 
 impl Choice {
-    /// The slots to try, in their order, where `had` is the one that the ground had last.
+    /// The slots to try, in order; `had` is the one that the ground had last.
     pub fn candidates(self, had: Option<Slot>) -> Vec<Slot> {
         match self {
             Choice::Fixed(slot) => vec![slot],
@@ -29,7 +29,7 @@ impl Choice {
         }
     }
 
-    /// The slot that is meant before one is claimed.
+    /// The expected slot, before the daemon claims one.
     pub fn expected(self, had: Option<Slot>) -> Slot {
         match self {
             Choice::Fixed(slot) => slot,

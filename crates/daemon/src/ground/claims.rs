@@ -1,10 +1,9 @@
 //! Claims on user ids: a file for each uid slot below `/run/banger-ground`, locked by flock(2) while its daemon runs.
 //!
-//! A claim outlives its daemon as far as it must: the file names the ground, and while a process runs under one of its ids, no other
-//! ground takes the slot. The lock is blind to other mount and pid namespaces; daemons there need a slot by configuration.
+//! A claim outlives its daemon if it must: the file names the ground, and while a process runs under one of its ids, no
+//! other ground takes the slot. The lock does not work across mount and pid namespaces: configure a slot there.
 //!
-//! Every claim is made and given up under a lock on the directory itself, so that a file can be removed without another daemon
-//! locking the file that is gone.
+//! Daemons make and give up claims under a lock on the directory, so that none removes a file that another one locks.
 
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File};
@@ -19,10 +18,10 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::{Choice, GroundId, Slot, Uids};
 
-/// The longest claim that is read, in bytes: two paths and some words.
+/// The longest claim that a daemon reads, in bytes: two paths and some words.
 const LONGEST: u64 = 16 * 1024;
 
-/// How long a daemon that was killed may hold its claim by a child that has not executed its program yet.
+/// How long a killed daemon may hold its claim through a child that has not executed its program yet.
 const DYING: Duration = Duration::from_secs(5);
 
 /// The directory of all claims.
@@ -31,7 +30,7 @@ pub struct Claims {
     dir: PathBuf,
 }
 
-/// What a claim says.
+/// The content of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// The ground.
@@ -44,7 +43,7 @@ pub struct Claim {
     pub socket: PathBuf,
 }
 
-/// Who claims.
+/// A ground that claims user ids.
 #[derive(Debug, Clone)]
 pub struct Claimant<'a> {
     /// The ground.
@@ -65,18 +64,18 @@ pub struct Claimant<'a> {
     pub kept: &'a HashSet<u32>,
 }
 
-/// A uid slot of this daemon's, until it is dropped or [given up](Claimed::give_up).
+/// A uid slot of this daemon, until the value is dropped or [given up](Claimed::give_up).
 #[derive(Debug)]
 pub struct Claimed {
     /// The slot.
     pub slot: Slot,
     /// Its user ids.
     pub uids: Uids,
-    /// The claim's file and directory; nothing for a daemon that cannot change its user anyway.
+    /// The files and directory of its claims; `None` for a daemon that cannot change its user anyway.
     held: Option<Held>,
 }
 
-/// The claims' files, locked: that of the slot, and those of slots whose ids VMs still have from earlier.
+/// The locked files of the claims: that of the slot, and those of earlier slots whose ids VMs still have.
 #[derive(Debug)]
 struct Held {
     files: Vec<(Slot, Uids, File)>,
@@ -103,18 +102,18 @@ pub enum ClaimError {
         /// The directory.
         path: PathBuf,
     },
-    /// The slot of the configuration is another's.
+    /// Another ground has the configured slot.
     #[error("uid slot {slot} is taken: {by}")]
     Taken {
         /// The slot.
         slot: Slot,
-        /// By whom.
+        /// Its owner.
         by: String,
     },
-    /// All slots are others'.
+    /// Other grounds have all slots.
     #[error("no uid slot is free; the first one is taken: {by}")]
     NoneFree {
-        /// By whom the first one is.
+        /// The owner of the first one.
         by: String,
     },
     /// The slot has no ids.
@@ -142,19 +141,19 @@ impl ClaimError {
     }
 }
 
-/// A slot that is somebody's.
+/// A slot that somebody owns.
 struct Other {
     uids: Uids,
     by: String,
 }
 
 impl Claims {
-    /// The claims in this directory, which is made when it is needed.
+    /// The claims in this directory. Made at the first claim.
     pub fn new(dir: PathBuf) -> Claims {
         Claims { dir }
     }
 
-    /// Claims a slot: the first that the claimant may take whose ids nobody else has.
+    /// Claims a slot: the first one that the claimant may take and whose ids nobody else has.
     ///
     /// # Errors
     /// [`ClaimError`].
@@ -162,7 +161,7 @@ impl Claims {
         let Claimant { choice, had, first_uid, .. } = *claimant;
         let no_ids = |slot| ClaimError::NoIds { slot, first_uid };
         if !rustix::process::geteuid().is_root() {
-            // Its VMMs run as itself.
+            // Its VMMs run as the daemon's own user.
             let slot = choice.expected(had);
             return Ok(Claimed { slot, uids: Uids::of(slot, first_uid).ok_or(no_ids(slot))?, held: None });
         }
@@ -196,8 +195,7 @@ impl Claims {
         Err(first.unwrap_or(no_ids(Slot::FIRST)))
     }
 
-    /// Claims the slots, beside the claimed one, whose ids VMs of the ground still have, as far as nobody else has them; and removes
-    /// what is left of the ground's other claims.
+    /// Claims the other slots whose ids the ground's VMs still have, if they are free. Removes the ground's other claims.
     fn earlier(
         &self,
         claimant: &Claimant<'_>,
@@ -224,20 +222,20 @@ impl Claims {
         Ok(files)
     }
 
-    /// All claims that are recorded, by slot. Nothing is locked, and what cannot be read is left out.
+    /// All recorded claims, by slot. Locks nothing and skips files that it cannot read.
     pub fn recorded(&self) -> Vec<(Slot, Claim)> {
         let read = |slot: Slot| Some((slot, read(&mut File::open(self.file(slot)).ok()?)?));
         Slot::all().filter_map(read).collect()
     }
 
-    /// The file in which the grounds of this network namespace keep together what they have switched there.
+    /// The file in which the grounds of this network namespace record the links that they switched.
     pub fn forwarding(&self) -> PathBuf {
         let namespace = banger_linux::netns::cookie().unwrap_or_default();
         self.dir.join(format!("forwarding-{namespace}"))
     }
 
-    /// Whose slots are not free: those with a lock that is held, and those in whose ids a process runs that is none of the claimant's.
-    /// Claims that stand for nothing any more are removed.
+    /// The owners of the slots that are not free: those whose lock is held, and those with a process under their ids
+    /// that is none of the claimant's. Removes claims that no longer stand for anything.
     fn others(&self, claimant: &Claimant<'_>) -> Result<Vec<Other>, ClaimError> {
         let running = process::all().map_err(io_error("list processes in", Path::new("/proc")))?;
         let mut others = Vec::new();
@@ -246,7 +244,7 @@ impl Claims {
             let expected = Uids::of(slot, claimant.first_uid);
             let mut stranger = running.iter().filter(|process| !claimant.own.contains(&process.pid));
             let Some(mut file) = existing(&path)? else {
-                // A daemon from before there were claims has its VMs here.
+                // A daemon without claims (an older one) has its VMs here.
                 if let Some(uids) = expected
                     && let Some(process) = stranger.find(|process| uids.contains(process.uid))
                 {
@@ -256,7 +254,7 @@ impl Claims {
             };
             let claim = read(&mut file);
             let is_own = claim.as_ref().is_some_and(|claim| claim.id == claimant.id);
-            // The state directory is locked already: who still holds the claim of the same ground is on its way out.
+            // This daemon holds the state directory's lock: another holder of the ground's claim is about to end.
             let is_free = if is_own { lock_within(&file, DYING) } else { try_lock(&file) };
             let is_free = is_free.map_err(io_error("lock", &path))?;
             let Some(uids) = claim.as_ref().map(|claim| claim.uids).or(expected) else { continue };
@@ -281,7 +279,7 @@ impl Claims {
         self.dir.join(slot.to_string())
     }
 
-    /// The directory, locked. Another daemon may remove it between its opening and its locking: then it is opened again.
+    /// The directory, locked. Opened again if another daemon removes it between opening and locking.
     fn guard(&self) -> Result<File, ClaimError> {
         loop {
             let made = DirBuilder::new().mode(0o700).create(&self.dir);
@@ -313,15 +311,15 @@ impl Claims {
 }
 
 impl Claimed {
-    /// What others have claimed.
+    /// The claims of others.
     pub fn others(&self) -> Vec<Claim> {
         let Some(held) = &self.held else { return Vec::new() };
         let is_own = |slot: Slot| held.files.iter().any(|(own, ..)| *own == slot);
         held.claims.recorded().into_iter().filter(|(slot, _)| !is_own(*slot)).map(|(_, claim)| claim).collect()
     }
 
-    /// Whether a VM may have this user id: it is in a slot that this daemon has claimed. A daemon that cannot change its user claims
-    /// none.
+    /// Whether a VM may have this user id, because this daemon has claimed its slot. Always true for a daemon that cannot
+    /// change its user, which claims none.
     pub fn has(&self, uid: u32) -> bool {
         match &self.held {
             Some(held) => held.files.iter().any(|(_, uids, _)| uids.is_vmm(uid)),
@@ -329,7 +327,7 @@ impl Claimed {
         }
     }
 
-    /// Gives the slot up. While VMs run under its ids, the claim stays and says whose they are.
+    /// Gives the slot up. While VMs run under its ids, the claim stays and names their owner.
     ///
     /// # Errors
     /// [`ClaimError`].
@@ -340,12 +338,12 @@ impl Claimed {
             for (slot, _, file) in files {
                 let path = claims.file(slot);
                 let own = file.metadata().map_err(io_error("look at", &path))?;
-                // Somebody may have removed it, and another daemon made its own in its place.
+                // Somebody may have removed it, and another daemon may have made its own in its place.
                 if std::fs::metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (own.dev(), own.ino())) {
                     std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
                 }
             }
-            // Unless there are others' claims in it.
+            // Fails if other claims are in it.
             drop(std::fs::remove_dir(&claims.dir));
         }
         Ok(())
@@ -374,11 +372,11 @@ fn existing(path: &Path) -> Result<Option<File>, ClaimError> {
 
 fn write(mut file: &File, claimant: &Claimant<'_>, uids: Uids) -> io::Result<()> {
     let Claimant { id, state, socket, .. } = claimant;
-    // A path with a line break in it is told without what follows; nobody acts on it.
+    // A path with a line break is cut there; nobody acts on it.
     let path = |path: &Path| path.display().to_string().lines().next().unwrap_or_default().to_owned();
     let text = format!("ground {id}\nfirst-uid {}\nstate {}\nsocket {}\n", uids.first(), path(state), path(socket));
     io::Seek::rewind(&mut file)?;
-    // In this order, so that whoever reads it at this moment finds no empty file.
+    // In this order, so that no reader ever finds an empty file.
     file.write_all(text.as_bytes())?;
     file.set_len(text.len() as u64)
 }
@@ -443,7 +441,7 @@ mod tests {
         Slot::new(number).unwrap()
     }
 
-    /// A process with a user id, ended with what is returned.
+    /// A process under a user id. Dropping the result ends it.
     fn process(uid: u32) -> Leash {
         let mut launch = Launch::new(Program::Command("/bin/sleep".into()), ["60"]);
         launch.credentials = Some(Credentials { uid, gid: uid, groups: Vec::new() });
@@ -465,7 +463,7 @@ mod tests {
             let names_other =
                 claim(claims, &Wish { choice: Choice::Fixed(slot(1)), ..wish(3) }).unwrap_err().to_string();
             assert_eq!(names_other, "uid slot 1 is taken: the daemon of /state/2, on /run/socket");
-            // The slot it had, while others are free; what is given up is anybody's.
+            // It gets the slot that it had, although others are free; a slot that was given up is free for all.
             one.give_up(false).unwrap();
             assert_eq!(claim(claims, &Wish { had: Some(slot(5)), ..wish(3) }).unwrap().slot, slot(5));
             assert_eq!(claim(claims, &wish(4)).unwrap().slot, slot(0));
@@ -497,7 +495,7 @@ mod tests {
             let whose = "of the daemon of /state/1, on /run/socket";
             assert_eq!(error, format!("uid slot 0 is taken: process {pid} (sleep), {whose}"));
             assert_eq!(claim(claims, &wish(2)).unwrap().slot, slot(1));
-            // The ground itself comes back to it.
+            // The ground itself gets it back.
             assert_eq!(claim(claims, &Wish { own, ..wish(1) }).unwrap().slot, slot(0));
             drop(vm);
             assert_eq!(claim(claims, &wish(2)).unwrap().slot, slot(0));
@@ -607,7 +605,7 @@ mod tests {
             std::os::unix::fs::chown(&claims.dir, Some(FIRST), None).unwrap();
             assert!(matches!(claim(claims, &wish(1)), Err(ClaimError::Unsafe { .. })));
             std::os::unix::fs::chown(&claims.dir, Some(0), None).unwrap();
-            // What is in a claim's place and is none is not followed either.
+            // The daemon does not follow something else in a claim's place either.
             std::os::unix::fs::symlink(&elsewhere, claims.file(slot(0))).unwrap();
             assert!(claim(claims, &wish(1)).is_err());
         });

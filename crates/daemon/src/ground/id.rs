@@ -11,7 +11,7 @@ use crate::net::addresses;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GroundId([u8; 8]);
 
-/// A text that is no id of a ground.
+/// The text is no id of a ground.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{}' is no id of a ground: it has sixteen hexadecimal digits", .0.escape_debug())]
 pub struct IdError(String);
@@ -22,7 +22,7 @@ impl GroundId {
         GroundId(bytes)
     }
 
-    /// The hardware address of the ground's bridge. A bridge whose note was lost is known by it.
+    /// The hardware address of the ground's bridge. It identifies a bridge that lost its note.
     pub fn mac(self) -> Mac {
         let [a, b, c, d, ..] = self.0;
         addresses::bridge_mac([a, b, c, d])

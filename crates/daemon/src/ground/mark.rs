@@ -1,4 +1,4 @@
-//! The note that a ground leaves on its bridge (`ifalias`): whose it is, for every program that lists links. Pure.
+//! The note that a ground leaves on its bridge (`ifalias`): it names the owner to every program that lists links. Pure.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use super::GroundId;
 /// How the note begins.
 const BEGIN: &str = "banger ground ";
 
-/// What stands between the id and the state directory.
+/// The text between the id and the state directory.
 const OF: &str = " of ";
 
-/// Whose a bridge is.
+/// The owner of a bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
     /// The ground's id.
@@ -23,7 +23,7 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// The note's text, cut to what a link can carry. What is not UTF-8 or would break a line in it is replaced.
+    /// The note's text, cut to the length that a link allows. Replaces what is not UTF-8 or would break the line.
     pub fn text(&self) -> String {
         let state = String::from_utf8_lossy(self.state.as_os_str().as_bytes());
         let state = state.replace(char::is_control, "?");
@@ -33,19 +33,19 @@ impl Mark {
         text
     }
 
-    /// Reads a note; nothing where it is not a ground's.
+    /// Reads a note; `None` if no ground wrote it.
     pub fn read(text: &str) -> Option<Mark> {
         let (id, state) = text.strip_prefix(BEGIN)?.split_once(OF)?;
         Some(Mark { id: id.parse().ok()?, state: PathBuf::from(state) })
     }
 
-    /// Whether the note has all of the path: nothing of it was cut or replaced.
+    /// Whether the note has the whole path, with nothing cut or replaced.
     pub fn is_whole(&self) -> bool {
-        // A cut before a character of several bytes leaves up to three free.
+        // A cut before a character of several bytes leaves up to three bytes free.
         self.text().len() < MAX_ALIAS - 3 && !self.state.to_string_lossy().contains(['?', char::REPLACEMENT_CHARACTER])
     }
 
-    /// Whether the state directory is this one, as far as the note tells.
+    /// Whether this is the state directory, as far as the note says.
     pub fn is_of(&self, state: &Path) -> bool {
         Mark { id: self.id, state: state.to_owned() }.text() == self.text()
     }

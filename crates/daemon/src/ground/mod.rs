@@ -1,8 +1,9 @@
 //! The ground: what one daemon owns on its host, so that several daemons share a host without touching each other's things.
 //!
-//! A ground has a random id for as long as its state directory lives. Its names come from two slots, small numbers that it claims
-//! where they can clash: the *network slot* in its network namespace, by making the bridge of that slot, and the *uid slot* on its
-//! host, by locking a file below `/run/banger-ground`. Slot 0 has the plain names. The two may differ.
+//! A ground has a random id for as long as its state directory exists. Its names come from two slots. A slot is a small
+//! number that the ground claims where its names could clash: the *network slot* in its network namespace, by making
+//! that slot's bridge, and the *uid slot* on its host, by locking a file below `/run/banger-ground`. Slot 0 has the
+//! plain names. The two may differ.
 
 mod choice;
 mod claims;

@@ -5,18 +5,18 @@ use banger_linux::netlink::Link;
 use super::{Mark, Slot};
 use crate::net::addresses;
 
-/// The ground of another daemon, or a bridge that has the name of one.
+/// The ground of another daemon, or a bridge with such a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Neighbour {
     /// Its slot.
     pub slot: Slot,
-    /// Whose it is; nothing where no ground has left its note.
+    /// Its owner; `None` if no ground left a note.
     pub mark: Option<Mark>,
-    /// Whether a port of the bridge is open: its daemon runs, or a VM of it does.
+    /// Whether a port of the bridge is open: its daemon or one of its VMs runs.
     pub lives: bool,
 }
 
-/// All bridges with the name of another slot's than `own`.
+/// All bridges that have the name of a slot other than `own`.
 pub fn neighbours(links: &[Link], own: Option<Slot>) -> Vec<Neighbour> {
     let neighbour = |link: &Link| {
         let slot = Slot::of_bridge(&link.name).filter(|slot| Some(*slot) != own)?;
@@ -26,8 +26,8 @@ pub fn neighbours(links: &[Link], own: Option<Slot>) -> Vec<Neighbour> {
     links.iter().filter_map(neighbour).collect()
 }
 
-/// Whether another ground than that of `own` has a bridge: one with a note, or with a hardware address that banger gives. What else
-/// has the name of one is nobody's ground.
+/// Whether a ground other than that of `own` has a bridge: one with a note, or with a hardware address from banger. Other
+/// devices with a bridge's name belong to no ground.
 pub fn has_others(links: &[Link], own: Option<Slot>) -> bool {
     let is_grounds = |link: &Link| link.alias.as_deref().and_then(Mark::read).is_some() || addresses::is_ours(link.mac);
     let is_other = |link: &Link| Slot::of_bridge(&link.name).is_some_and(|slot| Some(slot) != own);
@@ -40,7 +40,7 @@ pub fn lives(links: &[Link], bridge: &Link) -> bool {
 }
 
 impl Neighbour {
-    /// Whose it is, in words.
+    /// Its owner, in words.
     pub fn owner(&self) -> String {
         match &self.mark {
             Some(mark) => format!("the daemon of {}", mark.state.display()),
@@ -48,9 +48,9 @@ impl Neighbour {
         }
     }
 
-    /// Whether it belongs to nobody any more: nothing in it is open, and its state directory is gone.
+    /// Whether nobody owns it any more: no port is open, and its state directory is gone.
     pub fn is_abandoned(&self) -> bool {
-        // A path that is not all in the note, or that this daemon may not look at, may be there.
+        // The path may exist if the note has only a part of it, or if this daemon may not look at it.
         let has_state = |mark: &Mark| !mark.is_whole() || mark.state.try_exists().unwrap_or(true);
         !self.lives && self.mark.as_ref().is_some_and(|mark| !has_state(mark))
     }

@@ -4,7 +4,7 @@ use super::Slot;
 use crate::config::VMM_UIDS;
 use banger_linux::process::CONTAINER_IDS;
 
-/// How many user ids a slot has: those of VMMs, then those of the user namespaces in which images are built.
+/// The number of user ids in a slot: those of VMMs, then those of the user namespaces that build images.
 pub const IDS: u32 = VMM_UIDS + CONTAINER_IDS;
 
 /// The user ids of a slot.
@@ -14,14 +14,14 @@ pub struct Uids {
 }
 
 impl Uids {
-    /// Those of a slot, where slot 0 begins at `first_uid`. Nothing where they would reach past the last id, which stands for "no
-    /// change" (chown(2)).
+    /// The ids of a slot; slot 0 begins at `first_uid`. `None` if they would reach past the last id, which stands for
+    /// "no change" (chown(2)).
     pub fn of(slot: Slot, first_uid: u32) -> Option<Uids> {
         let first = first_uid.checked_add(u32::from(slot.number()) * IDS)?;
         first.checked_add(IDS).map(|_| Uids { first })
     }
 
-    /// Those from this one on, as another daemon has recorded them.
+    /// The range that begins here, as another daemon recorded it.
     pub(super) fn from(first: u32) -> Uids {
         Uids { first }
     }
@@ -31,27 +31,27 @@ impl Uids {
         self.first
     }
 
-    /// The last one, of a build.
+    /// The last one, for builds.
     pub fn last(self) -> u32 {
         self.first.saturating_add(IDS - 1)
     }
 
-    /// The first one of builds' user namespaces.
+    /// The first one of the user namespaces of builds.
     pub fn build(self) -> u32 {
         self.first.saturating_add(VMM_UIDS)
     }
 
-    /// Whether a user id is a VMM's here.
+    /// Whether this user id belongs to VMMs here.
     pub fn is_vmm(self, uid: u32) -> bool {
         (self.first..self.build()).contains(&uid)
     }
 
-    /// Whether a user id is one of these.
+    /// Whether the range has this user id.
     pub fn contains(self, uid: u32) -> bool {
         (self.first..=self.last()).contains(&uid)
     }
 
-    /// Whether two ranges have an id in common, as with another `first_uid`.
+    /// Whether two ranges share an id, as they can with another `first_uid`.
     pub fn overlaps(self, other: Uids) -> bool {
         self.first <= other.last() && other.first <= self.last()
     }

@@ -1,4 +1,4 @@
-//! Slots: the numbers from which all names on a ground are made. Pure.
+//! Slots: the numbers that all names on a ground are made from. Pure.
 
 use std::fmt;
 
@@ -7,21 +7,21 @@ use crate::dns::domain::Domain;
 /// How many slots there are. The longest name of a link, `bangercarrier99`, has the 15 bytes that Linux allows (`IFNAMSIZ`).
 pub const SLOTS: u8 = 100;
 
-/// How every bridge's name begins.
+/// The beginning of every bridge's name.
 const BRIDGES: &str = "banger";
 
-/// How every TAP's name begins.
+/// The beginning of every TAP's name.
 const TAPS: &str = "tap-pool";
 
-/// A slot. Slot 0 has the plain names, every other slot the same names with its number.
+/// A slot. Slot 0 has the plain names; every other slot has the same names with its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Slot(u8);
 
 impl Slot {
-    /// The slot of the plain names.
+    /// The slot with the plain names.
     pub const FIRST: Slot = Slot(0);
 
-    /// The slot of a number, unless that is [`SLOTS`] or more.
+    /// The slot with a number, unless that is [`SLOTS`] or more.
     pub fn new(number: i64) -> Option<Slot> {
         u8::try_from(number).ok().filter(|number| *number < SLOTS).map(Slot)
     }
@@ -41,7 +41,7 @@ impl Slot {
         if name == BRIDGES { Some(Slot::FIRST) } else { Slot::numbered(name).filter(|slot| slot.table() == name) }
     }
 
-    /// The slot of the number behind `banger`.
+    /// The slot with the number after `banger`.
     fn numbered(name: &str) -> Option<Slot> {
         Slot::new(name.strip_prefix(BRIDGES)?.parse().ok()?)
     }
@@ -51,24 +51,24 @@ impl Slot {
         self.0
     }
 
-    /// The bridge that guests are on.
+    /// The bridge of the guests.
     pub fn bridge(self) -> String {
         format!("{BRIDGES}{}", self.0)
     }
 
-    /// How the names of guests' TAPs begin; a number follows. The prefix of no slot begins with that of another: rules match
-    /// names by prefix.
+    /// The prefix of guests' TAP names; a number follows. No slot's prefix begins with another slot's, because rules
+    /// match names by prefix.
     pub fn taps(self) -> String {
         if self == Slot::FIRST { format!("{TAPS}-") } else { format!("{TAPS}{}-", self.0) }
     }
 
-    /// The TAP that the daemon keeps open, so that the bridge has a carrier. Its name is not one of guests', whose packets are
-    /// filtered.
+    /// The TAP that the daemon keeps open, so that the bridge has a carrier. Its name is not like those of guests,
+    /// because rules filter their packets.
     pub fn carrier(self) -> String {
         if self == Slot::FIRST { "banger-carrier".to_owned() } else { format!("bangercarrier{}", self.0) }
     }
 
-    /// The nftables tables of the ground, one in each family; and the comment on its rules in other programs' tables.
+    /// The nftables tables of the ground, one in each family; also the comment on its rules in other programs' tables.
     pub fn table(self) -> String {
         if self == Slot::FIRST { "banger".to_owned() } else { format!("banger{}", self.0) }
     }
@@ -95,7 +95,7 @@ impl fmt::Display for Slot {
 mod tests {
     use super::*;
 
-    /// `IFNAMSIZ` without its closing zero.
+    /// `IFNAMSIZ` without its terminating zero.
     const LONGEST_NAME: usize = 15;
 
     #[test]

@@ -1,4 +1,5 @@
-//! What a ground remembers of itself, and whether a state directory is still the one that it was made in. Pure, but for one stat(2).
+//! What a ground remembers of itself, and whether a state directory is the one that it was made in. Pure, but for one
+//! stat(2).
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -6,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use super::{GroundId, Slot};
 
-/// A directory as the kernel knows it: a copy is another one, whatever it is called; one that was moved is the same.
+/// A directory as the kernel knows it: a copy is another directory under any name; a moved directory stays the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StateDir {
-    /// The device that it is on.
+    /// Its device.
     pub device: u64,
-    /// Its number there.
+    /// Its inode number.
     pub inode: u64,
 }
 
@@ -28,17 +29,17 @@ pub struct Identity {
     pub uids: Slot,
 }
 
-/// Whether a state directory is the one of its records.
+/// Whether a state directory is the one in its records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moved {
-    /// It is the same, perhaps by another path.
+    /// It is the same, perhaps under another path.
     Same,
-    /// It is a copy: the records are those of another directory's ground.
+    /// It is a copy: the records belong to the ground of another directory.
     Copied,
 }
 
 impl StateDir {
-    /// That of a path.
+    /// The identity of the directory at a path.
     ///
     /// # Errors
     /// Those of stat(2).

@@ -139,7 +139,7 @@ pub fn candidates() -> impl Iterator<Item = Subnet> {
     of_ten.chain(others).map(|network| Subnet { network: network.into(), prefix: 24 })
 }
 
-/// The first candidate from the one of this number on, and around, that has nothing in common with any of these destinations.
+/// The first candidate, counted from this number and around the end, that overlaps none of these destinations.
 pub fn choose(first: usize, taken: &[(Ipv4Addr, u8)]) -> Option<Subnet> {
     let is_free = |subnet: &Subnet| !taken.iter().any(|(destination, prefix)| subnet.overlaps(*destination, *prefix));
     candidates().skip(first).chain(candidates().take(first)).find(is_free)
@@ -159,8 +159,9 @@ pub fn is_ours(mac: Mac) -> bool {
     mac.0.starts_with(&OURS)
 }
 
-/// The hardware address of a bridge, from some of the random bytes of its ground. No guest has it: the first byte of a private
-/// address is even. It is set, because a bridge otherwise takes the least of its ports' and changes with them.
+/// The hardware address of a bridge, from some random bytes of its ground. No guest has it: the first byte of a private
+/// address is even. The daemon sets it, because a bridge otherwise takes the lowest address of its ports and changes
+/// when they do.
 pub fn bridge_mac([a, b, c, d]: [u8; 4]) -> Mac {
     Mac([OURS[0], OURS[1], a | 1, b, c, d])
 }

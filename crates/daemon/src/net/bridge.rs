@@ -1,4 +1,4 @@
-//! The bridge that all guests are on, and the choice of its subnet. Which bridge that is says `claim`.
+//! The bridge that all guests are on, and the choice of its subnet. `claim` chooses the bridge.
 
 use std::net::Ipv4Addr;
 
@@ -7,11 +7,12 @@ use banger_linux::netlink::{Address, Link, LinkChange, LinkLocal, Netlink, Netli
 use super::addresses::{self, Subnet};
 use crate::ground::Slot;
 
-/// The kernel's table of local addresses, in which every address of the host stands once more.
+/// The kernel's table of local addresses, which lists every address of the host a second time.
 const LOCAL_TABLE: u32 = 255;
 
-/// Link-local frames of guests are as any others, so that they meet the rules and no address is learned from those that are
-/// dropped. The kernel keeps the first three to itself: the rules drop what it delivers of them, and it learns nothing from it.
+/// The bridge treats guests' link-local frames like any others, so that they meet the rules and the bridge learns no
+/// address from those that the rules drop. The kernel keeps the first three for itself: the rules drop what it delivers
+/// of them, and the bridge learns nothing from them.
 const LINK_LOCAL: LinkLocal = LinkLocal { forwarded: 0xfff8, learned: false };
 
 /// Why there is no bridge for guests.
@@ -22,15 +23,15 @@ pub enum BridgeError {
     Foreign {
         /// The name.
         name: String,
-        /// Whose it is, or what.
+        /// Its owner, or its kind.
         by: String,
     },
-    /// Every slot is somebody else's.
+    /// Every slot has another owner.
     #[error("every network slot is taken; of the first one, {name}: {by}")]
     NoSlot {
         /// The bridge of the first one.
         name: String,
-        /// Whose it is, or what.
+        /// Its owner, or its kind.
         by: String,
     },
     /// Somebody else has the subnet.
@@ -49,10 +50,11 @@ pub enum BridgeError {
     Netlink(#[from] NetlinkError),
 }
 
-/// Gives the bridge a subnet that nobody else has, and brings it up: what is wanted; else the subnet that it had; else a free one.
+/// Gives the bridge a free subnet and brings it up. Prefers the wanted subnet, then the one that it had, then any free
+/// one.
 ///
-/// Another daemon may choose the same one at the same moment. Whoever sees the other's after adding its own takes it back and
-/// chooses again, and the higher slot leaves that subnet to the lower one.
+/// Another daemon may choose the same subnet at the same moment. A daemon that sees the other one after it has added
+/// its own address takes that back and chooses again; the higher slot leaves that subnet to the lower one.
 ///
 /// # Errors
 /// [`BridgeError`]; the bridge has no address then.
@@ -101,7 +103,7 @@ fn choose(
     addresses::choose(slot.number().into(), &taken).ok_or(BridgeError::NoneFree)
 }
 
-/// Where a route or an address of another link leads.
+/// The destination of a route or an address of another link.
 struct Other {
     destination: Ipv4Addr,
     prefix: u8,
@@ -125,7 +127,7 @@ impl std::fmt::Display for Other {
     }
 }
 
-/// Where routes and addresses of other links than this one lead.
+/// The destinations of the routes and addresses of other links.
 fn others(netlink: &mut Netlink, own: u32) -> Result<Vec<Other>, BridgeError> {
     let links = netlink.links()?;
     let name = |index: Option<u32>| {
@@ -149,14 +151,14 @@ fn others(netlink: &mut Netlink, own: u32) -> Result<Vec<Other>, BridgeError> {
     Ok(others)
 }
 
-/// Whether the bridge that was claimed is there and up, has the host's address and treats link-local frames as it has to.
+/// Whether the claimed bridge exists and is up, has the host's address and treats link-local frames as it must.
 ///
 /// # Errors
 /// [`BridgeError`].
 pub fn is_right(netlink: &mut Netlink, bridge: &Link, subnet: Subnet) -> Result<bool, BridgeError> {
     let found = netlink.link(&bridge.name)?;
     let is_it = found.is_some_and(|link| {
-        // A kernel that does not tell does not do it either.
+        // A kernel that does not report the treatment does not offer it either.
         let is_closed = link.link_local.is_none_or(|is| is == LINK_LOCAL);
         link.index == bridge.index && link.up && link.mac == bridge.mac && is_closed
     });
@@ -164,7 +166,7 @@ pub fn is_right(netlink: &mut Netlink, bridge: &Link, subnet: Subnet) -> Result<
     Ok(is_it && netlink.addresses()?.contains(&own))
 }
 
-/// Removes the bridge; nothing where it is gone.
+/// Removes the bridge, if it exists.
 ///
 /// # Errors
 /// [`BridgeError`].
@@ -175,8 +177,8 @@ pub fn remove(netlink: &mut Netlink, bridge: &Link) -> Result<(), BridgeError> {
     }
 }
 
-/// Brings the bridge up with its own hardware address, and with the host's address in this subnet and no other. What is so already
-/// stays as it is.
+/// Brings the bridge up with its own hardware address, and with the host's address in this subnet and no other. Leaves
+/// alone what is right already.
 ///
 /// # Errors
 /// [`BridgeError`].
@@ -204,7 +206,7 @@ mod tests {
 
     const MAC: Mac = Mac([2, 0x62, 1, 9, 9, 9]);
 
-    /// Runs a test in a network of its own with a bridge.
+    /// Runs a test with a bridge in its own network namespace.
     fn elsewhere(test: impl FnOnce(&mut Netlink, &Link) + Send) {
         let ran = netns::in_new_network(|| {
             let mut netlink = Netlink::open().unwrap();
@@ -256,7 +258,7 @@ mod tests {
             let settle = |netlink: &mut Netlink, wanted, had| settle(netlink, Slot::FIRST, bridge, wanted, had);
             let first = addresses::candidates().next().unwrap();
             assert_eq!(settle(netlink, None, None).unwrap(), first);
-            // Its own addresses and routes are not in its way.
+            // Its own addresses and routes do not count.
             assert_eq!(settle(netlink, None, None).unwrap(), first);
             assert_eq!(settle(netlink, Some(first), None).unwrap(), first);
             let had = subnet("10.99.0.0/24");

@@ -1,5 +1,5 @@
-//! The claim on a network slot: the bridge itself. It is made exclusively, belongs to the network namespace, needs no file, and
-//! outlives its daemon. Its note (`ifalias`) and its hardware address say whose it is.
+//! The claim on a network slot: the bridge itself. The daemon makes it exclusively. It belongs to the network
+//! namespace, needs no file, and outlives its daemon. Its note (`ifalias`) and its hardware address name its owner.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use super::addresses::{self, Subnet};
 use super::bridge::BridgeError;
 use crate::ground::{Choice, GroundId, Mark, Slot, lives, neighbours};
 
-/// The ground for which a bridge is claimed.
+/// A ground that claims a bridge.
 #[derive(Debug, Clone)]
 pub struct Claimant {
     /// Its id.
@@ -22,12 +22,12 @@ pub struct Claimant {
     pub had: Option<Slot>,
 }
 
-/// What is known of a bridge from before there were grounds: it has no note, and the hardware address of its subnet.
+/// What identifies the bridge of a banger without grounds: it has no note, and the hardware address of its subnet.
 #[derive(Debug, Clone, Copy)]
 pub struct Before<'a> {
-    /// The subnet that the records have.
+    /// The subnet in the records.
     pub subnet: Option<Subnet>,
-    /// The TAPs that VMs have by the records.
+    /// The TAPs of VMs in the records.
     pub used: &'a [String],
 }
 
@@ -38,7 +38,7 @@ pub struct ClaimedBridge {
     pub slot: Slot,
     /// The bridge.
     pub link: Link,
-    /// Whether it was made just now.
+    /// Whether this call made it.
     pub is_new: bool,
 }
 
@@ -50,19 +50,19 @@ impl Claimant {
     pub fn find(&self, netlink: &mut Netlink, before: Before<'_>) -> Result<Option<ClaimedBridge>, BridgeError> {
         let links = netlink.links()?;
         let own = |link: &&Link| Slot::of_bridge(&link.name).is_some_and(|slot| self.owns(slot, link, &links, before));
-        // One that an earlier ground has left is none's while the ground has its own: VMs may run on that.
+        // While the ground has its own bridge, it takes none that an earlier ground left: VMs may run on its own.
         let is_left = |link: &&Link| link.alias.as_deref().and_then(Mark::read).is_some_and(|mark| mark.id != self.id);
         let Some(link) = links.iter().filter(own).min_by_key(is_left) else { return Ok(None) };
         let Some(slot) = Slot::of_bridge(&link.name) else { return Ok(None) };
         Ok(Some(ClaimedBridge { slot, link: link.clone(), is_new: false }))
     }
 
-    /// The ground's own bridge: the one that it has, else a new one in the first slot that it may take and nobody has.
+    /// The ground's own bridge: the existing one, else a new one in the first free slot that it may take.
     ///
     /// # Errors
     /// [`BridgeError`].
     pub fn claim(&self, netlink: &mut Netlink, before: Before<'_>) -> Result<ClaimedBridge, BridgeError> {
-        // Also where the configuration wants another slot by now: VMs may run on it.
+        // Also if the configuration wants another slot by now: VMs may run on this bridge.
         if let Some(found) = self.find(netlink, before)? {
             self.sign(netlink, &found.link)?;
             return Ok(found);
@@ -113,7 +113,7 @@ impl Claimant {
         }
         match link.alias.as_deref().and_then(Mark::read) {
             Some(mark) if mark.id == self.id => true,
-            // Of an earlier ground in this state directory, whose records are gone: nobody comes back for it.
+            // Of an earlier ground in this state directory, whose records are gone: no daemon will use it again.
             Some(mark) => mark.is_whole() && mark.is_of(&self.state) && !lives(links, link),
             None if link.mac == self.id.mac() => true,
             None => slot == Slot::FIRST && link.alias.is_none() && is_from_before(link, links, before),
@@ -125,7 +125,7 @@ impl Claimant {
             return Ok(());
         }
         let is_others = link.alias.as_deref().and_then(Mark::read).is_some_and(|mark| mark.id != self.id);
-        // Guests that run know the address of a bridge from before there were grounds: it stays.
+        // Running guests know the address of a bridge that a banger without grounds made: keep it.
         let mac = is_others.then(|| self.id.mac());
         let change = LinkChange { alias: Some(self.mark().text()), mac, ..LinkChange::default() };
         Ok(netlink.change_link(link, &change)?)
@@ -145,8 +145,8 @@ impl Claimant {
     }
 }
 
-/// Whether a bridge was made by a daemon from before there were grounds, and for these records: its address is that of their subnet,
-/// and no TAP on it is open but those of their VMs. Other ports are what its user has put there.
+/// Whether a daemon without grounds made the bridge for these records: its address is that of their subnet, and only
+/// their VMs have open TAPs on it. Other ports come from the user.
 fn is_from_before(link: &Link, links: &[Link], before: Before<'_>) -> bool {
     let is_its = before.subnet.is_some_and(|subnet| link.mac == addresses::mac(subnet.host()));
     let is_known =
@@ -154,7 +154,7 @@ fn is_from_before(link: &Link, links: &[Link], before: Before<'_>) -> bool {
     is_its && links.iter().filter(|port| port.master == Some(link.index)).all(is_known)
 }
 
-/// Who has the bridge of a slot, in words.
+/// The owner of a slot's bridge, in words.
 pub(super) fn holder(netlink: &mut Netlink, slot: Slot) -> Result<String, BridgeError> {
     let links = netlink.links()?;
     if let Some(neighbour) = neighbours(&links, None).into_iter().find(|one| one.slot == slot && one.mark.is_some()) {
@@ -213,7 +213,7 @@ mod tests {
             let first = netlink.link("banger0").unwrap().unwrap();
             assert_eq!(first.alias.as_deref(), Some("banger ground 0101010101010101 of /state/1"));
             assert_eq!(first.mac, GroundId::from_random([1; 8]).mac());
-            // The slot that is free again goes to who had it, or to the next.
+            // The freed slot goes to its earlier owner, or to the next claimant.
             netlink.remove_link(&first).unwrap();
             assert_eq!(claimed(&Claimant { had: Some(slot(7)), ..ground(4) }, netlink), (7, true));
             assert_eq!(claimed(&ground(5), netlink), (0, true));

@@ -120,8 +120,8 @@ fn counted(shape: Value) -> Value {
     steps.into()
 }
 
-/// Whether a rule says that it is this daemon's. One that iptables-restore(8) has made anew does not say it to nft any more: it serves
-/// as well, and is the user's, who has saved it.
+/// Whether a rule's comment says that it is this daemon's. A rule that iptables-restore(8) has made again has lost the comment
+/// for nft: it works as well, and belongs to the user who saved it.
 fn is_ours(rule: &Rule, comment: &str) -> bool {
     rule.comment.as_deref() == Some(comment)
 }
@@ -282,7 +282,7 @@ mod tests {
     fn rules_and_tables_of_other_grounds_stay() {
         let mut chains = vec![base("ip", "filter", "FORWARD", "forward", "drop")];
         chains.extend(ours("ip", "filter", "FORWARD", "forward"));
-        // Another slot's own rules, whatever becomes of those of slot 0.
+        // Another slot's own rules, no matter what happens to those of slot 0.
         let mut theirs = chains.clone();
         for rule in &mut theirs[1..] {
             let text = rule

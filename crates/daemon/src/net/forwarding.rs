@@ -1,8 +1,8 @@
 //! Forwarding of packets between guests and the world. It is switched on for the bridge and for the links that lead to
 //! everywhere, and for no other: a host does not become a router by having VMs. When there are none any more, it is as before.
 //!
-//! All daemons in a network namespace need the same links to the world, so they keep one record together, and only the last ground
-//! switches those links off.
+//! All daemons in a network namespace need the same links to the world, so they share one record, and only the last
+//! ground switches those links off.
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, Metadata};
 use std::io;
@@ -66,8 +66,8 @@ pub fn switch_on(netlink: &mut Netlink, bridge: &Link, record: &Path) -> Result<
     Ok(true)
 }
 
-/// Switches off what was switched on by the record, unless the whole host forwards by now: somebody else has come to need it. While
-/// another ground has a bridge here, only the bridge of this slot is switched off; the rest stays in the record.
+/// Switches the recorded links off, unless the whole host forwards by now: then another program has come to need it.
+/// While another ground has a bridge here, switches only the bridge of this slot off and keeps the rest in the record.
 ///
 /// # Errors
 /// [`ForwardingError`]; a second try is the same.
@@ -87,7 +87,7 @@ pub fn restore(netlink: &mut Netlink, slot: Slot, record: &Path) -> Result<(), F
     kept.map_err(failed(record))
 }
 
-/// Takes over the record of a daemon from before records were shared, `old`, where there is one.
+/// Takes over the record `old`, which a daemon wrote before daemons shared records, if it exists.
 ///
 /// # Errors
 /// [`ForwardingError::Record`].
@@ -100,13 +100,13 @@ pub fn take_over(old: &Path, record: &Path) -> Result<(), ForwardingError> {
     std::fs::remove_file(old).map_err(failed(old))
 }
 
-/// One daemon at a time changes a record: its directory is locked meanwhile.
+/// Locks the record's directory, so that only one daemon at a time changes a record.
 fn guard(record: &Path) -> Result<File, ForwardingError> {
     let dir = record.parent().unwrap_or(Path::new("/"));
     loop {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed(dir))?;
         match File::open(dir) {
-            // Another daemon, the last one before this, has just removed it.
+            // Another daemon was the last one until now, and has just removed it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             opened => {
                 let opened = opened.map_err(failed(dir))?;
@@ -225,13 +225,13 @@ mod tests {
     fn the_last_ground_switches_off_what_all_needed() {
         elsewhere(|netlink, bridge, record| {
             netlink.add_bridge("banger1", crate::net::addresses::bridge_mac([1; 4])).unwrap();
-            // A device that only has the name of a bridge needs nothing.
+            // A device that only has a bridge's name needs no forwarding.
             netlink.add_bridge("banger7", Mac([2, 0, 0, 0, 0, 4])).unwrap();
             let (other, second) = (netlink.link("banger1").unwrap().unwrap(), Slot::new(1).unwrap());
             switch_on(netlink, bridge, record).unwrap();
             switch_on(netlink, &other, record).unwrap();
             assert!(is_on("banger1") && on() == [true, true, false, false]);
-            // The first one goes: the other still needs the way to the world.
+            // The first one ends: the other still needs its links to the world.
             restore(netlink, Slot::FIRST, record).unwrap();
             restore(netlink, Slot::FIRST, record).unwrap();
             assert!(is_on("banger1") && on() == [false, true, false, false]);

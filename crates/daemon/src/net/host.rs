@@ -35,25 +35,25 @@ pub(super) fn lock(host: &Mutex<Host>) -> MutexGuard<'_, Host> {
     host.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a network is made from.
+/// The plan for a network.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) claimant: Claimant,
-    /// The subnet that the configuration wants.
+    /// The subnet in the configuration.
     pub(super) wanted: Option<Subnet>,
-    /// The subnet that there was last.
+    /// The last subnet.
     pub(super) had: Option<Subnet>,
-    /// The TAPs that VMs have.
+    /// The TAPs of VMs.
     pub(super) used: Vec<String>,
     pub(super) records: Records,
 }
 
-/// Where it is written which links forward because of VMs.
+/// The files that record which links forward because of VMs.
 #[derive(Debug, Clone)]
 pub struct Records {
     /// The record that all grounds of this network namespace share.
     pub shared: PathBuf,
-    /// The one of a daemon from before there were several.
+    /// The record of a daemon that shared none.
     pub old: PathBuf,
 }
 
@@ -69,7 +69,7 @@ impl Plan {
         Before { subnet: self.had, used: &self.used }
     }
 
-    /// Whether an earlier daemon of this ground has left something of a network.
+    /// Whether an earlier daemon of this ground left a part of a network.
     ///
     /// # Errors
     /// [`NetworkError`].
@@ -83,8 +83,8 @@ impl Plan {
 }
 
 impl Host {
-    /// Claims the bridge, or takes it over with its TAPs, but for those that are in use. Where that fails there is no more of it
-    /// than before.
+    /// Claims the bridge, or takes it over with those of its TAPs that are not in use. A failure leaves no more behind
+    /// than there was before.
     pub(super) fn make(plan: &Plan) -> Result<Host, NetworkError> {
         let mut netlink = Netlink::open()?;
         forwarding::take_over(&plan.records.old, &plan.records.shared)?;
@@ -120,7 +120,7 @@ impl Host {
     ) -> Result<(Subnet, Taps, OwnedFd), NetworkError> {
         let subnet = bridge::settle(netlink, slot, bridge, plan.wanted, plan.had)?;
         if let Err(error) = switches::ensure(&bridge.name) {
-            // The rules keep guests where they have to be without them.
+            // The rules hold guests back without the switches, too.
             let error = crate::api::error::chain(&error);
             tracing::warn!(error, "a switch of the bridge stays as it is");
         }
@@ -168,7 +168,7 @@ impl Host {
             bridge::ensure(&mut self.netlink, &self.bridge, self.subnet)?;
             mended = true;
         }
-        // Where they cannot be set that was said when the bridge was made.
+        // If they cannot be set, the log has said so since the bridge was made.
         mended |= switches::ensure(&self.bridge.name).unwrap_or(false);
         mended |= self.taps.keep(&mut self.netlink, &self.bridge, leased)?;
         if !carrier::is_right(&mut self.netlink, self.slot, &self.bridge)? {
@@ -179,8 +179,8 @@ impl Host {
         Ok(mended)
     }
 
-    /// The bridge that is there by now: the claimed one, or a new one in its place where somebody has removed it. One that another
-    /// ground has made there meanwhile is that ground's.
+    /// The present bridge: the claimed one, or a new one if somebody has removed it. Fails if another ground has made
+    /// its own bridge in this slot.
     fn bridge_again(&mut self) -> Result<Link, NetworkError> {
         let name = self.slot.bridge();
         match self.claimant.make(&mut self.netlink, self.slot) {

@@ -141,7 +141,7 @@ fn is_same(one: &Chain, two: &Chain) -> bool {
 }
 
 impl Chain {
-    /// The slot of the ground whose table it is in, this daemon's or another's.
+    /// The slot of the ground that owns the table: this daemon's or another's.
     pub fn slot(&self) -> Option<Slot> {
         Slot::of_table(&self.table).filter(|_| matches!(self.family.as_str(), "bridge" | "inet"))
     }

@@ -42,7 +42,7 @@ pub struct Port {
 pub struct Network {
     wanted: Option<Subnet>,
     had: Mutex<Option<Subnet>>,
-    /// How many TAPs are to wait.
+    /// The target size of the pool of TAPs.
     waiting: usize,
     claimant: Claimant,
     records: Records,
@@ -113,7 +113,7 @@ impl Network {
         }
     }
 
-    /// The slot and the guests' subnet. With this the bridge is there, and the rules are.
+    /// The slot and the guests' subnet. Makes sure that the bridge and the rules exist.
     ///
     /// # Errors
     /// [`NetworkError`]; the next call tries again.
@@ -121,7 +121,7 @@ impl Network {
         Ok(self.up().await?.scope)
     }
 
-    /// The slot: the claimed one while there is a network, else the one that is tried first.
+    /// The slot: the claimed one while there is a network, else the one that the daemon tries first.
     pub async fn slot(&self) -> Slot {
         let claimed = self.up.read().await.as_ref().map(|up| up.scope.slot);
         claimed.unwrap_or_else(|| self.claimant.choice.expected(self.claimant.had))

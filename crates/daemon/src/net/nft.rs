@@ -103,7 +103,7 @@ impl Nft {
         Ok(Listing::parse(&self.run(&["-j", "-t", "list", "ruleset"], "", false).await?)?)
     }
 
-    /// The tables of a slot with all that is in them; nothing where one is missing.
+    /// The tables of a slot with all their content; `None` if one is missing.
     ///
     /// # Errors
     /// [`NftError`].

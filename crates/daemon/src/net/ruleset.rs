@@ -4,17 +4,21 @@
 //! frame of a guest's first: it passes only what has the guest's own addresses. The one of family `inet` decides what a guest may
 //! reach, and lets it out under the host's address. All that changes with a lease are elements of sets.
 //!
-//! Guests reach each other over the bridge alone, where `between_guests` decides. The host never routes a packet from the bridge
-//! back onto it, as that way leads past the bridge's rules. Two rules see to that, because neither is enough alone:
+//! Guests reach each other over the bridge alone, where `between_guests` decides. The host never routes a packet from
+//! the bridge back onto it, because such a packet bypasses the bridge's rules. Two rules prevent it, because neither is
+//! enough alone:
 //!
-//! - `to_host` in the family `bridge` drops what a guest hands to the host for another address of the subnet, before it is routed:
-//!   the host would tell the guest the direct way (an ICMP redirect) before any rule on forwarding sees the packet.
-//! - `on_bridge` in the family `inet` drops what is routed back all the same: by an address translated on the way (DNAT), by a route
-//!   of the host's that leads to a guest. With br_netfilter it also meets frames that the bridge itself passes on. Those go to a
-//!   guest's hardware address or to many; a routed packet came to one of the host's, and is never one that went to many.
+//! - `to_host` in the family `bridge` drops a packet for another address of the subnet that a guest hands to the host,
+//! before the host routes it: the host would tell the guest the direct way (an ICMP redirect) before any forwarding
+//! rule sees the packet.
+//! - `on_bridge` in the family `inet` drops what the host routes back all the same, because it translates an address on
+//! the way (DNAT) or has a route that leads to a guest. With br_netfilter the rule also sees frames that the bridge
+//! itself passes on. Those go to a guest's hardware address or to many. A routed packet came to one of the host's,
+//! never to many.
 //!
-//! A frame that is not for the bridge but for the link itself (LLDP and its kin) comes to the host by the TAP, not by the bridge.
-//! Nothing of IP has to: `by_tap` drops it. `LINK_LOCAL` in `bridge` keeps most of it from getting there.
+//! A frame to the link itself and not to the bridge (LLDP, for example) reaches the host from the TAP, not from the
+//! bridge. IP needs no such frames: `by_tap` drops them. `LINK_LOCAL` in `bridge` keeps most of them from getting
+//! there.
 
 use std::net::Ipv4Addr;
 
@@ -45,10 +49,10 @@ pub struct Lease {
     pub reach: Reach,
 }
 
-/// Where the rules hold.
+/// The scope of the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scope {
-    /// The slot, which makes the names of tables, bridge and TAPs.
+    /// The slot: the names of tables, bridge and TAPs come from it.
     pub slot: Slot,
     /// The guests' subnet.
     pub subnet: Subnet,

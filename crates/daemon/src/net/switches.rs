@@ -1,12 +1,12 @@
-//! The kernel's switches of the bridge (Documentation/networking/ip-sysctl.rst). They go with it.
+//! The kernel's switches of the bridge (Documentation/networking/ip-sysctl.rst). They disappear with the bridge.
 //!
-//! The rules hold without them: some count only together with the host's own for all links. Each takes a way away before a packet
-//! comes to a rule.
+//! The rules hold without them, because some take effect only together with the host's switch for all links. Each
+//! switch closes a way before a packet reaches a rule.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why a switch is not as it should be.
+/// Why a switch does not have its value.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {value} to {}", path.display())]
 pub struct SwitchError {
@@ -16,22 +16,23 @@ pub struct SwitchError {
     source: io::Error,
 }
 
-/// Each switch, and what it has to be.
+/// Each switch and its value.
 const SWITCHES: [(&str, &str); 4] = [
-    // No guest is told the address of another as a shorter way.
+    // The host tells no guest the direct way to another.
     ("send_redirects", "0"),
     // No guest changes the host's routes.
     ("accept_redirects", "0"),
-    // No packet says by itself where it goes next.
+    // No packet chooses its own route.
     ("accept_source_route", "0"),
-    // Who asks on the bridge for another address of the host's gets no answer, and does not learn that the host has it.
+    // A guest that asks on the bridge for another address of the host gets no answer, and does not learn that the host
+    // has it.
     ("arp_ignore", "1"),
 ];
 
-/// Sets those of a bridge that are otherwise. Whether one was.
+/// Sets the switches of a bridge that have another value. Returns whether there was one.
 ///
 /// # Errors
-/// [`SwitchError`]: /proc/sys may not be writable, as in many containers. Those before it are set.
+/// [`SwitchError`]: /proc/sys may not be writable, as in many containers. The switches before that one are set.
 pub fn ensure(bridge: &str) -> Result<bool, SwitchError> {
     let mut changed = false;
     for (switch, value) in SWITCHES {

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use banger_linux::netlink::{Link, LinkChange, Netlink, NetlinkError};
 use banger_linux::tap;
 
-/// The longest name of a link, in bytes: `IFNAMSIZ` is 16 with its closing zero (linux/if.h).
+/// The longest name of a link, in bytes: `IFNAMSIZ` is 16 with its terminating zero (linux/if.h).
 const LONGEST_NAME: usize = 15;
 
 /// How many names are tried where others have them.
@@ -54,7 +54,7 @@ pub struct Tap {
 #[derive(Debug)]
 pub struct Taps {
     prefix: String,
-    /// How many numbers fit behind the prefix; after the last one comes the first.
+    /// How many numbers fit after the prefix; the first number follows the last one.
     numbers: u32,
     bridge: u32,
     idle: VecDeque<String>,

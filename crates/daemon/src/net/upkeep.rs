@@ -33,7 +33,7 @@ pub struct Unfit {
     pub beyond: Vec<String>,
     /// Elements that VMs should have.
     pub lacking: Vec<String>,
-    /// Tables of others with rules of banger's that nobody needs now, and the comment on those rules.
+    /// Others' tables with rules of banger's that nobody needs now, and the comment on those rules.
     pub superfluous: Vec<(String, String)>,
     /// Tables of others that drop what guests send.
     pub dropping: Vec<String>,
@@ -115,7 +115,7 @@ impl Network {
         }
         let rules = self.nft.rules().await?;
         let tables: BTreeSet<Slot> = rules.chains.iter().filter_map(Chain::slot).collect();
-        // Looked at before and after, as another daemon may make its bridge and its tables in between.
+        // Look before and after, because another daemon may make its bridge and its tables in between.
         let after = bridges().await?;
         let has_bridge = |of: Slot| before.contains(&of) || after.contains(&of);
         let left = tables.into_iter().filter(|table| !(has_bridge(*table) || is_up && *table == slot));
@@ -124,7 +124,7 @@ impl Network {
         if self.is_in_use() {
             (unfit.dropping, unfit.passing) = (tables(slot, true).collect(), tables(slot, false).collect());
         }
-        // Rules of a slot whose bridge is another daemon's are that daemon's.
+        // The rules of a slot belong to the daemon that has the slot's bridge.
         let nobodys = |of: &Slot| if is_up && *of == slot { !self.is_in_use() } else { !has_bridge(*of) };
         for of in Slot::all().filter(nobodys) {
             unfit.superfluous.extend(tables(of, false).map(|table| (table, of.table())));

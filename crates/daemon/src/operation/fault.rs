@@ -169,16 +169,16 @@ impl Faults {
         Faults { shared: Some(Arc::default()), gate: None }
     }
 
-    /// None but a gate, a named pipe: the daemon listens and has no socket that others can find until somebody has opened the
-    /// pipe for writing and closed it.
+    /// No faults, but a gate, a named pipe: the daemon listens, but others cannot find its socket until somebody has opened
+    /// the pipe for writing and closed it.
     pub fn gated(gate: Option<PathBuf>) -> Faults {
         Faults { shared: None, gate }
     }
 
-    /// Waits at the gate, where there is one.
+    /// Waits at the gate, if there is one.
     pub async fn before_announcement(&self) {
         if let Some(gate) = &self.gate {
-            // One that cannot be read is open.
+            // A gate that cannot be read is open.
             drop(tokio::fs::read(gate).await);
         }
     }

@@ -1,5 +1,5 @@
-//! A daemon settles on its ground: whose state directory this is, whether its VMs may be taken over from here, and which user ids
-//! they run as. Nothing has been changed when it refuses.
+//! Gives a daemon its ground: identifies the state directory, checks whether this daemon may take its VMs over, and
+//! claims user ids for them. Changes nothing if it refuses.
 
 use std::collections::HashSet;
 use std::io;
@@ -17,7 +17,7 @@ use crate::vm::alive::{self, Whose};
 use crate::vm::definition::VmRecord;
 use crate::vmm::{PID_FILE, Vmm, VmmError};
 
-/// What a daemon has settled on.
+/// The ground of a daemon.
 #[derive(Debug)]
 pub(super) struct Ground {
     /// The ground's id.
@@ -39,7 +39,7 @@ pub enum GroundError {
         /// Its VMM.
         pid: u32,
     },
-    /// Its VMs run with files elsewhere.
+    /// Its VMs run with their files in another directory.
     #[error(
         "the VM {vm} of {} runs as process {pid} with its files in another runtime directory{}",
         state.display(),
@@ -52,7 +52,7 @@ pub enum GroundError {
         vm: String,
         /// Its VMM.
         pid: u32,
-        /// The runtime directory that the last daemon had, where it is recorded.
+        /// The last daemon's runtime directory, if it is recorded.
         runtime: Option<PathBuf>,
     },
     /// The runtime directory has VMs of another state directory.
@@ -64,21 +64,21 @@ pub enum GroundError {
     Occupied {
         /// The runtime directory.
         runtime: PathBuf,
-        /// The other state directory, where its daemon has said so.
+        /// The other state directory, if its daemon recorded it.
         state: Option<PathBuf>,
-        /// A VMM of it.
+        /// One of its VMMs.
         pid: u32,
     },
-    /// No user ids.
+    /// The daemon could not claim user ids.
     #[error("cannot claim user ids for VMs")]
     Claim(#[from] ClaimError),
-    /// Which VMs run.
+    /// The daemon could not tell which VMs run.
     #[error("cannot tell which VMs run")]
     Living(#[source] VmmError),
-    /// The records.
+    /// The records could not be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A file or directory.
+    /// A file or directory failed.
     #[error("cannot {attempted} {}", path.display())]
     Io {
         /// What was attempted.
@@ -108,7 +108,7 @@ impl GroundError {
     }
 }
 
-/// Settles, as a daemon that runs VMs by this driver.
+/// Takes the ground of a daemon that runs VMs with this driver.
 pub(super) async fn settle(
     paths: &Paths,
     config: &Config,
@@ -127,7 +127,7 @@ pub(super) async fn settle(
         let runtime = recorded.as_ref().map(|recorded| recorded.runtime.clone());
         let is_here = match &runtime {
             Some(runtime) => is_same(runtime, &paths.runtime),
-            // A daemon from before that was recorded: its VM's files tell.
+            // An older daemon did not record it: the VM's files tell.
             None => paths.vm(record.definition.id.as_str()).runtime.exists(),
         };
         if !is_here {
@@ -145,7 +145,7 @@ pub(super) async fn settle(
     let own: HashSet<u32> = living.iter().map(|(_, process)| process.pid()).collect();
     let (claims, choice, first_uid) = (Claims::new(paths.claims.clone()), config.ground.slot, config.vmm.first_uid);
     let (state, socket, had) = (paths.state.clone(), paths.socket(), recorded.as_ref().map(|recorded| recorded.uids));
-    // Those of a copy are the original's.
+    // The user ids in a copy belong to the original.
     let kept: HashSet<u32> =
         if is_copy { HashSet::new() } else { records.iter().map(|record| record.definition.uid).collect() };
     let claim = move || {
@@ -161,7 +161,7 @@ pub(super) async fn settle(
     Ok(Ground { id, uids })
 }
 
-/// The VMs of the records that run.
+/// The recorded VMs that run.
 async fn living(
     paths: &Paths,
     store: &Store,
@@ -173,7 +173,7 @@ async fn living(
     blocking(look).await.map_err(GroundError::Living)
 }
 
-/// VMs keep their user ids where this daemon has claimed them. Others may be another daemon's by now, or the next one's.
+/// Keeps the VMs' user ids that this daemon has claimed and replaces the rest: another daemon may use them, now or later.
 async fn settle_uids(store: &Store, uids: &Claimed, living: &[(VmRecord, Process)]) -> Result<(), GroundError> {
     let is_living = |record: &VmRecord| living.iter().any(|(one, _)| one.definition.id == record.definition.id);
     let clashes = |record: &VmRecord| !uids.has(record.definition.uid);
@@ -185,7 +185,7 @@ async fn settle_uids(store: &Store, uids: &Claimed, living: &[(VmRecord, Process
     Ok(())
 }
 
-/// Writes into the runtime directory whose it is, unless VMs of another ground have their files there.
+/// Writes the ground's note into the runtime directory, unless VMs of another ground have their files there.
 async fn occupy(paths: &Paths, mark: &Mark, known: HashSet<String>) -> Result<(), GroundError> {
     let (path, vms, mark) = (paths.owner(), paths.vms_runtime(), mark.clone());
     let runtime = paths.runtime.clone();
@@ -197,7 +197,7 @@ async fn occupy(paths: &Paths, mark: &Mark, known: HashSet<String>) -> Result<()
         };
         let owner = Mark::read(text.trim_end());
         let is_ours = owner.as_ref().is_some_and(|owner| owner.id == mark.id || owner.is_of(&mark.state));
-        // One from before there were grounds has left no note.
+        // A daemon without grounds left no note.
         if !is_ours && let Some(pid) = first_living(&vms, &known) {
             return Err(GroundError::Occupied { runtime, state: owner.map(|owner| owner.state), pid });
         }
@@ -210,7 +210,7 @@ async fn occupy(paths: &Paths, mark: &Mark, known: HashSet<String>) -> Result<()
     .await
 }
 
-/// A VMM that runs by the files of these runtime directories, and is of no VM of these.
+/// A VMM that runs according to the files in these runtime directories, and belongs to no known VM.
 fn first_living(vms: &Path, known: &HashSet<String>) -> Option<u32> {
     let directories = std::fs::read_dir(vms).into_iter().flatten().flatten();
     let directories = directories.filter(|vm| !vm.file_name().to_str().is_some_and(|name| known.contains(name)));
@@ -218,7 +218,7 @@ fn first_living(vms: &Path, known: &HashSet<String>) -> Option<u32> {
     living.filter(|process| !process.has_ended()).map(|process| process.pid()).next()
 }
 
-/// Whether two paths lead to the same directory. One that is gone is compared by its name.
+/// Whether two paths lead to the same directory. Compares a missing one by its name.
 fn is_same(one: &Path, other: &Path) -> bool {
     match (std::fs::canonicalize(one), std::fs::canonicalize(other)) {
         (Ok(one), Ok(other)) => one == other,

@@ -1,4 +1,4 @@
-//! The locks of a daemon: one on its state directory, one on its runtime directory. Older daemons know the second alone.
+//! The locks of a daemon: one on its state directory, one on its runtime directory. Older daemons know only the second.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,14 +8,14 @@ use tokio::net::UnixStream;
 
 use crate::paths::Paths;
 
-/// How the file of a daemon's program is called.
+/// The file name of a daemon's program.
 const PROGRAM: &str = "bangerd";
 
-/// How long the state directory's lock may stay with what is left of a daemon that was killed.
+/// How long the remains of a killed daemon may hold the state directory's lock.
 const REMAINS: Duration = Duration::from_secs(5);
 
-/// How long the runtime directory's may: whoever still has it once the other is free is no daemon of these places. An older
-/// daemon made the file so that every user could open and lock it.
+/// How long another process may hold the runtime directory's lock. If it holds the lock longer although the other lock is
+/// free, it is no daemon of these directories: an older daemon made the file so that every user could lock it.
 const SQUATTER: Duration = Duration::from_secs(1);
 
 /// Both locks, held until this is dropped.
@@ -26,7 +26,7 @@ pub struct Locks {
     paths: Paths,
 }
 
-/// Why a daemon does not own its places.
+/// Why a daemon does not own its directories.
 #[derive(Debug, thiserror::Error)]
 pub enum LocksError {
     /// Another daemon owns the runtime directory.
@@ -62,7 +62,7 @@ impl LocksError {
     /// The daemon that listens on the API's socket, or is about to.
     pub fn winner(&self) -> Option<u32> {
         match self {
-            // One in another pid namespace has no number here.
+            // A daemon in another pid namespace has no number here.
             LocksError::Taken { pid, .. } => Some(*pid).filter(|&pid| pid > 0),
             LocksError::Elsewhere { .. } | LocksError::Lost { .. } | LocksError::Lock(_) => None,
         }
@@ -91,7 +91,7 @@ impl LocksError {
 }
 
 impl Locks {
-    /// Takes both. The state directory's comes first: it is the one that no other user can hold.
+    /// Takes both, the state directory's first: no other user can hold it.
     ///
     /// # Errors
     /// [`LocksError`].
@@ -110,14 +110,14 @@ impl Locks {
             error => LocksError::Lock(error),
         })?;
         let runtime = take_runtime(paths).await?;
-        // Of a daemon that was killed while it replaced the file.
+        // A daemon was killed while it replaced the file.
         if let Err(error) = banger_linux::file::remove_tree(&paths.new_lock()) {
             tracing::warn!(%error, "a file beside the lock stays");
         }
         Ok(Locks { state, runtime, paths: paths.clone() })
     }
 
-    /// Whether both files are still those that this daemon locked. Asked before it takes the place of others' socket.
+    /// Whether both files are still those that this daemon locked. The daemon asks before it replaces another's socket.
     ///
     /// # Errors
     /// [`LocksError::Lost`].
@@ -132,13 +132,13 @@ impl Locks {
 
 async fn take_runtime(paths: &Paths) -> Result<Lock, LocksError> {
     let path = paths.lock();
-    // Older daemons read a number and nothing else in it.
+    // Older daemons read a number from it and nothing else.
     let claim = Claim { path: &path, note: "", program: PROGRAM, patience: SQUATTER };
     match Lock::acquire(claim) {
         Err(LockError::Squatted { .. }) => {}
         result => return result.map_err(|error| of_runtime(paths, error)),
     }
-    // An older daemon in another pid namespace, or one whose program has another name by now, is known by its socket.
+    // An older daemon in another pid namespace, or one whose program was renamed: its socket identifies it.
     if let Some(pid) = listener(&paths.socket()).await {
         return Err(LocksError::Taken { path: paths.runtime.clone(), pid });
     }
@@ -158,7 +158,7 @@ fn taken(paths: &Paths, holder: &Holder) -> LocksError {
     LocksError::Taken { path: paths.runtime.clone(), pid: holder.pid }
 }
 
-/// The process that listens on a socket, if it is of this user or root: zero if it has no number here.
+/// The process that listens on a socket, if it runs as this user or root; zero if it has no number here.
 async fn listener(socket: &Path) -> Option<u32> {
     let peer = UnixStream::connect(socket).await.ok()?.peer_cred().ok()?;
     let trusted = peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw();

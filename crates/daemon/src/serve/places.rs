@@ -1,4 +1,4 @@
-//! The directories of a daemon: made where they are missing, and refused where another user could replace what is in them.
+//! The directories of a daemon. It makes missing ones, and refuses those whose content another user could replace.
 
 use std::fs::{DirBuilder, Metadata};
 use std::io;
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use crate::paths::Paths;
 
-/// The bits of a mode that let a group and all others make and replace files in a directory.
+/// The mode bits that let the group and all others make and replace files in a directory.
 const WRITABLE: u32 = 0o022;
 
-/// The bit of a mode that lets only owners replace their files, as in `/tmp`.
+/// The mode bit that lets only owners replace their files, as in `/tmp`.
 const STICKY: u32 = 0o1000;
 
 /// Why a directory cannot be used.
@@ -51,7 +51,7 @@ impl PlaceError {
     /// One line: what to do.
     pub fn help(&self) -> String {
         match self {
-            // Root's own is no user's to take.
+            // Root's own directory is not for a user to take.
             PlaceError::Io { .. } | PlaceError::Owner { owner: 0, .. } => {
                 "run it as root, or set BANGER_STATE_DIR and BANGER_RUNTIME_DIR to directories of your own".to_owned()
             }
@@ -65,8 +65,8 @@ impl PlaceError {
     }
 }
 
-/// Makes both directories. Others may pass through to files whose own modes let them; what is in the state directory stays
-/// with its owner.
+/// Makes both directories. Other users may pass through to files whose modes allow it; the content of the state
+/// directory stays with its owner.
 ///
 /// # Errors
 /// [`PlaceError`].
@@ -78,7 +78,7 @@ pub fn make(paths: &Paths) -> Result<(), PlaceError> {
     Ok(())
 }
 
-/// Makes a directory and those above it.
+/// Makes a directory and its parents.
 ///
 /// # Errors
 /// [`PlaceError::Io`].
@@ -87,10 +87,10 @@ pub(super) fn make_dir(path: &Path, mode: u32) -> Result<(), PlaceError> {
     made.map_err(|source| PlaceError::Io { attempted: "make", path: path.to_owned(), source })
 }
 
-/// Refuses a directory in which, or in a path to which, another user could put something in the place of what is the daemon's.
+/// Refuses a directory if another user could replace something in it, or in the path to it.
 fn check(path: &Path) -> Result<(), PlaceError> {
     let io = |source| PlaceError::Io { attempted: "look at", path: path.to_owned(), source };
-    // Where links lead: who could change these could change the directories that they are in.
+    // Links are resolved: a user who can change a link can change the directory that has it.
     let real = path.canonicalize().map_err(io)?;
     let me = rustix::process::geteuid().as_raw();
     let found = real.metadata().map_err(io)?;
@@ -109,7 +109,7 @@ fn check(path: &Path) -> Result<(), PlaceError> {
     Ok(())
 }
 
-/// Above the daemon's own directory only what is open to everybody counts: whose home or project it lies in is its user's choice.
+/// Of the daemon's parent directories, only those open to everybody count: the user chose whose home or project to use.
 fn lets_all_replace(found: &Metadata) -> bool {
     found.mode() & 0o002 != 0 && found.mode() & STICKY == 0
 }
@@ -138,7 +138,7 @@ mod tests {
             mode(path, 0o700);
             make(&paths).unwrap();
         }
-        // Who can replace the directory itself can replace all that is in it; where only owners may, nobody else can.
+        // A user who can replace the directory can replace all its content; with the sticky bit only its owner can.
         mode(&at("a"), 0o777);
         assert!(matches!(make(&paths).unwrap_err(), PlaceError::Writable { path, .. } if path.ends_with("a")));
         mode(&at("a"), 0o1777);

@@ -1,4 +1,5 @@
-//! The API's socket. It has its name only while it can be connected to: it is bound and listens under another before.
+//! The API's socket. Its file exists only while it accepts connections: it is bound and listens under another name
+//! first.
 
 use std::fs::Permissions;
 use std::io;
@@ -10,10 +11,10 @@ use tokio::net::UnixListener;
 
 use crate::paths::Paths;
 
-/// How many connections may wait to be accepted; the kernel's own limit (`net.core.somaxconn`) may be lower.
+/// How many connections may wait for accept(2); the kernel's own limit (`net.core.somaxconn`) may be lower.
 const BACKLOG: i32 = 4096;
 
-/// A socket that listens and does not have its name yet.
+/// A socket that listens but does not have its name yet.
 #[derive(Debug)]
 pub struct NewSocket {
     listener: UnixListener,
@@ -39,8 +40,8 @@ pub struct SocketError {
 }
 
 impl NewSocket {
-    /// Listens, open to root and to the group `banger` where there is one. The locks are held: what has the temporary name is
-    /// left from a daemon that was killed here.
+    /// Listens, open to root and to the group `banger` if it exists. The caller holds the locks, so a file with the
+    /// temporary name is left from a daemon that was killed here.
     ///
     /// # Errors
     /// [`SocketError`].
@@ -53,7 +54,7 @@ impl NewSocket {
         }
     }
 
-    /// Gives it its name, in place of the socket of a daemon that was killed.
+    /// Gives it its name, in place of a killed daemon's socket.
     ///
     /// # Errors
     /// [`SocketError`].
@@ -65,7 +66,7 @@ impl NewSocket {
 }
 
 impl SocketFile {
-    /// Removes it, unless another has its name by now.
+    /// Removes it, unless another socket has its name by now.
     ///
     /// # Errors
     /// [`SocketError`].
@@ -84,7 +85,7 @@ impl SocketFile {
     }
 }
 
-/// The file has its owner and mode before anybody can connect.
+/// Gives the file its owner and mode before anybody can connect.
 fn listen(path: &Path) -> io::Result<UnixListener> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -119,7 +120,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let at = |path: &str| dir.path().join(path);
         let paths = Paths { state: at("s"), runtime: dir.path().to_owned(), config: at("c"), claims: at("g") };
-        // What daemons that were killed left: one while it listened, one before.
+        // The remains of killed daemons: one was killed while it listened, one before.
         drop(std::os::unix::net::UnixListener::bind(paths.socket()).unwrap());
         drop(std::os::unix::net::UnixListener::bind(paths.new_socket()).unwrap());
         let first = NewSocket::listen(&paths).unwrap();

@@ -10,7 +10,7 @@ use crate::ground::{Identity, Slot, StateDir, Uids};
 use crate::vm::definition::VmId;
 
 impl Store {
-    /// What the last daemon has recorded; nothing where none did.
+    /// The last daemon's record; `None` if there is none.
     ///
     /// # Errors
     /// A failed statement; [`StoreError::Unusable`].
@@ -37,7 +37,7 @@ impl Store {
         .await
     }
 
-    /// Remembers it.
+    /// Records it.
     ///
     /// # Errors
     /// A failed statement.
@@ -59,10 +59,10 @@ impl Store {
         .await
     }
 
-    /// Gives VMs that do not run user ids of these, in place of ids that another daemon may use.
+    /// Gives stopped VMs user ids from this range, in place of ids that another daemon may use.
     ///
     /// # Errors
-    /// [`StoreError::NoUid`], or a failed statement; all of them keep theirs then.
+    /// [`StoreError::NoUid`], or a failed statement; then all VMs keep theirs.
     pub async fn move_uids(&self, vms: Vec<VmId>, uids: Uids) -> Result<(), StoreError> {
         const WHAT: &str = "give a VM another user id";
         self.write(WHAT, move |records| {

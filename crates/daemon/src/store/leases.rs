@@ -61,7 +61,7 @@ impl Store {
         Ok(self.scope().await?.map(|scope| scope.subnet))
     }
 
-    /// The network slot and the subnet of guests that there were last.
+    /// The last network slot and subnet of guests.
     ///
     /// # Errors
     /// A failed statement.
@@ -70,7 +70,7 @@ impl Store {
         self.run(|records| {
             let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?));
             let found = records.query_row("SELECT slot, subnet FROM network", [], row).optional();
-            // What no banger of this version would take is as good as nothing.
+            // A value that this version would refuse counts as none.
             let usable =
                 |(slot, subnet): (i64, String)| Some(Scope { slot: Slot::new(slot)?, subnet: subnet.parse().ok()? });
             Ok(attempt(WHAT, found)?.and_then(usable))
@@ -78,7 +78,7 @@ impl Store {
         .await
     }
 
-    /// Remembers the network slot and the subnet of guests.
+    /// Records the network slot and the subnet of guests.
     ///
     /// # Errors
     /// A failed statement.

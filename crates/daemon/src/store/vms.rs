@@ -28,7 +28,7 @@ enum StoredState {
 }
 
 impl Store {
-    /// Reserves a VM's name, id and uid, and records it. The uid is the lowest of `uids` that no VM has.
+    /// Reserves a VM's name, id and uid, and records it. The uid is the lowest in `uids` that no VM has.
     ///
     /// # Errors
     /// [`StoreError::NameTaken`], [`StoreError::ImageGone`] where the image went since it was looked up, or a failed
@@ -191,7 +191,7 @@ fn image_is_ready(records: &Transaction<'_>, id: &str) -> Result<bool, StoreErro
     Ok(attempt("look an image up", found)?.is_some_and(|state| state == ImageState::Ready.as_str()))
 }
 
-/// The lowest of these that no VM has.
+/// The lowest id in this range that no VM has.
 pub(super) fn free_uid(records: &Transaction<'_>, uids: Uids) -> Result<u32, StoreError> {
     const WHAT: &str = "find a free uid";
     let mut query = attempt(WHAT, records.prepare("SELECT uid FROM vms WHERE uid >= ? ORDER BY uid"))?;
@@ -353,7 +353,7 @@ mod tests {
         for (name, uid) in [("a", 100_000), ("b", 100_001)] {
             assert_eq!(store.insert_vm(record(name, 0), uids, None).await.unwrap().definition.uid, uid);
         }
-        // One that has its id from another slot is in nobody's way.
+        // A VM with an id from another slot is in nobody's way.
         let other = Uids::of(Slot::new(1).unwrap(), 100_000).unwrap();
         assert_eq!(store.insert_vm(record("c", 0), other, None).await.unwrap().definition.uid, 231_072);
         assert_eq!(store.insert_vm(record("d", 0), uids, None).await.unwrap().definition.uid, 100_002);
@@ -367,7 +367,7 @@ mod tests {
         assert!(store.insert_vm(record("f", 0), other, None).await.is_ok());
     }
 
-    /// VMs with all of these uids.
+    /// VMs that use all of these uids.
     fn fill(records: &rusqlite::Connection, from: u32, to: u32) -> rusqlite::Result<()> {
         let sql = "WITH RECURSIVE uids (uid) AS (VALUES (?1) UNION ALL SELECT uid + 1 FROM uids WHERE uid + 1 < ?2)
                    INSERT INTO vms (id, name, image, cpus, memory, disk, env, lifetime, uid, machine_id, host_key, host_key_public,

@@ -58,7 +58,7 @@ pub(super) fn compare(paths: &Paths, listed: &Listed, vms: &Vms, images: &HashSe
     for (id, _) in &listed.vms_runtime {
         match vms.get(id) {
             None => tell(Problem::Leak, paths.vm(id).runtime, "of a VM that no record knows".to_owned()),
-            // What its VMM has there goes when that is ended.
+            // These files go when their VMM ends.
             Some(vm) if vm.rests && vm.pid.is_some() => {}
             Some(vm) if vm.rests => {
                 tell(Problem::Leak, paths.vm(id).runtime, format!("of {}, which does not run", vm.name))
@@ -90,7 +90,8 @@ pub(super) fn compare(paths: &Paths, listed: &Listed, vms: &Vms, images: &HashSe
     oddities
 }
 
-/// VMs that run while files are gone by which a daemon speaks to their VMMs. They are known by their processes all the same.
+/// VMs that run without some of the files that a daemon needs to speak to their VMMs. Their processes identify them all
+/// the same.
 pub(super) fn unreachable(paths: &Paths, listed: &Listed, vms: &Vms, needed: &[&str]) -> Vec<Oddity> {
     let there = |id: &str, name: &str| {
         listed.vms_runtime.iter().any(|(vm, files)| vm == id && files.iter().any(|file| file == name))

@@ -29,7 +29,7 @@ struct Known {
     pid: Option<u32>,
     /// Whether it does not run, and nothing is under way: then it has no process and no port.
     rests: bool,
-    /// Whether something is under way.
+    /// Whether an operation is running.
     busy: bool,
 }
 

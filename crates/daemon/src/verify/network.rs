@@ -28,8 +28,8 @@ fn untold(slot: Slot, error: &NetlinkError) -> Oddity {
     oddity(Kind::Link, Problem::Missing, slot.bridge(), crate::api::error::chain(error))
 }
 
-/// Bridges of grounds whose state directory is gone, and devices with the name of a TAP or a carrier of a slot that has no bridge. What
-/// another ground has is none of these.
+/// Bridges of grounds whose state directory is gone, and devices with the name of a slot's TAP or carrier if the slot
+/// has no bridge. Leaves out what another ground owns.
 fn abandoned(links: &[Link]) -> Vec<Oddity> {
     let bridges = neighbours(links, None);
     let gone = bridges.iter().filter(|bridge| bridge.is_abandoned()).map(|bridge| {
@@ -44,7 +44,7 @@ fn abandoned(links: &[Link]) -> Vec<Oddity> {
         Slot::all().filter(without_bridge).map(|slot| (slot.taps(), slot.carrier())).collect();
     let is_left = |link: &&Link| {
         let named = slots.iter().any(|(taps, carrier)| link.name.starts_with(taps.as_str()) || link.name == *carrier);
-        // One that is open is somebody's who is about to put it on a bridge.
+        // An open one belongs to a process that is about to put it on a bridge.
         named && link.master.is_none() && !link.carrier && link.kind.as_deref() == Some("tun")
     };
     let left = links.iter().filter(is_left).map(|link| {
@@ -54,8 +54,8 @@ fn abandoned(links: &[Link]) -> Vec<Oddity> {
     gone.chain(left).collect()
 }
 
-/// Devices that are named as TAPs are, or are on the bridge, against those that are known. Before there is a network, all of that slot
-/// may be another ground's.
+/// Compares the devices that have a TAP's name, or are on the bridge, with the known ones. Before there is a network,
+/// another ground may own everything in this slot.
 fn compare(links: &[Link], slot: Slot, known: &Devices) -> Vec<Oddity> {
     let (name, taps, carrier) = (slot.bridge(), slot.taps(), slot.carrier());
     if !known.is_up && known.ports.is_empty() {
@@ -208,7 +208,7 @@ mod tests {
             link(4, "bangercarrier1", "tun", Some(2)),
         ];
         assert_eq!((compare(&theirs, Slot::FIRST, &known), abandoned(&theirs)), (vec![], vec![]));
-        // A daemon without a network says nothing of slot 0, which is another's.
+        // A daemon without a network says nothing about slot 0, which another daemon owns.
         let unused = [of(2, "banger0", "/"), link(3, "tap-pool-7", "tun", Some(2))];
         assert_eq!((compare(&unused, Slot::FIRST, &Devices::default()), abandoned(&unused)), (vec![], vec![]));
         let nobodys =

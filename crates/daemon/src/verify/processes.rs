@@ -1,4 +1,4 @@
-//! Processes that run as the users that belong to VMMs, and VMMs that run as anybody.
+//! Processes that run as VMMs' users, and VMMs that run as any user.
 
 use banger_api::verify::{Kind, Oddity, Problem};
 use banger_linux::process::{self, ProcessError};
@@ -14,11 +14,11 @@ pub(super) struct Process {
     uid: u32,
     /// The name that the kernel has for it.
     name: String,
-    /// The id of the machine whose VMM it is by its command line.
+    /// The id of the machine that it is the VMM of, according to its command line.
     machine: Option<String>,
 }
 
-/// All of them. One that ends meanwhile is none.
+/// All of them, without those that end meanwhile.
 pub(super) fn of_vms(vmm: &dyn Vmm, uids: Uids) -> Vec<Process> {
     let is_of_vms = |uid: u32| uids.is_vmm(uid);
     let shared = vmm.user_of(uids.first());
@@ -36,7 +36,7 @@ pub(super) fn of_vms(vmm: &dyn Vmm, uids: Uids) -> Vec<Process> {
     found
 }
 
-/// Those that are no VM's, and VMMs of VMs that do not run. `user_of` says as whom a VM's VMM runs.
+/// Those that belong to no VM, and VMMs of stopped VMs. `user_of` returns the user of a VM's VMM.
 pub(super) fn compare(processes: &[Process], vms: &Vms, uids: Uids, user_of: impl Fn(u32) -> u32) -> Vec<Oddity> {
     let is_of_vms = |uid: u32| uids.is_vmm(uid);
     let judge = |process: &Process| {
@@ -112,7 +112,7 @@ mod tests {
         let told: Vec<_> = found.iter().map(|oddity| (oddity.which.as_str(), oddity.problem)).collect();
         assert_eq!(told, [("11", Problem::Foreign), ("12", Problem::Leak), ("14", Problem::Foreign)]);
         assert!(found[1].found.contains("stopped") && found[2].fix.as_deref() == Some("kill 14"));
-        // Another daemon's VM is not to be ended by this one's user.
+        // This daemon's user must not end another daemon's VM.
         processes[4].machine = Some("elsewhere".into());
         let found = compare(&processes, &vms, uids(100), |uid| uid);
         assert!(found[2].which == "14" && !found[2].fix.as_deref().is_some_and(|fix| fix.contains("kill")));
@@ -125,14 +125,14 @@ mod tests {
             process(10, 100, Some("runs")),
             process(11, 100, Some("runs")),
             process(12, 101, Some("stopped")),
-            // As another user it only calls itself so.
+            // It runs as another user, so the name in its command line proves nothing.
             process(13, 50, Some("stopped")),
         ];
         let found = compare(&processes, &vms, uids(100), |uid| uid);
         let told: Vec<_> = found.iter().map(|oddity| (oddity.which.as_str(), oddity.problem)).collect();
         assert_eq!(told, [("11", Problem::Foreign), ("12", Problem::Leak)]);
         assert_eq!(found[1].fix.as_deref(), Some("banger kill stopped"));
-        // A driver that runs all as one user: what forks there looks alike for a moment.
+        // A driver with one user for all VMMs: for a moment a forked child looks like its parent.
         let shared = [process(10, 0, Some("runs")), process(11, 0, Some("runs")), process(12, 0, Some("stopped"))];
         let found = compare(&shared, &vms, uids(100), |_| 0);
         assert_eq!(found.iter().map(|oddity| oddity.which.as_str()).collect::<Vec<_>>(), ["12"]);

@@ -46,7 +46,7 @@ pub(super) struct Actor {
     pub(super) definition: Arc<Definition>,
     /// The VMM's process, from its start to its end.
     pub(super) hold: Hold,
-    /// What is done with a VM that runs.
+    /// The parts of a running VM.
     pub(super) running: Option<Running>,
     pub(super) run: u64,
     pub(super) comeback: Comeback,
@@ -263,7 +263,7 @@ impl Actor {
         self.comeback = Comeback::default();
         let wanted_before = std::mem::replace(&mut self.record.wanted, wanted);
         match &self.record.state {
-            // An earlier daemon's mistake, or its records are older than what happened: the process decides.
+            // An earlier daemon's mistake, or the records are older than the events: the process decides.
             State::Stopped { .. } if self.hold.may_live() => {
                 self.context.store.update_vm(self.record.clone()).await?;
             }
@@ -383,7 +383,7 @@ impl Actor {
     }
 }
 
-/// The VMM of a VM that lives though its record says that it does not run.
+/// The process of a VM's VMM that lives although the record says that the VM is stopped.
 fn against_record(hold: &Hold, state: &State) -> Option<u32> {
     hold.living().filter(|_| matches!(state, State::Stopped { .. })).map(Process::pid)
 }

@@ -1,8 +1,10 @@
-//! Which VMs live. The one place that decides whether a VM's VMM is there; a missing file never says that it is not.
+//! Which VMs live. The only place that decides whether a VM's VMM lives; a missing file is never a proof that it does
+//! not.
 //!
-//! The record and the pid file say where to look first. What is found there is the VMM only if it has the recorded start time,
-//! runs as the VM's user and has the VM's id in its command line. Where they lead to nothing, `/proc` is searched for such a
-//! process. Nothing is ended here, and nothing but a VMM that was found so may be: what else runs as a VM's user is a stranger.
+//! The record and the pid file are hints. The process that they name is the VMM only if it has the recorded start time,
+//! runs as the VM's user and has the VM's id in its command line. If the hints lead to nothing, this module searches
+//! `/proc` for such a process. It ends nothing. The daemon may end only a VMM that was found here: any other process
+//! that runs as a VM's user is a stranger.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -17,12 +19,12 @@ use crate::context::{Context, blocking};
 use crate::paths::Paths;
 use crate::vmm::{Vmm, VmmError, is_vmm_of};
 
-/// What lives of a VM.
+/// The living processes of a VM.
 #[derive(Debug, Default)]
 pub struct Living {
     /// Its VMM.
     pub vmm: Option<Process>,
-    /// Other processes that run as its user, which may write to its disks.
+    /// Other processes that run as its user and may write to its disks.
     pub strangers: Vec<Stranger>,
 }
 
@@ -31,7 +33,7 @@ pub struct Living {
 pub struct Stranger {
     /// Its process id.
     pub pid: u32,
-    /// The name that the kernel has for it.
+    /// The kernel's name for it.
     pub program: String,
 }
 
@@ -44,11 +46,11 @@ impl fmt::Display for Stranger {
 /// What a VM's owner knows of its VMM.
 #[derive(Debug)]
 pub(super) enum Hold {
-    /// Nothing: strangers were there when somebody looked last.
+    /// Nothing: the last look found strangers.
     Unknown,
     /// There is none.
     Gone,
-    /// It is held.
+    /// The owner holds it.
     Held(Process),
 }
 
@@ -58,7 +60,7 @@ impl Hold {
         matches!(self, Hold::Unknown) || self.living().is_some()
     }
 
-    /// The VMM, if it is held and has not ended.
+    /// The VMM, if the owner holds it and it has not ended.
     pub(super) fn living(&self) -> Option<&Process> {
         match self {
             Hold::Held(process) if !process.has_ended() => Some(process),
@@ -68,7 +70,7 @@ impl Hold {
 }
 
 impl Living {
-    /// Holds the VMM that was found.
+    /// Holds the VMM that the look found.
     pub(super) fn hold(&mut self) -> Hold {
         match self.vmm.take() {
             Some(process) => Hold::Held(process),
@@ -78,19 +80,19 @@ impl Living {
     }
 }
 
-/// Whose VMMs are looked for.
+/// Which VMMs to look for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whose {
-    /// Those that work on the disks in this state directory.
+    /// Those that use the disks in this state directory.
     Own,
     /// Also those of the directory that this one is a copy of: their VMs have the same ids.
     Originals,
 }
 
-/// Those of these VMs whose VMMs live, and these. Changes nothing: a daemon may ask before it takes anything over.
+/// The VMs whose VMMs live, with these VMMs. Changes nothing, so that a daemon can ask before it takes anything over.
 ///
 /// # Errors
-/// [`VmmError`], where that cannot be told.
+/// [`VmmError`], if it cannot tell.
 pub fn of_records(
     records: &[VmRecord],
     vmm: &dyn Vmm,
@@ -102,11 +104,11 @@ pub fn of_records(
     Ok(living.collect())
 }
 
-/// What lives of each of these VMs, in their order. `/proc` is searched once, and only where a VM is not found without; else no
-/// strangers are told.
+/// The living processes of each of these VMs, in their order. Searches `/proc` once, and only if the hints do not find
+/// every VM; otherwise it reports no strangers.
 ///
 /// # Errors
-/// [`VmmError`], where that cannot be told.
+/// [`VmmError`], if it cannot tell.
 pub fn survey(records: &[VmRecord], vmm: &dyn Vmm, paths: &Paths) -> Result<Vec<Living>, VmmError> {
     survey_whose(records, vmm, paths, Whose::Own)
 }
@@ -122,10 +124,10 @@ fn survey_whose(records: &[VmRecord], vmm: &dyn Vmm, paths: &Paths, whose: Whose
     Ok(survey)
 }
 
-/// All that lives of one VM.
+/// All living processes of one VM.
 ///
 /// # Errors
-/// [`VmmError`], where that cannot be told.
+/// [`VmmError`], if it cannot tell.
 pub fn look(record: &VmRecord, vmm: &dyn Vmm, paths: &Paths) -> Result<Living, VmmError> {
     let mut living = [Living { vmm: hinted(record, vmm, paths, Whose::Own)?, strangers: Vec::new() }];
     search(std::slice::from_ref(record), &mut living, vmm, paths, Whose::Own)?;
@@ -133,13 +135,13 @@ pub fn look(record: &VmRecord, vmm: &dyn Vmm, paths: &Paths) -> Result<Living, V
     Ok(living)
 }
 
-/// As [`survey`], beside the event loop.
+/// [`survey`] outside the event loop.
 pub(super) async fn survey_of(context: &Context, records: &[VmRecord]) -> Result<Vec<Living>, VmError> {
     let (records, vmm, paths) = (records.to_vec(), Arc::clone(&context.vmm), context.paths.clone());
     Ok(blocking(move || survey(&records, &*vmm, &paths)).await?)
 }
 
-/// As [`look`], beside the event loop.
+/// [`look`] outside the event loop.
 pub(super) async fn look_for(context: &Context, record: &VmRecord) -> Result<Living, VmError> {
     let (record, vmm, paths) = (record.clone(), Arc::clone(&context.vmm), context.paths.clone());
     Ok(blocking(move || look(&record, &*vmm, &paths)).await?)
@@ -159,7 +161,7 @@ fn hinted(record: &VmRecord, vmm: &dyn Vmm, paths: &Paths, whose: Whose) -> Resu
             {
                 return Ok(Some(process));
             }
-            // Another process has that number by now; or a file that says nothing, which is no proof of anything.
+            // Another process has that number by now, or the file says nothing. Neither proves anything.
             Some(Ok(_) | Err(ProcessError::Gone { .. } | ProcessError::Record { .. })) | None => {}
             Some(Err(error)) => return Err(error.into()),
         }
@@ -178,7 +180,7 @@ fn search(
     let places: HashMap<&str, usize> =
         records.iter().enumerate().map(|(place, record)| (record.definition.id.as_str(), place)).collect();
     let users: HashSet<u32> = records.iter().map(|record| vmm.user_of(record.definition.uid)).collect();
-    // Where all VMMs run as the daemon's user there is nothing to tell strangers by.
+    // If all VMMs run as the daemon's user, nothing identifies strangers.
     let daemons = rustix::process::geteuid().as_raw();
     let own =
         |record: &VmRecord| Some(record.definition.uid).filter(|uid| vmm.user_of(*uid) == *uid && *uid != daemons);
@@ -208,7 +210,7 @@ fn search(
             Ok(())
         };
         match judge() {
-            // It ended while it was looked at.
+            // It ended during the look.
             Ok(()) | Err(ProcessError::Gone { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -219,15 +221,15 @@ fn search(
     Ok(())
 }
 
-/// Whether a VMM of this id is one of those that are looked for. One whose disks cannot be told is.
+/// Whether this VMM with the id is one to look for. True if nothing tells which disks it uses.
 fn is_meant(vmm: &dyn Vmm, process: &Process, command: &[Vec<u8>], id: &str, paths: &Paths, whose: Whose) -> bool {
     let disks = paths.vm(id);
     whose == Whose::Originals
         || vmm.works_on(process, command, &[disks.root.as_path(), disks.work.as_path()]).unwrap_or(true)
 }
 
-/// Of several VMMs of one VM, the one that the record names, else the one that leads a session, as a VMM does and what it forks
-/// does not. Others are as bad as any stranger.
+/// Chooses among several VMMs of one VM: the one that the record names, else the one that leads a session, as a VMM
+/// does and its forked children do not. Counts the others as strangers.
 fn choose(living: &mut Living, mut found: Vec<Process>, has_own_user: bool) -> Result<(), VmmError> {
     found.sort_by_key(|process| (!process.leads_session(), process.identity().map_or(u64::MAX, |it| it.start)));
     if living.vmm.is_none() && !found.is_empty() {
@@ -245,8 +247,8 @@ fn choose(living: &mut Living, mut found: Vec<Process>, has_own_user: bool) -> R
     Ok(())
 }
 
-/// Whether what calls itself the VMM of another VM has a disk of this one open. Daemons that share uids by mistake are not in each
-/// other's way.
+/// Whether a process that calls itself the VMM of another VM has a disk of this one open. So daemons that share uids by
+/// mistake do not block each other.
 fn may_use(process: &Process, id: &VmId, paths: &Paths) -> Result<bool, ProcessError> {
     let disks = paths.vm(id.as_str());
     match process.has_open(&[disks.root.as_path(), disks.work.as_path()]) {
@@ -272,7 +274,7 @@ mod tests {
     use crate::vm::state::State;
     use crate::vmm::qemu::Qemu;
 
-    /// A uid that nobody has, and no VM of a daemon's.
+    /// A uid that no user and no VM of a daemon has.
     const UID: u32 = 1_800_000_000;
 
     fn record(id: &str, uid: u32) -> VmRecord {
@@ -310,7 +312,7 @@ mod tests {
         }
     }
 
-    /// A process with these words, as this user, which has this file open.
+    /// A process with these words, as this user, with this file open.
     fn plant(uid: u32, words: &[&str], session: bool, open: Option<&std::path::Path>) -> Leash {
         let words = ["-e", "sleep 60", "--"].iter().chain(words);
         let mut launch = Launch::new(Program::Command("/usr/bin/perl".into()), words);
@@ -333,7 +335,7 @@ mod tests {
     }
 
     impl Ground {
-        /// None where there can be none: only root starts processes as others.
+        /// `None` without root: only root starts processes as other users.
         fn new() -> Option<Ground> {
             if !rustix::process::geteuid().is_root() {
                 banger_skip::skipped!("not root, so no process can run as another user");
@@ -387,7 +389,7 @@ mod tests {
     #[test]
     fn a_pid_and_a_start_time_are_only_where_to_look() {
         let Some(ground) = Ground::new() else { return };
-        // With the name, but as another user; and as neither.
+        // One has the name, but runs as another user; one has neither.
         for words in [&["-name", "guest=three"][..], &["unnamed"]] {
             let innocent = plant(UID + 12, words, true, None);
             let mut three = record("three", UID + 10);
@@ -399,7 +401,7 @@ mod tests {
         let unnamed = plant(UID + 10, &["unnamed"], true, None);
         ground.write_pid_file("three", &unnamed);
         assert_eq!(ground.look(&record("three", UID + 10)), (None, vec![pid(&unnamed)]));
-        // With both it is the one, whatever the file holds.
+        // With both it is the VMM, whatever the file holds.
         let vmm = plant(UID + 10, &["-name", "guest=three"], true, None);
         for content in [&b""[..], b"\xff\xfe", b"1", b"99999999999999999999 1", b"4294967296 1", b"0 0"] {
             std::fs::write(ground.paths.vm("three").pid_file, content).unwrap();

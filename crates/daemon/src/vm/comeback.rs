@@ -116,7 +116,7 @@ impl Actor {
                 let started = until_cancelled(operation, self.start(operation)).await;
                 self.or_release(started, operation).await
             }
-            // What lives is left alone.
+            // Leave a living VM alone.
             refused => refused,
         };
         // Who cancelled it wants something else.

@@ -109,7 +109,7 @@ pub struct VmRecord {
     pub main: bool,
     /// Whether it shall run as far as its users are concerned: somebody started it, and nobody has stopped it since.
     pub wanted: bool,
-    /// Its VMM's process and what that has, recorded with `state`; nothing where none runs, or before its agent has answered.
+    /// Its VMM's process and TAP, recorded with `state`; `None` if no VMM runs, or before its agent has answered.
     pub traces: Option<Traces>,
 }
 
@@ -121,12 +121,12 @@ impl VmRecord {
     }
 }
 
-/// By what a running VM is found again when its runtime files are gone.
+/// What identifies a running VM when its runtime files are gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Traces {
-    /// Its VMM's process, of the boot of the host that the record names.
+    /// Its VMM's process, in the boot of the host that the record names.
     pub process: Identity,
-    /// The name of its TAP, where it has a network.
+    /// The name of its TAP, if it has a network.
     pub tap: Option<String>,
 }
 

@@ -1,4 +1,5 @@
-//! What a VM's owner refuses because something of the VM lives: a second VMM on the same disks, and the removal of disks in use.
+//! What a VM's owner refuses because a process of the VM lives: a second VMM on the same disks, and the removal of
+//! disks in use.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use super::state::State;
 use crate::context::Context;
 
 impl Actor {
-    /// Refuses to start a VM whose VMM lives, whatever its record says, and one whose disks others may use.
+    /// Refuses to start a VM whose VMM lives, whatever its record says, and a VM whose disks other processes may use.
     pub(super) async fn nothing_lives(&mut self) -> Result<(), VmError> {
         let attempted = "start";
         self.look().await?.then_refuse_strangers(attempted, &self.record)?;
@@ -20,7 +21,7 @@ impl Actor {
         }
     }
 
-    /// Refuses to remove a VM whose disks others may use; without force, also one whose VMM lives.
+    /// Refuses to remove a VM whose disks other processes may use; without force, also a VM whose VMM lives.
     pub(super) async fn may_be_removed(&mut self, force: bool) -> Result<(), VmError> {
         let runs = matches!(self.record.state, State::Starting | State::Running(_) | State::Stopping);
         if runs && !force {
@@ -34,7 +35,7 @@ impl Actor {
         }
     }
 
-    /// Looks what lives. A VMM that was not held is held from now on.
+    /// Looks for living processes of the VM. Holds the VMM from now on, if it did not already.
     async fn look(&mut self) -> Result<Living, VmError> {
         let context = Arc::clone(&self.context);
         let mut living = look_for(&context, &self.record).await?;
@@ -50,7 +51,7 @@ impl Actor {
         VmError::Lives { attempted, name: self.record.definition.name.clone(), pid }
     }
 
-    /// By what the VMM that is held is found again, to be recorded with the next state.
+    /// What identifies the held VMM later. The owner records it with the next state.
     pub(super) fn traces(&self) -> Option<Traces> {
         let process = self.hold.living()?.identity().ok()?;
         Some(Traces { process, tap: self.context.network.tap(self.record.definition.id.as_str()) })
@@ -66,7 +67,7 @@ impl Living {
     }
 }
 
-/// Refuses to delete the disks of a VM of which anything lives.
+/// Refuses to delete the disks of a VM that has a living process.
 pub(super) async fn disks_are_unused(context: &Context, record: &VmRecord) -> Result<(), VmError> {
     let attempted = "delete the disks of";
     let living = look_for(context, record).await?;

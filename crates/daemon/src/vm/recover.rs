@@ -29,7 +29,8 @@ enum Plan {
     Adopt(Box<dyn Instance>),
     /// It was starting and its VMM lives: wait for its agent.
     AwaitAgent(Box<dyn Instance>),
-    /// Its VMM lives and cannot be taken over, or against its record: a guest is not ended for that. A kill still works.
+    /// Its VMM lives, but the daemon cannot take it over, or the record says that it is stopped: that is no reason to
+    /// end a guest. A kill still works.
     Leave(VmError),
 }
 
@@ -56,7 +57,7 @@ async fn plan(record: &VmRecord, hold: &Hold, context: &Context) -> Plan {
                     return Plan::Release(Some("the host was rebooted".to_owned()));
                 }
                 Hold::Gone => Err(VmmError::Gone),
-                // The release looks once more, and names them.
+                // The release looks again and names them.
                 Hold::Unknown => return Plan::Release(Some("its VMM ended while no daemon ran".to_owned())),
             };
             let machine = start::machine(context, &record.definition);

@@ -91,7 +91,7 @@ impl Registry {
         let began = operation.stage_begins("record.reserve");
         let record = self.reserve(spec, made_up, subnet).await?;
         operation.stage_ends("record.reserve", began);
-        // Nothing can live of what has just got its name.
+        // A VM that has just got its name has no process yet.
         let handle = self.own(record, Hold::Gone);
         let reply = handle.send(Verb::Create { start: !request.stopped }, operation.clone()).await?;
         Ok(Created { handle, reply })

@@ -1,7 +1,7 @@
 //! The shallow depth of undoing: what a VM holds while it runs, and never its disks.
 //!
-//! Works from a VM's record alone where its VMM is not held, goes on after errors and reports all of them, and can run twice. A VM
-//! that holds nothing is released at once.
+//! Works from a VM's record alone if the daemon does not hold its VMM, goes on after errors and reports all of them,
+//! and can run twice. Releases a VM that holds nothing at once.
 
 use std::time::Duration;
 
@@ -42,8 +42,8 @@ pub(super) async fn release(
     errors
 }
 
-/// Ends the VMM that is held, or the one that is found. What is not known as its VMM is never ended, and as long as it lives
-/// nothing else is released.
+/// Ends the held VMM, or the one that it finds. Never ends a process that is not known as the VMM; while such a process
+/// lives, nothing else is released.
 async fn end_vmm(context: &Context, record: &VmRecord, hold: &mut Hold) -> Result<(), VmError> {
     let name = &record.definition.name;
     if let Hold::Unknown = hold {

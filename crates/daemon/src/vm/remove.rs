@@ -17,7 +17,7 @@ pub(super) async fn remove(
 ) -> Vec<VmError> {
     let id = &record.definition.id;
     let mut errors = release(context, record, hold, operation).await;
-    // Who lives still writes to the disks: they stay.
+    // A living process still writes to the disks: keep them.
     if errors.is_empty() {
         errors.extend(disks_are_unused(context, record).await.err());
     }

@@ -41,8 +41,8 @@ pub(super) struct Started {
     pub(super) bound: Bound,
 }
 
-/// Starts the VMM and waits for the agent. The VMM is held from its first moment, so that nothing that becomes of its files or of
-/// this start lets it go unseen.
+/// Starts the VMM and waits for the agent. Holds the VMM from its first moment, so that the daemon cannot lose it,
+/// whatever happens to its files or to this start.
 pub(super) async fn start(
     context: &Context,
     definition: &Definition,
@@ -111,8 +111,8 @@ async fn port(
     Ok(Some(port))
 }
 
-/// Tells the network of the ports that VMs have since an earlier daemon. Of a VM that lives the record names the TAP, or the
-/// VMM's process has it open; the file is for those that were starting or have ended.
+/// Tells the network which ports VMs have from an earlier daemon. The record names the TAP of a living VM, or the VMM's
+/// process has it open; the file is for VMs that were starting or have ended.
 pub(super) async fn ports_before(context: &Context, records: &[VmRecord], survey: &[Living]) {
     for (record, living) in records.iter().zip(survey) {
         let definition = &record.definition;
@@ -130,7 +130,7 @@ pub(super) async fn ports_before(context: &Context, records: &[VmRecord], survey
     }
 }
 
-/// Whether this is the name of a TAP of banger's: a file may hold anything.
+/// Whether this is the name of one of banger's TAPs: a file may hold anything.
 fn is_tap(name: &str) -> bool {
     Slot::all().any(|slot| {
         let number = name.strip_prefix(&slot.taps());

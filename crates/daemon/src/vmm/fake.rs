@@ -29,7 +29,7 @@ const SOCKET: &str = "agent.sock";
 /// Where the boot file is laid out, in the machine's runtime directory.
 const BOOT: &str = "boot.json";
 
-/// What tells an agent that plays a guest from others.
+/// The option that marks an agent as a guest.
 const FAKE_GUEST: &str = "--fake-guest";
 
 /// How much of an initramfs's end is searched for the boot file, which is the last thing in it.
@@ -71,14 +71,14 @@ impl Vmm for Fake {
         }
     }
 
-    /// Its boot file lies in a directory that has the machine's name.
+    /// Its boot file is in a directory with the machine's name.
     fn machine_of(&self, command: &[Vec<u8>]) -> Option<String> {
         command.iter().position(|word| word == FAKE_GUEST.as_bytes())?;
         let boot = after(command, b"--boot")?;
         boot.parent().filter(|_| boot.ends_with(BOOT))?.file_name()?.to_str().map(str::to_owned)
     }
 
-    /// Its directory is beside the work disk.
+    /// Its directory is next to the work disk.
     fn works_on(&self, _process: &Process, command: &[Vec<u8>], disks: &[&Path]) -> Option<bool> {
         let which = |path: &Path| std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
         let root = which(after(command, b"--root")?)?;
@@ -86,7 +86,7 @@ impl Vmm for Fake {
         (!own.is_empty()).then(|| own.contains(&root))
     }
 
-    /// It runs as the daemon does.
+    /// It runs as the daemon's user.
     fn user_of(&self, _uid: u32) -> u32 {
         rustix::process::geteuid().as_raw()
     }
@@ -96,7 +96,7 @@ impl Vmm for Fake {
     }
 }
 
-/// The path behind an option.
+/// The path after an option.
 fn after<'c>(command: &'c [Vec<u8>], option: &[u8]) -> Option<&'c Path> {
     let at = command.iter().position(|word| word == option)?;
     command.get(at + 1).map(|word| Path::new(OsStr::from_bytes(word)))
@@ -304,7 +304,7 @@ mod tests {
     async fn it_is_adopted_and_ends_by_its_button_and_starts_again() {
         let dir = tempfile::tempdir().unwrap();
         let machine = machine(&dir);
-        // One that keeps its arguments, by which it is known.
+        // One that keeps its arguments, which identify it.
         let sleeps = "exec perl -e 'sleep 60' -- \"$@\"";
         let agent = script(dir.path(), "agent", &format!("echo \"banger-agent: cannot boot: $1\" >&2; {sleeps}")).await;
         let vm = Fake::new(agent.clone()).start(&machine).await.unwrap();

@@ -107,24 +107,24 @@ pub trait Vmm: Send + Sync {
     /// [`VmmError`]; the process is gone then.
     async fn start(&self, machine: &Machine) -> Result<Box<dyn Instance>, VmmError>;
 
-    /// Takes over a VM that an earlier daemon started: its process, and what `start` left in `machine.runtime_dir`. A file
-    /// that is missing there takes away what it was for, and nothing else.
+    /// Takes over a VM that an earlier daemon started: its process, and the files that `start` left in
+    /// `machine.runtime_dir`. A missing file takes away only what it was for.
     ///
     /// # Errors
-    /// [`VmmError::Gone`] where the process has ended.
+    /// [`VmmError::Gone`] if the process has ended.
     async fn adopt(&self, machine: &Machine, process: Process) -> Result<Box<dyn Instance>, VmmError>;
 
-    /// The id of the machine that a process of this command line runs; none where it is no VMM of this driver's.
+    /// The id of the machine that a process with this command line runs; `None` if it is no VMM of this driver.
     fn machine_of(&self, command: &[Vec<u8>]) -> Option<String>;
 
     /// The user that the VMM of a machine with this uid runs as.
     fn user_of(&self, uid: u32) -> u32;
 
-    /// Whether a VMM with this command line works on one of these disks of a machine; nothing where that cannot be told. The VM of a
-    /// copied state directory has the same id as the original's, and other disks.
+    /// Whether a VMM with this command line uses one of these disks of a machine; `None` if it cannot tell. The VM of a
+    /// copied state directory has the same id as the original's, but other disks.
     fn works_on(&self, process: &Process, command: &[Vec<u8>], disks: &[&Path]) -> Option<bool>;
 
-    /// The files in a machine's runtime directory by which a daemon finds its VMM and speaks to it.
+    /// The files in a machine's runtime directory that a daemon needs to find its VMM and to speak to it.
     fn runtime_files(&self) -> &'static [&'static str];
 }
 
@@ -234,10 +234,10 @@ pub enum VmmError {
     Process(#[from] banger_linux::process::ProcessError),
 }
 
-/// Whether a process is the VMM of the machine with this id and uid: by what it was started as, and by its user.
+/// Whether a process is the VMM of the machine with this id and uid, judged by its command line and its user.
 ///
 /// # Errors
-/// [`VmmError::Process`], where that cannot be told.
+/// [`VmmError::Process`], if it cannot tell.
 pub fn is_vmm_of(vmm: &dyn Vmm, id: &str, uid: u32, process: &Process) -> Result<bool, VmmError> {
     match (process.command_line(), process.user()) {
         (Ok(command), Ok(user)) => Ok(user == vmm.user_of(uid) && vmm.machine_of(&command).as_deref() == Some(id)),
@@ -246,14 +246,14 @@ pub fn is_vmm_of(vmm: &dyn Vmm, id: &str, uid: u32, process: &Process) -> Result
     }
 }
 
-/// Refuses a machine that runs by its [`PID_FILE`]: to start it again would overwrite the record by which its process is
-/// known. `vm/alive.rs` looks further.
+/// Refuses a machine that runs according to its [`PID_FILE`]: a second start would overwrite the record that identifies
+/// its process. `vm/alive.rs` looks further.
 fn not_running(vmm: &dyn Vmm, machine: &Machine) -> Result<(), VmmError> {
     match Process::recorded(&machine.runtime_dir.join(PID_FILE)) {
         Ok(process) if is_vmm_of(vmm, &machine.id, machine.uid, &process)? => {
             Err(VmmError::Runs { pid: process.pid() })
         }
-        // A number that is another process's by now, or a file that tells nothing.
+        // Another process has the number by now, or the file says nothing.
         Ok(_) | Err(ProcessError::Gone { .. } | ProcessError::Record { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }

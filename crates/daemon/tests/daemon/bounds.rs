@@ -1,5 +1,5 @@
-//! Every bound that docs/openapi.json sets to a request: what is over it is refused, what is at it is not refused for it. A bound
-//! of a kind that is not known here fails, so that nobody adds one that nothing enforces.
+//! Every bound that docs/openapi.json sets on a request: the daemon refuses a value over it, and does not refuse a
+//! value at it for that reason. An unknown kind of bound fails the test, so that nobody adds one that nothing enforces.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails shall panic")]
 
@@ -15,7 +15,7 @@ const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHUSU7HbYh3Yxi6Dk0DSDBvgv
 /// Words of a schema that set no bound.
 const NO_BOUNDS: [&str; 4] = ["description", "default", "title", "$ref"];
 
-/// What is asked for, and whether it is over a bound.
+/// A value, and whether it is over a bound.
 #[derive(Clone, Debug)]
 struct Case {
     about: String,
@@ -67,7 +67,7 @@ impl Document {
         }
     }
 
-    /// A value that a schema allows, with as little in it as it may have.
+    /// The smallest value that a schema allows.
     fn sample(&self, schema: &Value) -> Value {
         let schema = self.resolve(schema);
         if let Some(ways) = schema["oneOf"].as_array().or(schema["anyOf"].as_array()) {
@@ -92,7 +92,7 @@ impl Document {
         }
     }
 
-    /// A value on each side of each bound; `whole` puts it where it belongs.
+    /// A value on each side of each bound; `whole` puts it into the request.
     fn cases(&self, place: &str, schema: &Value, whole: &dyn Fn(Value) -> Value, into: &mut Vec<Case>) {
         let schema = self.resolve(schema);
         let mut add = |bound: &str, over: bool, value: Value| {
@@ -132,7 +132,7 @@ impl Document {
                 ("maximum", _) => {
                     let most = bound.as_u64().unwrap();
                     add("maximum", false, most.into());
-                    // One more than the largest number of all is read as one that is no whole one.
+                    // One more than the largest number of all becomes a number that is not whole.
                     add("maximum", true, most.checked_add(1).map_or(json!(1.8446744073709552e19), Into::into));
                 }
                 ("format", Value::String(format)) => match format.as_str() {
@@ -174,7 +174,7 @@ impl Document {
         self.cases_within(place, schema, whole, into);
     }
 
-    /// Those of what a value consists of.
+    /// The cases of a value's parts.
     fn cases_within(&self, place: &str, schema: &Value, whole: &dyn Fn(Value) -> Value, into: &mut Vec<Case>) {
         for way in ["oneOf", "anyOf"].iter().filter_map(|word| schema[word].as_array()).flatten() {
             if kind(way) != "null" {
@@ -209,7 +209,7 @@ fn kind(schema: &Value) -> &str {
     schema["type"].as_str().or(schema["type"][0].as_str()).unwrap_or_default()
 }
 
-/// The status of what is answered, and the message of what is refused. Nobody waits for more.
+/// The answer's status, and the message of a refusal. Waits for no more than that.
 async fn ask(house: &House, head: &str, body: &[u8]) -> (u16, String) {
     let mut stream = UnixStream::connect(house.paths().socket()).await.unwrap();
     let head = format!("{head}host: banger\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
@@ -230,7 +230,8 @@ fn escape(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-/// A path with this value of one parameter; the others name what is not there, so that what passes every bound has no effect.
+/// A path with this value of one parameter. The other parameters name nothing that exists, so that an accepted request
+/// has no effect.
 fn path_with(path: &str, name: &str, value: &str) -> String {
     let path = path.replace(&format!("{{{name}}}"), &escape(value));
     ["vm", "image", "name", "id"].iter().fold(path, |path, name| path.replace(&format!("{{{name}}}"), "nobody"))
@@ -271,7 +272,7 @@ fn every_bound_of_the_document_is_enforced() {
             let mut requests: Vec<(Case, String, Vec<u8>)> = Vec::new();
             let body = &operation["requestBody"]["content"]["application/json"]["schema"];
             let nothing = if body.is_object() { document.sample(body) } else { json!({}) };
-            // What is over a bound is refused although the VM is there, and before it is looked at.
+            // The daemon refuses a value over a bound even if the VM exists, and before it looks at the VM.
             let at = |case: &Case| if case.over { path_with(path, "vm", "one") } else { path_with(path, "", "") };
             for parameter in &parameters {
                 let (name, schema) = (parameter["name"].as_str().unwrap(), &parameter["schema"]);
@@ -280,7 +281,7 @@ fn every_bound_of_the_document_is_enforced() {
                 for case in cases {
                     let text = case.value.as_str().map_or_else(|| case.value.to_string(), str::to_owned);
                     let head = match parameter["in"].as_str().unwrap() {
-                        // Every value is a text there, and without one it is another path.
+                        // Every value is text there, and an empty one makes another path.
                         "path" if text.is_empty() || case.about.ends_with("type") => continue,
                         "path" => head(&path_with(path, name, &text), &query),
                         "query" if kind(schema) == "string" && case.about.ends_with("type") => continue,
@@ -327,7 +328,7 @@ fn every_bound_of_the_document_is_enforced() {
                     format!("{id}: {}: {head:.200} {:.200}: {answer:.800}", case.about, String::from_utf8_lossy(&body));
                 let in_path = case.over && path.contains(&format!("{{{}}}", case.about.split(':').next().unwrap()));
                 let right = if in_path {
-                    // Nothing that there is has such a name.
+                    // Nothing has such a name.
                     matches!(status, 400 | 404)
                 } else if case.over {
                     status == 400 && answer.contains(r#""code":"invalid","message":"the request's "#)
@@ -342,6 +343,6 @@ fn every_bound_of_the_document_is_enforced() {
         }
     }
     assert!(wrong.is_empty(), "{} of {asked} requests:\n{}", wrong.len(), wrong.join("\n\n"));
-    // So many there were when this was written, and fewer are a sign that it looks in the wrong place.
+    // The number when this was written; fewer mean that the test looks in the wrong place.
     assert!(asked > 250, "only {asked} requests");
 }

@@ -1,7 +1,7 @@
-//! A missing file is no proof of death: whatever becomes of a running VM's runtime files, its process decides.
+//! A missing file is no proof of death: whatever happens to a running VM's runtime files, its process decides.
 //!
-//! Files are deleted and garbled, and the daemon is killed and started again, in every combination; then each verb either ends the
-//! process or is refused and names it. Disks are looked at by their inodes, processes by /proc.
+//! The test deletes and garbles files, and kills and restarts the daemon, in every combination. Then each verb either
+//! ends the process, or refuses and names it. The test judges disks by their inodes and processes by /proc.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails panics")]
 
@@ -26,7 +26,7 @@ use bangerd::vmm::Vmm;
 use bangerd::vmm::fake::Fake;
 use rustix::process::Signal;
 
-/// What becomes of a running VM's files.
+/// What happens to a running VM's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Loss {
     RuntimeDirectory,
@@ -108,7 +108,7 @@ fn records(house: &House) -> Vec<VmRecord> {
     house.run(async |daemon| daemon.context.store.vms().await.unwrap())
 }
 
-/// Edits a record as an older daemon would have left it; no daemon runs.
+/// Edits a record to look like an older daemon's; no daemon runs.
 fn edit_record(house: &House, edit: impl Fn(&mut VmRecord)) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let store = Store::open(&house.paths().database()).unwrap();
@@ -133,7 +133,7 @@ fn whatever_is_lost_a_running_vm_is_ended_by_each_verb_before_its_disks_go() {
     const VERBS: [Verb; 4] = [Verb::Kill, Verb::Stop, Verb::Restart, Verb::Remove];
     for (place, loss) in LOSSES.into_iter().enumerate() {
         for daemon_dies in [false, true] {
-            // All of them for the worst loss, some for each other.
+            // All verbs for the worst loss, some for each other one.
             let verbs: Vec<Verb> = match loss {
                 Loss::RuntimeDirectory => VERBS.to_vec(),
                 _ => vec![VERBS[(place + usize::from(daemon_dies)) % 4], VERBS[(place + 2) % 4]],
@@ -217,7 +217,7 @@ fn a_vm_that_has_ended_is_gone_though_its_number_is_anothers() {
     assert_eq!(house.left(), Vec::<String>::new());
 }
 
-/// As an older daemon left it that took a missing file for an end: recorded as stopped, and alive.
+/// As an older daemon left it that took a missing file for an end: recorded as stopped, but alive.
 fn recorded_as_stopped() -> (House, View, Process) {
     let (mut house, view, process) = running();
     house.kill();
@@ -319,7 +319,7 @@ fn a_vm_that_goes_with_its_connection_takes_its_process_along() {
 
 #[test]
 fn a_create_that_fails_after_its_files_went_leaves_no_process() {
-    // Its guest takes away the runtime directory itself, and never answers.
+    // Its guest removes the runtime directory itself, and never answers.
     let mut house = House::with(r#"for last; do :; done; rm -rf "${last%/*}"; exec perl -e 'sleep 600' -- "$@""#);
     let failed = house.run_or_die(Verb::Create).unwrap().unwrap_err();
     assert!(matches!(failed, VmError::AgentSilent { .. } | VmError::Guest(_)), "{failed:?}");
@@ -338,7 +338,7 @@ fn a_vm_that_was_starting_when_its_daemon_and_its_files_went_is_found() {
     std::fs::remove_dir_all(house.paths().vm(view.definition.id.as_str()).runtime).unwrap();
     edit_record(&house, |record| record.wanted = false);
     house.start();
-    // It cannot be spoken to, so that its start fails: released, and not forgotten.
+    // The daemon cannot speak to it, so its start fails: it is released but not forgotten.
     assert!(matches!(house.vm("one").unwrap().state, State::Stopped { .. }));
     assert!(vmm.has_ended() && house.processes().is_empty(), "{:?}", house.processes());
     house.run_or_die(Verb::Start).unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! Whole-file locks of flock(2), which the kernel takes back with the last descriptor.
+//! Whole-file locks of flock(2), which the kernel releases with the last descriptor.
 
 use std::fs::File;
 use std::io;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
-/// Takes the lock if nobody has it. Whether it is had.
+/// Takes the lock if nobody holds it. Returns whether the caller has it.
 ///
 /// # Errors
 /// Those of flock(2).
@@ -19,7 +19,8 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Takes the lock, waiting for it that long. Whether it is had. A thread does the waiting: flock(2) has no deadline.
+/// Takes the lock, and waits at most that long for it. Returns whether the caller has it. A thread waits, because
+/// flock(2) has no deadline.
 ///
 /// # Errors
 /// Those of flock(2).
@@ -30,7 +31,7 @@ pub fn lock_within(file: &File, time: Duration) -> io::Result<bool> {
     let (waiting, (had, answer)) = (file.try_clone()?, mpsc::channel());
     std::thread::spawn(move || {
         let locked = rustix::fs::flock(&waiting, FlockOperation::LockExclusive);
-        // Where nobody listens any more the lock goes back with the descriptors.
+        // If nobody listens any more, the lock goes back with the descriptors.
         had.send(locked).ok();
     });
     match answer.recv_timeout(time) {

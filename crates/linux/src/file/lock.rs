@@ -1,6 +1,7 @@
 //! A lock that one process holds and that the kernel takes back however it ends.
 //!
-//! Its file is its owner's alone (0600): flock(2) asks for no right but to have the file open, so whoever can read it can lock it.
+//! Only the owner may open its file (0600): flock(2) needs no permission but an open file, so every user who can read
+//! it can lock it.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -29,26 +30,27 @@ pub struct Lock {
     path: PathBuf,
 }
 
-/// How a lock is taken.
+/// A request for a lock.
 #[derive(Debug, Clone, Copy)]
 pub struct Claim<'a> {
     /// The lock's file.
     pub path: &'a Path,
-    /// What its holders say of themselves, in the lines after the first.
+    /// What its holders write about themselves, in the lines after the first.
     pub note: &'a str,
-    /// The program that holds it; or the calling one. What else lives under the number in the file is not the holder.
+    /// The name of the holder's program; the calling program counts, too. Another process with the file's number is not
+    /// the holder.
     pub program: &'a str,
-    /// How long to wait where none of these lives and the lock is taken all the same: a holder that was killed can leave it
-    /// for a moment to a child that has not executed its program yet, and a new one has it before the file says so.
+    /// How long to wait if the lock is taken but no such process lives. A killed holder can leave the lock for a moment
+    /// to a child that has not executed its program yet, and a new holder has it before the file says so.
     pub patience: Duration,
 }
 
-/// A process that holds a lock and lives.
+/// A living process that holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// Its process id.
     pub pid: u32,
-    /// What it says of itself.
+    /// What it writes about itself.
     pub note: String,
 }
 
@@ -63,13 +65,13 @@ pub enum LockError {
         /// The holder.
         holder: Holder,
     },
-    /// Something else holds it: its number is not in the file.
+    /// Another process holds it, whose number is not in the file.
     #[error("{} is locked by an unknown process", path.display())]
     Squatted {
         /// The lock's file.
         path: PathBuf,
     },
-    /// What has its name is no file of the caller's.
+    /// The file with its name does not belong to the caller, or is not a regular file.
     #[error("cannot lock {}: it is {found}", path.display())]
     Unfit {
         /// The lock's file.
@@ -108,7 +110,7 @@ impl Lock {
                 }
             }
             let mut lock = Lock { file, path: path.to_owned() };
-            // Another process may have replaced it between the two calls.
+            // Another process may have replaced the file between the two calls.
             if lock.is_in_place() {
                 lock.write_holder(claim.note).map_err(failed)?;
                 return Ok(lock);
@@ -116,8 +118,8 @@ impl Lock {
         }
     }
 
-    /// Takes the lock as [`Lock::acquire`] does, but from processes that are not of the program, as well: the file gets a
-    /// successor, which is locked before it has the name; `temporary` is its name until then, in the same directory.
+    /// Takes the lock as [`Lock::acquire`] does, but also from processes of other programs. It makes a successor of the
+    /// file, locks it, and then gives it the file's name; `temporary` is its name until then, in the same directory.
     ///
     /// # Errors
     /// [`LockError`].
@@ -133,7 +135,7 @@ impl Lock {
             return Err(LockError::Squatted { path: temporary.to_owned() });
         }
         lock.write_holder(claim.note).map_err(failed)?;
-        // Once more: it may have been replaced by another process meanwhile.
+        // Again: another process may have replaced it meanwhile.
         match Lock::acquire(Claim { patience: Duration::ZERO, ..claim }) {
             Err(LockError::Squatted { .. }) => std::fs::rename(temporary, claim.path).map_err(failed)?,
             result => {
@@ -144,14 +146,14 @@ impl Lock {
         if lock.is_in_place() { Ok(lock) } else { Err(LockError::Squatted { path: claim.path.to_owned() }) }
     }
 
-    /// Whether the locked file still has its name: else another process may hold its successor.
+    /// Whether the locked file still has its name. If not, another process may hold its successor.
     pub fn is_in_place(&self) -> bool {
         let found = std::fs::symlink_metadata(&self.path);
         let held = self.file.metadata();
         matches!((found, held), (Ok(found), Ok(held)) if (found.dev(), found.ino()) == (held.dev(), held.ino()))
     }
 
-    /// In one call, so that a reader finds nothing or all of it.
+    /// Writes in one call, so that a reader finds nothing or all of it.
     fn write_holder(&mut self, note: &str) -> io::Result<()> {
         let end = if note.is_empty() { "" } else { "\n" };
         let text = format!("{}\n{note}{end}", std::process::id());
@@ -167,7 +169,7 @@ fn open(path: &Path) -> Result<File, LockError> {
     let unfit = |found| LockError::Unfit { path: path.to_owned(), found };
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(MODE);
-    // A pipe without a reader or writer is not waited for.
+    // Do not wait for the other end of a pipe.
     let opened = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
     let file = opened.map_err(|error| match error.raw_os_error() {
         Some(libc::ELOOP) => unfit("a symbolic link"),
@@ -188,10 +190,11 @@ fn open(path: &Path) -> Result<File, LockError> {
     Ok(file)
 }
 
-/// Waits until the file names a living holder, which is returned, or until the lock is the caller's or the deadline is over.
+/// Waits until the file names a living holder, and returns it. Returns `None` when the caller has the lock or the
+/// deadline passes.
 fn wait_for_lock(file: &mut File, claim: Claim<'_>, deadline: Instant) -> io::Result<Option<Holder>> {
     let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-    // The very file, whatever has its name by now; watched before it is read, so that no change is missed.
+    // This very file, whatever has its name by now. Watch before reading, so that no change is missed.
     inotify::add_watch(&watch, format!("/proc/self/fd/{}", file.as_raw_fd()), inotify::WatchFlags::MODIFY)?;
     let mut had = None;
     loop {
@@ -222,13 +225,14 @@ fn wait_for_lock(file: &mut File, claim: Claim<'_>, deadline: Instant) -> io::Re
     }
 }
 
-/// Waits for the lock on a thread of its own, as flock(2) knows no deadline. What this returns hangs up when it is had; it is
-/// the file's then, which the caller shares. Where the caller gave up, it is given back with the descriptors.
+/// Waits for the lock on a thread of its own, because flock(2) has no deadline. The returned pipe hangs up when the
+/// thread has the lock, which belongs to the file that the caller shares. If the caller gave up, the lock goes back
+/// with the descriptors.
 fn lock_behind(file: &File) -> io::Result<OwnedFd> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let file = file.try_clone()?;
     std::thread::spawn(move || {
-        // Where it fails, so does the caller's own attempt.
+        // If it fails, so does the caller's own attempt.
         rustix::fs::flock(&file, FlockOperation::LockExclusive).ok();
         drop(writer);
     });
@@ -244,12 +248,13 @@ fn read_holder(file: &mut File) -> io::Result<Option<Holder>> {
     Ok(pid.trim().parse().ok().map(|pid| Holder { pid, note: note.trim_end_matches('\n').to_owned() }))
 }
 
-/// Whether such a process lives that is of the program and of the caller's user or root's.
+/// Whether this process lives, runs the program, and belongs to the caller's user or root.
 fn holds(pid: u32, program: &str) -> bool {
     let Some(id) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return false };
     let Ok(process) = pidfd_open(id, PidfdFlags::empty()) else { return false };
     let same = is_trusted(pid) && runs(pid, program);
-    // What has ended and is not yet waited for can be read (pidfd_open(2)). Asked last: until now the number was its own.
+    // A pidfd is readable once its process has ended, even before it is reaped (pidfd_open(2)). Checked last: until now
+    // the number belonged to the process.
     let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&Timespec::default()));
     same && ended.is_ok_and(|ended| ended == 0)
 }
@@ -257,12 +262,13 @@ fn holds(pid: u32, program: &str) -> bool {
 fn is_trusted(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    // The second is the effective one.
+    // The second one is the effective uid.
     let uid = uids.and_then(|uids| uids.split_whitespace().nth(1)).and_then(|uid| uid.parse().ok());
     uid.is_some_and(|uid: u32| uid == 0 || uid == rustix::process::geteuid().as_raw())
 }
 
-/// By the name of its file, however the file is called since (`bangerd.old`, `bangerd (deleted)`).
+/// Judged by the name of its executable, even if the file was renamed or deleted since (`bangerd.old`, `bangerd
+/// (deleted)`).
 fn runs(pid: u32, program: &str) -> bool {
     let executable = |pid: &str| std::fs::read_link(format!("/proc/{pid}/exe"));
     match (executable(&pid.to_string()), executable("self")) {
@@ -270,7 +276,7 @@ fn runs(pid: u32, program: &str) -> bool {
             let name = its.file_name().unwrap_or(OsStr::new("")).as_bytes();
             name.starts_with(program.as_bytes()) || own.is_ok_and(|own| own == its)
         }
-        // One that may not be looked at is not disregarded.
+        // A process that this one may not look at counts.
         (Err(error), _) => error.kind() == io::ErrorKind::PermissionDenied,
     }
 }
@@ -282,7 +288,7 @@ mod tests {
     use rustix::process::Signal;
     use std::os::unix::fs::PermissionsExt;
 
-    /// Past the largest number that a process can have (proc(5), pid_max).
+    /// Larger than any process id (proc(5), pid_max).
     const NOBODY: &str = "1073741824\n";
 
     fn claim(path: &Path) -> Claim<'_> {

@@ -1,8 +1,8 @@
-//! The descriptors that a process was started with, or that a library of its own opened without `O_CLOEXEC`.
+//! Descriptors that a process got from its starter, or that one of its libraries opened without `O_CLOEXEC`.
 //!
-//! Closed or marked by one system call. A kernel before 5.9 has none, one before 5.11 does not know the mark, and a seccomp
-//! filter may refuse it: then the descriptors that are open are listed. A loop up to the limit of descriptors would take
-//! seconds where that is a billion, and miss those above a limit that was lowered.
+//! One system call closes or marks them. Kernels before 5.9 do not have it, kernels before 5.11 cannot mark, and a
+//! seccomp filter may refuse it. Then this module lists the open descriptors. A loop up to the limit of descriptors
+//! would take seconds if the limit is a billion, and would miss those above a lowered limit.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -11,23 +11,23 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use rustix::fs::{CWD, Mode, OFlags, RawDir};
 use rustix::io::FdFlags;
 
-/// The first descriptor that is no standard stream.
+/// The first descriptor after the standard streams.
 const FIRST: u32 = 3;
 
-/// What is done to a descriptor.
+/// What to do with a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Act {
-    /// It is closed.
+    /// Close it.
     Close,
-    /// It is closed when a program is executed.
+    /// Close it when the process executes a program.
     Mark,
 }
 
-/// Closes all descriptors but the standard streams and one more. For the very start of a program: whatever is open by then
-/// came from its starter, and nothing in this process owns it.
+/// Closes all descriptors but the standard streams and one more. For the very start of a program: all open descriptors
+/// came from its starter, and nothing in this process owns them.
 ///
 /// # Errors
-/// Where they can neither be closed by one call nor be listed.
+/// If the call cannot close them and their list cannot be read.
 pub(super) fn close_all_but(keep: Option<RawFd>) -> io::Result<()> {
     let Some(keep) = keep.and_then(|keep| u32::try_from(keep).ok()).filter(|keep| *keep >= FIRST) else {
         return act_on(Act::Close, FIRST, u32::MAX);
@@ -38,21 +38,21 @@ pub(super) fn close_all_but(keep: Option<RawFd>) -> io::Result<()> {
     act_on(Act::Close, keep + 1, u32::MAX)
 }
 
-/// Marks all descriptors but the standard streams to be closed when a program is executed. Allocates nothing and takes no
-/// lock.
+/// Marks all descriptors but the standard streams, so that the kernel closes them when the process executes a program.
+/// Allocates nothing and takes no lock.
 ///
 /// # Errors
-/// Where they can neither be marked by one call nor be listed.
+/// If the call cannot mark them and their list cannot be read.
 pub(crate) fn mark_all() -> io::Result<()> {
     act_on(Act::Mark, FIRST, u32::MAX)
 }
 
 fn act_on(act: Act, first: u32, last: u32) -> io::Result<()> {
-    // Whatever the error is: it says nothing about the descriptors, only that this call does not do it.
+    // No error says anything about the descriptors, only that this call is unusable.
     by_call(act, first, last).or_else(|_| by_list(act, first, last))
 }
 
-/// By close_range(2).
+/// With close_range(2).
 fn by_call(act: Act, first: u32, last: u32) -> io::Result<()> {
     let flags = match act {
         Act::Close => 0,
@@ -65,9 +65,9 @@ fn by_call(act: Act, first: u32, last: u32) -> io::Result<()> {
     }
 }
 
-/// By the kernel's list of the descriptors that are open, read into a buffer on the stack.
+/// With the kernel's list of open descriptors, read into a buffer on the stack.
 fn by_list(act: Act, first: u32, last: u32) -> io::Result<()> {
-    // The calling thread's own: a thread can have a table of its own (CLONE_FILES), as in the tests below.
+    // The calling thread's own list: a thread can have its own table (CLONE_FILES), as in the tests below.
     let list = rustix::fs::openat(
         CWD,
         c"/proc/thread-self/fd",
@@ -75,7 +75,7 @@ fn by_list(act: Act, first: u32, last: u32) -> io::Result<()> {
         Mode::empty(),
     )?;
     let mut buffer = [MaybeUninit::<u8>::uninit(); 2048];
-    // Entries are in the order of the numbers, and the place in the list is a number: what is closed shifts nothing.
+    // Entries are in numeric order, and the position in the list is a number, so closing shifts nothing.
     let mut entries = RawDir::new(list.as_fd(), &mut buffer);
     while let Some(entry) = entries.next() {
         let name = entry?.file_name().to_str().ok().and_then(|name| name.parse::<RawFd>().ok());
@@ -93,7 +93,7 @@ fn by_list(act: Act, first: u32, last: u32) -> io::Result<()> {
                 // SAFETY: borrowed for one system call, and it was open a moment ago.
                 let fd = unsafe { BorrowedFd::borrow_raw(number) };
                 match rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC) {
-                    // Another thread may have closed it, where there are others.
+                    // Another thread may have closed it, if there are any.
                     Ok(()) | Err(rustix::io::Errno::BADF) => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -112,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    /// On a thread with descriptors of its own.
+    /// Runs on a thread with its own descriptors.
     fn alone<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
@@ -124,7 +124,7 @@ mod tests {
         })
     }
 
-    /// Opens some at the ends and in the middle, without the mark; so many that a list does not fit into one buffer.
+    /// Opens some at the ends and in the middle, without the mark; more than a list in one buffer can hold.
     fn open_many() -> Vec<RawFd> {
         let file = File::open("/dev/null").unwrap();
         let numbers: Vec<RawFd> = (500..700).chain([900, 1000]).collect();

@@ -43,26 +43,26 @@ pub struct Link {
     pub mac: Mac,
     /// The largest packet that it carries, in bytes.
     pub mtu: u32,
-    /// The note that its owner has left on it (`IFLA_IFALIAS`).
+    /// The note that its owner left on it (`IFLA_IFALIAS`).
     pub alias: Option<String>,
-    /// A bridge's treatment of link-local frames, where the kernel tells it.
+    /// A bridge's treatment of link-local frames, if the kernel reports it.
     pub link_local: Option<LinkLocal>,
 }
 
-/// A bridge's treatment of link-local frames: those to 01:80:c2:00:00:00 up to :0f, as LLDP's.
+/// A bridge's treatment of link-local frames: those to 01:80:c2:00:00:00 up to :0f, for example LLDP's.
 ///
-/// By default the bridge hands such a frame to the host as one of the *port's*, where rules on the bridge do not see it, and
-/// learns its sender's address, whoever sent it.
+/// By default the bridge hands such a frame to the host as one of the *port's*, where the bridge's rules do not see it,
+/// and learns its sender's address from any sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkLocal {
-    /// The frames that it treats as any others, a bit for each last byte (`IFLA_BR_GROUP_FWD_MASK`).
+    /// The frames that it treats like any others, one bit for each last byte (`IFLA_BR_GROUP_FWD_MASK`).
     pub forwarded: u16,
     /// Whether it learns addresses from the rest (`BR_BOOLOPT_NO_LL_LEARN`).
     pub learned: bool,
 }
 
-/// The longest note on a link, in bytes: the kernel takes an attribute of 255 (`IFALIASZ` less one, linux/if.h), and the closing
-/// zero is one of them.
+/// The longest note on a link, in bytes: the kernel takes an attribute of 255 bytes (`IFALIASZ` less one, linux/if.h), which
+/// include the terminating zero.
 pub const MAX_ALIAS: usize = 254;
 
 /// What is to be another about a link; the rest stays as it is.
@@ -84,7 +84,7 @@ pub struct LinkChange {
     pub link_local: Option<LinkLocal>,
 }
 
-/// Attributes of a bridge, and an option among those that are one bit each (linux/if_link.h, linux/if_bridge.h).
+/// Attributes of a bridge, and one of its one-bit options (linux/if_link.h, linux/if_bridge.h).
 const IFLA_BR_GROUP_FWD_MASK: u16 = 9;
 const IFLA_BR_MULTI_BOOLOPT: u16 = 46;
 const NO_LL_LEARN: u32 = 1;
@@ -163,7 +163,7 @@ impl Netlink {
             request = request.with_text(libc::IFLA_IFALIAS, alias);
         }
         if let Some(LinkLocal { forwarded, learned }) = change.link_local {
-            // `struct br_boolopt_multi`: the options' values, and which options are given.
+            // `struct br_boolopt_multi`: the options' values, and which options the call sets.
             let options = [if learned { 0 } else { NO_LL_LEARN }, NO_LL_LEARN].map(u32::to_ne_bytes).concat();
             request = request.with_nested(libc::IFLA_LINKINFO, |within| {
                 within.with(libc::IFLA_INFO_KIND, b"bridge").with_nested(libc::IFLA_INFO_DATA, |within| {
@@ -204,7 +204,7 @@ fn link(part: &[u8]) -> Option<Link> {
     Some(link)
 }
 
-/// What a bridge's own attributes say of link-local frames; nothing where the kernel is too old to know the options.
+/// Reads a bridge's own attributes about link-local frames; `None` if the kernel is too old to know the options.
 fn link_local(data: &[u8]) -> Option<LinkLocal> {
     let value = |wanted| attributes(data).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
     let forwarded = u16::from_ne_bytes(value(IFLA_BR_GROUP_FWD_MASK)?.try_into().ok()?);

@@ -34,7 +34,7 @@ fn a_bridge_says_how_it_treats_link_local_frames() {
         netlink.change_link(&by_default, &LinkChange { link_local: Some(other), ..LinkChange::default() }).unwrap();
         assert_eq!(there(netlink, "br0").link_local, Some(other));
         assert_eq!(there(netlink, "lo").link_local, None);
-        // Three of them the kernel lets nobody pass on.
+        // The kernel lets nobody forward three of them.
         let most = LinkLocal { forwarded: 0xffff, learned: true };
         netlink.change_link(&by_default, &LinkChange { link_local: Some(most), ..LinkChange::default() }).unwrap_err();
     });

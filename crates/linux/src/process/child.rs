@@ -173,9 +173,10 @@ impl Child {
                 }
             }
         }
-        // Those that the launch names lose the mark below. The others stay open until the program is executed.
+        // Below, the descriptors that the launch names lose the mark. The others stay open until the process executes
+        // the program.
         mark_descriptors()?;
-        // Before it loses its rights, and while /proc is the host's.
+        // Before it loses its privileges, and while /proc is the host's.
         self.attributes.apply()?;
         if let Some(container) = &self.container {
             container.enter()?;
@@ -206,7 +207,7 @@ impl Child {
         if self.no_new_privileges {
             rustix::thread::set_no_new_privs(true)?;
         }
-        // Nothing is opened after this.
+        // The process opens nothing after this.
         self.attributes.limit_descriptors()?;
         reset_signals(reset);
         unblock_signals()

@@ -1,7 +1,7 @@
-//! What `/proc` tells of a process: which one it is, whose it is, and what it was started as.
+//! What `/proc` says about a process: its identity, its user and its command line.
 //!
-//! A held process is looked at by its number, and the number is trusted only because the process has not ended after the look:
-//! as long as it lives, nobody else has it.
+//! Methods read a held process by its number. The number is right because the process has not ended after the read:
+//! while it lives, no other process has its number.
 
 use std::fs::Metadata;
 use std::io;
@@ -12,19 +12,20 @@ use std::time::{Duration, Instant};
 use super::child::read_start_time;
 use super::{Process, ProcessError};
 
-/// How long a process that shows no words is asked again: on a busy host, one that executes a program may have to wait.
+/// How long to ask a process again that shows no words: on a busy host, a process that executes a program may have to
+/// wait.
 const EXECUTING: Duration = Duration::from_millis(500);
 
-/// What tells a process from every other one of this boot of the host.
+/// Distinguishes a process from every other one in this boot of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
-    /// Its process id, which is used again after it.
+    /// Its process id, which the kernel reuses later.
     pub pid: u32,
-    /// When it was started, in ticks since the host's boot.
+    /// Its start time, in ticks since the host's boot.
     pub start: u64,
 }
 
-/// A process that was there a moment ago.
+/// A process that existed a moment ago.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
     /// Its process id.
@@ -36,13 +37,14 @@ pub struct Seen {
 /// All processes of this process's pid namespace that `/proc` shows.
 ///
 /// # Errors
-/// Where there is no `/proc`.
+/// If there is no `/proc`.
 pub fn all() -> io::Result<Vec<Seen>> {
     let mut seen = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let entry = entry?;
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // A directory of /proc is its process's effective user's (proc(5)). One that ended meanwhile is not there.
+        // A process's directory in /proc belongs to its effective user (proc(5)). A process that ended meanwhile has
+        // none.
         if let Ok(metadata) = entry.metadata() {
             seen.push(Seen { pid, uid: metadata.uid() });
         }
@@ -51,7 +53,7 @@ pub fn all() -> io::Result<Vec<Seen>> {
 }
 
 impl Process {
-    /// Which process it is.
+    /// Its identity.
     ///
     /// # Errors
     /// [`ProcessError::Gone`], [`ProcessError::Watch`].
@@ -68,14 +70,13 @@ impl Process {
         self.alive(std::fs::metadata(self.place("")).map(|metadata| metadata.uid()))
     }
 
-    /// The words that it was started with, its own name first; as it shows them, which it can change. A thread of the kernel's
-    /// has none.
+    /// The words of its command line, its own name first. The process can change them. A kernel thread has none.
     ///
     /// # Errors
     /// [`ProcessError::Gone`], [`ProcessError::Watch`].
     pub fn command_line(&self) -> Result<Vec<Vec<u8>>, ProcessError> {
         let mut text = self.alive(std::fs::read(self.place("cmdline")))?;
-        // One that executes a program at this moment has the program already, and its words in a few microseconds.
+        // A process that is executing a program has the program at once, and its words a few microseconds later.
         let began = Instant::now();
         while text.is_empty() && began.elapsed() < EXECUTING && std::fs::read_link(self.place("exe")).is_ok() {
             std::thread::yield_now();
@@ -85,7 +86,7 @@ impl Process {
         Ok(text.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect())
     }
 
-    /// The name that the kernel has for it, fit for a message.
+    /// The kernel's name for it, fit for a message.
     ///
     /// # Errors
     /// [`ProcessError::Gone`], [`ProcessError::Watch`].
@@ -99,7 +100,7 @@ impl Process {
         rustix::process::getsid(Some(self.pid)).is_ok_and(|session| session == self.pid) && !self.has_ended()
     }
 
-    /// The names of the TAPs whose other ends it has open.
+    /// The names of the TAPs that it has open.
     ///
     /// # Errors
     /// [`ProcessError::Gone`], [`ProcessError::Watch`].
@@ -117,10 +118,10 @@ impl Process {
         self.alive(list())
     }
 
-    /// Whether it has one of these files open; one that is not there nobody has.
+    /// Whether it has one of these files open; a missing file counts as not open.
     ///
     /// # Errors
-    /// [`ProcessError::Gone`]; [`ProcessError::Watch`], where it does not let this process look.
+    /// [`ProcessError::Gone`]; [`ProcessError::Watch`], if this process may not look at it.
     pub fn has_open(&self, files: &[&Path]) -> Result<bool, ProcessError> {
         let which = |metadata: Metadata| (metadata.dev(), metadata.ino());
         let wanted: Vec<(u64, u64)> = files.iter().filter_map(|file| std::fs::metadata(file).ok()).map(which).collect();
@@ -140,7 +141,7 @@ impl Process {
         format!("/proc/{}/{file}", self.pid())
     }
 
-    /// What was read is of this process if it lives still.
+    /// Returns what was read, if the process is still alive: then it belongs to this process.
     fn alive<T>(&self, read: io::Result<T>) -> Result<T, ProcessError> {
         if self.has_ended() {
             return Err(ProcessError::Gone { pid: self.pid() });
@@ -176,7 +177,7 @@ mod tests {
         assert!(all().unwrap().contains(&seen));
 
         process.signal(Signal::KILL).unwrap();
-        // It is a zombie until somebody reaps it: there, and dead.
+        // It is a zombie until somebody reaps it: visible, but dead.
         let mut fds = [rustix::event::PollFd::new(&process.pidfd, rustix::event::PollFlags::IN)];
         rustix::event::poll(&mut fds, None).unwrap();
         assert!(matches!(process.command_line(), Err(ProcessError::Gone { .. })));

@@ -115,7 +115,8 @@ pub fn tool(program: &str, args: &[&str]) -> Command {
     command
 }
 
-/// A program that ignores no signal, although what runs these tests may: nohup(1), or a shell that puts them in the background.
+/// A program that ignores no signal, even if these tests run under nohup(1) or in a shell's background and inherit
+/// ignored signals.
 #[expect(
     clippy::disallowed_methods,
     reason = "tests start the program that they test, and tools that judge what it did"

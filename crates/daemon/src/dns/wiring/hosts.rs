@@ -1,5 +1,5 @@
-//! The names of VMs in `/etc/hosts`: a block between two marks for each slot, whose first line says which ground it is of. All that
-//! is not in it stays as it is, byte for byte.
+//! The names of VMs in `/etc/hosts`: a block between two marks for each slot. The block's first line names its ground.
+//! The rest of the file stays unchanged, byte for byte.
 //!
 //! The file knows no wildcards: `devbox.vm` is found by it, `www.devbox.vm` is not.
 
@@ -12,7 +12,7 @@ use banger_linux::file;
 
 use crate::ground::{Mark, Slot};
 
-/// What stands in front of the note in a block that says whose it is.
+/// What precedes the note in a block that names its ground.
 const OWNER: &[u8] = b"# ";
 
 /// Why the block is not as it should be.
@@ -44,12 +44,12 @@ pub enum HostsError {
         /// The name in the marks.
         name: String,
     },
-    /// The block is another ground's.
+    /// The block belongs to another ground.
     #[error("{} has the names of {owner} already", path.display())]
     Others {
         /// The file.
         path: PathBuf,
-        /// Whose names they are.
+        /// The ground of the names.
         owner: String,
     },
 }
@@ -70,8 +70,8 @@ impl HostsError {
     }
 }
 
-/// Gives the ground's block these names, or removes it. Blocks of the ground from another slot go. Nothing is written where all is so
-/// already.
+/// Gives the ground's block these names, or removes it. Removes blocks that the ground has from another slot. Writes
+/// nothing if the file is right already.
 pub(super) fn write(
     path: &Path,
     slot: Slot,
@@ -91,7 +91,7 @@ pub(super) fn write(
     file::replace(path, &after).map_err(|source| HostsError::Write { path: path.to_owned(), source })
 }
 
-/// Whose block stands in the place of this ground's, in words.
+/// The owner of the block in this ground's place, in words.
 pub(super) fn others(path: &Path, slot: Slot, mark: &Mark) -> Option<String> {
     let text = std::fs::read(path).ok()?;
     let place = find(&text, slot)?.filter(|place| is_others(&text[place.clone()], mark))?;
@@ -133,7 +133,7 @@ fn with(text: &[u8], slot: Slot, mark: &Mark, names: Option<&[(Ipv4Addr, String)
         },
         Some(place) => place,
         None if block.is_empty() => return Ok(text),
-        // A last line without an end would become one with the block: the block stands in front of all then.
+        // A last line without a line break would run into the block, so the block goes to the beginning of the file.
         None if text.last().is_none_or(|last| *last == b'\n') => text.len()..text.len(),
         None => 0..0,
     };
@@ -151,13 +151,13 @@ fn marks(slot: Slot) -> (String, String) {
     (format!("# {name}: begin"), format!("# {name}: end"))
 }
 
-/// Whose a block is. One of a banger from before there were grounds does not say so.
+/// The owner of a block. A banger without grounds names none.
 fn owner(block: &[u8]) -> Option<Mark> {
     let line = block.split(|byte| *byte == b'\n').nth(1)?.strip_prefix(OWNER)?;
     Mark::read(std::str::from_utf8(line).ok()?)
 }
 
-/// Whether a block is that of another ground whose state directory is still there.
+/// Whether a block belongs to another ground whose state directory still exists.
 fn is_others(block: &[u8], mark: &Mark) -> bool {
     owner(block).is_some_and(|owner| owner.id != mark.id && !owner.is_of(&mark.state) && owner.state.exists())
 }
@@ -166,7 +166,7 @@ fn told(owner: &Mark) -> String {
     format!("the daemon of {}", owner.state.display())
 }
 
-/// Where the block of a slot is, with its marks: somewhere, nowhere, or (outer nothing) in no way that makes sense.
+/// Where the block of a slot is, with its marks: somewhere, nowhere, or (outer `None`) the marks make no sense.
 fn find(text: &[u8], slot: Slot) -> Option<Option<Range<usize>>> {
     let (begin, end) = marks(slot);
     let (mut begins, mut ends, mut at) = (Vec::new(), Vec::new(), 0);
@@ -228,7 +228,7 @@ mod tests {
         let expected = format!("first\n{}last", BLOCK.replace("10.9.0.2 a.vm\n", ""));
         assert_eq!(String::from_utf8(fewer.clone()).unwrap(), expected);
         assert_eq!(with(&fewer, None), b"first\nlast");
-        // One that does not say whose it is was written before there were grounds.
+        // A block without an owner is from a banger without grounds.
         let old = "# banger: begin\n10.9.0.1 host.vm\n# banger: end\n";
         assert_eq!(with(old.as_bytes(), Some(&names())), BLOCK.as_bytes());
     }
@@ -244,7 +244,7 @@ mod tests {
         let gone = BLOCK.replace("of /\n", "of /no/such/directory\n");
         let taken = String::from_utf8(other(gone.as_bytes(), Some(&names[..])).unwrap()).unwrap();
         assert_eq!(taken, BLOCK.replace("01010101", "02020202").replace("of /\n", "of /tmp\n"));
-        // Another slot has a block of its own, beside; and one ground has one block.
+        // Another slot has its own block next to it, and one ground has one block.
         let second = Slot::new(1).unwrap();
         let both = super::with(BLOCK.as_bytes(), second, &mark(2, "/tmp"), Some(&names[..])).unwrap();
         assert!(both.starts_with(BLOCK.as_bytes()) && String::from_utf8_lossy(&both).contains("# banger1: begin"));

@@ -38,7 +38,7 @@ const HOSTS: &str = "/etc/hosts";
 #[derive(Debug)]
 pub struct Wiring {
     hosts: PathBuf,
-    /// The ground whose names these are.
+    /// The ground of these names.
     mark: Mark,
     /// Held while something is set up or undone.
     state: AsyncMutex<State>,
@@ -132,7 +132,7 @@ impl Wiring {
         Wiring { hosts: HOSTS.into(), mark, state: AsyncMutex::new(State { wired, link: None }) }
     }
 
-    /// Whose names the host's list has in the place of this daemon's, in words.
+    /// The owner of the names in the host's list that stand in this daemon's place, in words.
     pub async fn others_names(&self, slot: Slot) -> Option<String> {
         let (path, mark) = (self.hosts.clone(), self.mark.clone());
         blocking(move || hosts::others(&path, slot, &mark)).await
@@ -188,7 +188,7 @@ impl Wiring {
         if state.wired == Wired::Resolved {
             self.undo(names.slot(), Wired::Resolved).await?;
         }
-        // Whatever the record says: a block of this ground is known by its own marks.
+        // No matter what the record says: the ground's own marks identify its block.
         self.undo(names.slot(), Wired::HostsFile).await?;
         store.set_wired(Wired::None).await?;
         *state = State::default();

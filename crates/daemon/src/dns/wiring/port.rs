@@ -14,7 +14,7 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// Whether it calls itself as a daemon of banger's.
+    /// Whether it has the name of banger's daemon.
     pub fn is_daemon(&self) -> bool {
         self.name == "bangerd"
     }

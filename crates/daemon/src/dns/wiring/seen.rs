@@ -32,7 +32,7 @@ pub struct Seen {
     pub resolved: bool,
     /// Whether programs ask systemd-resolved at all.
     pub leads: bool,
-    /// Whose names the host's list has in the place of this daemon's.
+    /// The owner of the names in the host's list that stand in this daemon's place.
     pub others: Option<String>,
 }
 

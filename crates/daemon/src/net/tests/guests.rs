@@ -1,5 +1,5 @@
-//! Guests of each kind on one bridge, a host and a world, each a network namespace; what they send each other by ways of their own
-//! making, and what arrives. All that is sent goes through the kernel's own stack in each.
+//! Guests of each kind on one bridge, a host and a world, each a network namespace: what they send each other on routes
+//! of their own making, and what arrives. Everything goes through the kernel's own stack in each namespace.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -18,11 +18,11 @@ use crate::net::addresses::{self, Subnet};
 use crate::net::network::Network;
 use crate::net::ruleset::{Lease, Reach};
 
-/// The port of everything but names.
+/// The port of all services but names.
 pub(super) const PORT: u16 = 9999;
-/// How long a connection is tried. One that may be takes a thousandth of it.
+/// How long to try a connection. An allowed one takes a thousandth of that.
 pub(super) const TRY: Duration = Duration::from_millis(150);
-/// More than a packet holds: it travels in fragments.
+/// Larger than a packet, so that it travels in fragments.
 pub(super) const LARGE: usize = 4000;
 
 /// A way to a target.
@@ -37,14 +37,14 @@ pub(super) enum Way {
     LinkLocal(u8),
 }
 
-/// A guest: a stack behind a link that is named as a TAP.
+/// A guest: a network stack behind a link with a TAP's name.
 pub(super) struct Guest {
     pub(super) held: Leash,
     pub(super) name: &'static str,
     pub(super) lease: Lease,
 }
 
-/// A host with guests of each kind, a world behind it, and one with no link at all.
+/// A host with guests of each kind, a world behind it, and a namespace without a link.
 pub(super) struct Ground {
     pub(super) guests: Vec<Guest>,
     pub(super) none: Leash,
@@ -54,7 +54,7 @@ pub(super) struct Ground {
     _dir: TempDir,
 }
 
-/// Somebody to reach.
+/// A target that guests try to reach.
 pub(super) struct Target {
     pub(super) name: &'static str,
     pub(super) address: Ipv4Addr,
@@ -64,10 +64,10 @@ pub(super) struct Target {
     _tcp: TcpListener,
 }
 
-/// What arrived: by which way, by which protocol, from whom, at whom.
+/// What arrived: the way, the protocol, the sender and the target.
 pub(super) type Arrivals = BTreeSet<(Way, String, String, &'static str)>;
 
-/// Does something in a network namespace.
+/// Runs something in a network namespace.
 pub(super) fn inside<T: Send>(held: Option<&Leash>, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let there = scope.spawn(|| {
@@ -107,7 +107,7 @@ pub(super) async fn ground() -> Ground {
     Ground { guests, none, world, subnet, network, _dir: dir }
 }
 
-/// A guest with an address of a subnet, behind a link of that name.
+/// A guest with an address of a subnet, behind a link with that name.
 pub(super) async fn guest(name: &'static str, tap: &str, subnet: Subnet, number: u32, reach: Reach) -> Guest {
     let held = namespace().await;
     let (host, address) = (subnet.host(), Ipv4Addr::from_bits(subnet.host().to_bits() + number));
@@ -141,7 +141,7 @@ impl Ground {
         self.guests.iter().find(|guest| guest.name == name).unwrap()
     }
 
-    /// Everybody, each listening.
+    /// All targets, each listening.
     pub(super) async fn targets(&self) -> Vec<Target> {
         let bridge = macs().await["banger0"];
         let target = |name, held, address, port, mac| {
@@ -162,7 +162,7 @@ impl Ground {
         targets
     }
 
-    /// Has every guest send to every target this way from now on, answers among it.
+    /// Makes every guest send this way to every target from now on, answers included.
     pub(super) async fn take(&self, way: Way, targets: &[Target]) {
         let macs = macs().await;
         for guest in &self.guests {
@@ -183,14 +183,14 @@ impl Ground {
         }
     }
 
-    /// Sends to everybody from somebody, and says what was answered; the rest is with the targets.
+    /// Sends from one sender to all targets, and returns the answers; the targets know the rest.
     pub(super) fn send(way: Way, from: (&str, Option<&Leash>), targets: &[Target]) -> Arrivals {
         let is_one = matches!(way, Way::Bridge | Way::ByHost | Way::ByTap);
         inside(from.1, || {
             let mut answered = Arrivals::new();
             let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
             for Target { name, address, port, .. } in targets {
-                // Where there is no way at all the kernel says so here.
+                // If there is no route at all, the kernel says so here.
                 for protocol in ["UDP", "fragments"] {
                     let mut text = format!("{way:?}|{protocol}|{}|", from.0).into_bytes();
                     text.resize(if protocol == "UDP" { text.len() } else { LARGE }, b'.');
@@ -204,10 +204,10 @@ impl Ground {
         })
     }
 
-    /// What arrives of all that everybody sends to everybody.
+    /// What arrives when every sender sends to every target.
     pub(super) async fn arrivals(&self, way: Way, targets: &[Target]) -> Arrivals {
         self.take(way, targets).await;
-        // The second of each kind is a target; as a sender it is like the first.
+        // The second guest of each kind is a target; as a sender it would be like the first.
         let guest = |name| (name, Some(&self.guest(name).held));
         let others = [("none", Some(&self.none)), ("the host", None), ("the world", Some(&self.world))];
         let from = others.into_iter().chain([guest("nat"), guest("isolated")]);
@@ -228,7 +228,7 @@ impl Ground {
                         arrivals.insert((way, protocol.to_owned(), from.to_owned(), target.name));
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                    // What it sent itself before was refused.
+                    // An earlier packet of its own was refused.
                     Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
                     Err(error) => panic!("{error}"),
                 }
@@ -237,7 +237,7 @@ impl Ground {
         arrivals
     }
 
-    /// Whether a guest was told a shorter way.
+    /// Whether the host told a guest a shorter way.
     pub(super) async fn was_redirected(&self) -> bool {
         let mut was = false;
         for guest in &self.guests {

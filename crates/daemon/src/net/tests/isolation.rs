@@ -1,4 +1,4 @@
-//! Whom a guest reaches, as its root attacks: by routes, neighbours and hardware addresses of its own making.
+//! What a guest reaches when its root attacks with routes, neighbours and hardware addresses of its own making.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
@@ -15,7 +15,7 @@ use crate::net::claim::Claimant;
 use crate::net::network::Network;
 use crate::net::ruleset::Reach;
 
-/// Who may reach whom: over the bridge, and by way of the host. To the host and the world that is the same way.
+/// Who may reach which target: over the bridge, and through the host. To the host and the world both ways are the same.
 const VERDICTS: [(&str, &str, bool, bool); 28] = [
     ("nat", "other nat", true, false),
     ("nat", "isolated", false, false),
@@ -47,7 +47,7 @@ const VERDICTS: [(&str, &str, bool, bool); 28] = [
     ("the world", "other isolated", false, false),
 ];
 
-/// The port of IPv6.
+/// The port for IPv6.
 const SIX: u16 = 9996;
 
 const WAYS: [Way; 8] = [
@@ -140,7 +140,7 @@ fn what_the_host_translates_or_routes_does_not_come_back_to_the_bridge() {
         ground.take(Way::Bridge, &targets).await;
         let (nat, isolated) = (ground.guest("nat"), ground.guest("isolated"));
         let (to_nat, to_isolated) = (nat.lease.address, isolated.lease.address);
-        // A user's own: ports that lead to guests, and networks behind guests.
+        // A user's own settings: ports that lead to guests, and networks behind guests.
         sh(&format!(
             "nft add table ip mine
             nft 'add chain ip mine before {{ type nat hook prerouting priority -100; }}'
@@ -168,7 +168,7 @@ fn what_the_host_translates_or_routes_does_not_come_back_to_the_bridge() {
                 let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
                 let at: [(Ipv4Addr, u16); 4] =
                     [(host, 9001), (host, 9002), ([198, 51, 100, 1].into(), PORT), ([198, 51, 100, 2].into(), PORT)];
-                // To itself it would be another matter.
+                // Reaching itself would be another matter.
                 for (address, port) in at.into_iter().skip(usize::from(guest.name == "nat")).step_by(2) {
                     udp.send_to(b"back", (address, port)).unwrap();
                     assert!(TcpStream::connect_timeout(&(address, port).into(), TRY).is_err(), "{address}:{port}");
@@ -202,7 +202,7 @@ fn guests_of_two_daemons_do_not_reach_each_other() {
         let stranger = guest("stranger", &tap, scope.subnet, 1, Reach::Everybody).await;
         second.adopt(stranger.name, stranger.lease.clone());
         looked_after(&second).await;
-        // Each listens, and so does each host's address.
+        // Each of them listens, and so does each of the host's addresses.
         let nat = ground.guest("nat");
         let everybody = [
             (Some(&nat.held), nat.lease.address),
@@ -229,7 +229,7 @@ fn guests_of_two_daemons_do_not_reach_each_other() {
                         from.name
                     );
                 }
-                // Its own host it reaches: it is not that nothing leaves it.
+                // It reaches its own host: so it can send at all.
                 let host = TcpStream::connect_timeout(&(own.host(), PORT).into(), TRY);
                 assert_eq!(host.is_ok(), from.lease.reach == Reach::Everybody, "{}", from.name);
             });
@@ -264,7 +264,7 @@ fn ipv6_from_a_guest_goes_nowhere() {
     elsewhere(async || {
         let ground = ground().await;
         let nat = ground.guest("nat");
-        // Addresses as the kernel gives them, but at once.
+        // Addresses like the kernel's, but available at once.
         sh(&format!(
             "ip address add fe80::b/64 dev banger0 nodad; ip address add fe80::c/64 dev {} nodad
             nsenter -t {} -n ip address add fe80::2/64 dev eth0 nodad
@@ -302,7 +302,7 @@ fn ipv6_from_a_guest_goes_nowhere() {
                 }
             });
         }
-        // What comes by the same links later is there, so the rest has been dropped.
+        // Later traffic on the same links has arrived, so the rest was dropped.
         let targets = ground.targets().await;
         let arrivals = ground.arrivals(Way::Bridge, &targets).await;
         assert!(arrivals.contains(&(Way::Bridge, "UDP".to_owned(), "nat".to_owned(), "host")));

@@ -177,7 +177,7 @@ pub fn arguments(machine: &Machine, accelerator: Accelerator, fds: &Descriptors)
     args
 }
 
-/// The id of the machine that a QEMU with this command line runs: what [`arguments`] has named it.
+/// The id of the machine that a QEMU with this command line runs: the name that [`arguments`] gave it.
 pub fn machine_of(command: &[Vec<u8>]) -> Option<String> {
     let at = command.iter().position(|word| word == b"-name")?;
     let name = std::str::from_utf8(command.get(at + 1)?).ok()?;

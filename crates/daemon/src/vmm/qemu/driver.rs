@@ -97,7 +97,7 @@ impl Vmm for Qemu {
         };
         let console = match console.await {
             Ok(console) => Some(console),
-            // Whether it lives its process alone tells, and not a file that is missing.
+            // Only its process says whether it lives, not a missing file.
             Err(_) if process.has_ended() => return Err(VmmError::Gone),
             Err(error) => {
                 let error = crate::api::error::chain(&error);
@@ -112,13 +112,13 @@ impl Vmm for Qemu {
         args::machine_of(command)
     }
 
-    /// A daemon that is not root can start nothing as another user.
+    /// A daemon that is not root cannot start a program as another user.
     fn user_of(&self, uid: u32) -> u32 {
         let own = rustix::process::geteuid();
         if own.is_root() { uid } else { own.as_raw() }
     }
 
-    /// It has them open from its start.
+    /// It has its disks open from its start.
     fn works_on(&self, process: &Process, _command: &[Vec<u8>], disks: &[&Path]) -> Option<bool> {
         disks.iter().any(|disk| disk.exists()).then(|| process.has_open(disks).ok()).flatten()
     }
