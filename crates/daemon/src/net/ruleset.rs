@@ -9,12 +9,12 @@
 //! enough alone:
 //!
 //! - `to_host` in the family `bridge` drops a packet for another address of the subnet that a guest hands to the host,
-//! before the host routes it: the host would tell the guest the direct way (an ICMP redirect) before any forwarding
-//! rule sees the packet.
+//!   before the host routes it: the host would tell the guest the direct way (an ICMP redirect) before any forwarding
+//!   rule sees the packet.
 //! - `on_bridge` in the family `inet` drops what the host routes back all the same, because it translates an address on
-//! the way (DNAT) or has a route that leads to a guest. With br_netfilter the rule also sees frames that the bridge
-//! itself passes on. Those go to a guest's hardware address or to many. A routed packet came to one of the host's,
-//! never to many.
+//!   the way (DNAT) or has a route that leads to a guest. With br_netfilter the rule also sees frames that the bridge
+//!   itself passes on. Those go to a guest's hardware address or to many. A routed packet came to one of the host's,
+//!   never to many.
 //!
 //! A frame to the link itself and not to the bridge (LLDP, for example) reaches the host from the TAP, not from the
 //! bridge. IP needs no such frames: `by_tap` drops them. `LINK_LOCAL` in `bridge` keeps most of them from getting
