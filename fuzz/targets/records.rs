@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use banger_api::vm::{Lifetime, RestartPolicy};
+use bangerd::ground::{Slot, Uids};
 use bangerd::store::Store;
 use bangerd::store::schema::{NEWEST, create_old};
 use bangerd::vm::definition::{Definition, VmId, VmRecord};
@@ -57,9 +58,12 @@ impl Place {
         drop(block_on(store.images()));
         drop(block_on(store.image("debian".to_owned())));
         drop(block_on(store.vms()));
-        drop(block_on(store.insert_vm(vm(input.number()), None)));
+        if let Some(uids) = Uids::of(Slot::FIRST, u32::try_from(input.number()).unwrap_or_default()) {
+            drop(block_on(store.insert_vm(vm(input.number()), uids, None)));
+        }
         drop(block_on(store.leases()));
-        drop(block_on(store.subnet()));
+        drop(block_on(store.scope()));
+        drop(block_on(store.ground()));
         drop(block_on(store.lease("fresh".to_owned(), "10.77.0.0/29".parse().expect("it is one"))));
         drop(block_on(store.retire_image("i".to_owned())));
         // Whatever was in it, the thread that owns the records lives.
