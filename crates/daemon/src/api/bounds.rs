@@ -41,14 +41,16 @@ async fn within(operation: &str, request: Request) -> Result<Request, Failure> {
     if let Ok(Query(query)) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri) {
         for (name, value) in query {
             if let Some(schema) = operation.query(&name) {
-                schema.check(&name, &Value::String(value)).map_err(|excess| request::unusable("query", &excess))?;
+                schema
+                    .check(&name, &Value::String(value))
+                    .map_err(|excess| request::out_of_bounds("query", &excess))?;
             }
         }
     }
     let Some(schema) = operation.body() else { return Ok(Request::from_parts(parts, body)) };
     let bytes = request::bytes(body).await?;
     if let Ok(value) = serde_json::from_slice::<Value>(&bytes) {
-        schema.check("", &value).map_err(|excess| request::unusable("body", &excess))?;
+        schema.check("", &value).map_err(|excess| request::out_of_bounds("body", &excess))?;
     }
     Ok(Request::from_parts(parts, Body::from(bytes)))
 }

@@ -76,6 +76,12 @@ pub(super) async fn bytes(body: axum::body::Body) -> Result<Bytes, Failure> {
     })
 }
 
+/// A value that the document does not allow.
+pub(super) fn out_of_bounds(part: &str, excess: &str) -> Failure {
+    let help = "docs/openapi.json says what each field can be";
+    Failure::new(ErrorCode::Invalid, format!("the request's {part} cannot be used: {excess}"), Some(help))
+}
+
 pub(super) fn unusable(part: &str, problem: &str) -> Failure {
     Failure::new(ErrorCode::Invalid, format!("the request's {part} cannot be used: {problem}"), None)
 }
