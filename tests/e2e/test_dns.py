@@ -4,6 +4,7 @@ real systemd-resolved. Guests are fake ones, which do not use the card that they
 
 import contextlib
 import json
+import re
 import subprocess
 import time
 
@@ -191,7 +192,7 @@ class Resolved(DnsCase):
     def test_a_port_that_is_dropped_without_a_word_is_an_error_and_undone(self):
         with self.stand_in('if [ "$1" = dns ]; then set -- dns "$2" "${3%:*}"; fi'):
             said = self.refused(cause="for host.vm it has no address")
-            self.assertIn("resolvectl status banger0", said)
+            self.assertIn("`resolvectl status`", said)
             self.assertNotIn("127.0.0.1", self.net.ask("resolvectl", "status", "banger0"))
         self.assert_not_found()
 
@@ -300,4 +301,7 @@ class HostsFile(DnsCase):
 
     def block(self, host, *names):
         lines = "".join(f"{address} {name}.vm\n" for name, address in [("host", host), *names])
-        return f"# banger: begin\n{lines}# banger: end\n{HOSTS}"
+        # The block says whose it is; the id is the ground's.
+        owner = re.search(rf"^# banger ground [0-9a-f]{{16}} of {self.place.state}\n", self.hosts(), flags=re.M)
+        self.assertIsNotNone(owner, self.hosts())
+        return f"# banger: begin\n{owner[0]}{lines}# banger: end\n{HOSTS}"

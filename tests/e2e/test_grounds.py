@@ -16,6 +16,8 @@ import tiny_image
 from harness import DEADLINE, SEED, Failed, Net, Place, Process, clone_state, left_since, names, ours, state_with_image
 
 CLAIMS = Path("/run/banger-ground")
+# No other daemon on this host has this slot: daemons take the lowest.
+SLOT = 50 + os.getpid() % 50
 # How long daemons and VMs come and go at random. `BANGER_TEST_SECONDS=1800 python3 tests/runner.py tests/e2e at_random` takes longer.
 SECONDS = int(os.environ.get("BANGER_TEST_SECONDS", 180))
 
@@ -238,11 +240,11 @@ class Bad(Daemons):
         self.place = self.places[0]
 
     def tearDown(self):
+        Path(self.place.environment["BANGER_CONFIG"]).write_text(tiny_image.CONFIG)
         if not self.place.daemon:
             self.start(self.place)
         self.place.banger("rm", "--force", "--all")
         self.place.stop_daemon()
-        Path(self.place.environment["BANGER_CONFIG"]).write_text(tiny_image.CONFIG)
         self.start(self.place)
 
     def refused(self, place, *words):
@@ -266,30 +268,31 @@ class Bad(Daemons):
         self.place.stop_daemon()
         self.assertEqual(set(self.net.links()), {"lo", "banger0"})
         # A daemon that may take no other slot says so.
-        Path(self.place.environment["BANGER_CONFIG"]).write_text(tiny_image.CONFIG + "[ground]\nslot = 0\n")
+        self.net.ask("ip", "link", "set", "banger0", "name", f"banger{SLOT}")
+        Path(self.place.environment["BANGER_CONFIG"]).write_text(tiny_image.CONFIG + f"[ground]\nslot = {SLOT}\n")
         self.start(self.place)
         result = self.place.run("create", "--net", "nat", "vm")
         self.assertEqual(result.returncode, 1)
-        self.assertRegex(result.stderr, r"banger0 is not this daemon's: it is a tun with the hardware address.*\nhelp: set `slot`")
+        self.assertRegex(result.stderr, rf"banger{SLOT} is not this daemon's: it is a tun with the hardware address.*\nhelp: set `slot`")
         self.assertEqual(self.place.vms(), {})
-        self.net.ask("ip", "link", "delete", "banger0")
+        self.net.ask("ip", "link", "delete", f"banger{SLOT}")
 
     def test_a_slot_by_configuration(self):
         self.place.stop_daemon()
-        Path(self.place.environment["BANGER_CONFIG"]).write_text(tiny_image.CONFIG + "[ground]\nslot = 5\n")
+        Path(self.place.environment["BANGER_CONFIG"]).write_text(tiny_image.CONFIG + f"[ground]\nslot = {SLOT}\n")
         self.start(self.place)
         self.place.banger("create", "--net", "nat", "vm")
         found = self.footprint(self.place)
-        self.assertEqual((found["bridge"][0], found["claim"]["slot"]), ("banger5", 5))
-        self.assertEqual(self.place.json("daemon", "status")["domain"], "vm5")
-        other = self.make_place_of_its_own("[ground]\nslot = 5\n")
-        self.refused(other, "uid slot 5 is taken: the daemon of " + str(self.place.state))
+        self.assertEqual((found["bridge"][0], found["claim"]["slot"]), (f"banger{SLOT}", SLOT))
+        self.assertEqual(self.place.json("daemon", "status")["domain"], f"vm{SLOT}")
+        other = self.make_place_of_its_own(f"[ground]\nslot = {SLOT}\n")
+        self.refused(other, f"uid slot {SLOT} is taken: the daemon of " + str(self.place.state))
 
     def test_ids_that_vms_still_have_are_nobody_elses(self):
         place = self.place
         place.banger("create", "--net", "none", "vm")
         place.stop_daemon()
-        Path(place.environment["BANGER_CONFIG"]).write_text(tiny_image.CONFIG + "[ground]\nslot = 5\n")
+        Path(place.environment["BANGER_CONFIG"]).write_text(tiny_image.CONFIG + f"[ground]\nslot = {SLOT}\n")
         self.start(place)
         place.banger("kill", "vm")
         other = self.make_place_of_its_own()
