@@ -198,7 +198,10 @@ impl Daemon {
             had: had.map(|scope| scope.slot),
         };
         let expected = claimant.choice.expected(claimant.had);
-        let records = Records { shared: claims.forwarding(), old: paths.forwarding() };
+        // Only root has a directory that all daemons share.
+        let is_root = rustix::process::geteuid().is_root();
+        let shared = if is_root { claims.forwarding() } else { paths.forwarding() };
+        let records = Records { shared, old: paths.forwarding() };
         let had = had.map(|scope| scope.subnet);
         let network = Network::new(claimant, config.network.subnet, had, config.network.taps, records);
         let network = Arc::new(network);

@@ -92,7 +92,7 @@ pub fn restore(netlink: &mut Netlink, slot: Slot, record: &Path) -> Result<(), F
 /// # Errors
 /// [`ForwardingError::Record`].
 pub fn take_over(old: &Path, record: &Path) -> Result<(), ForwardingError> {
-    let Some(links) = recorded(old)? else { return Ok(()) };
+    let Some(links) = recorded(old)?.filter(|_| old != record) else { return Ok(()) };
     let _guard = guard(record)?;
     let mut all = recorded(record)?.unwrap_or_default();
     all.extend(links);
