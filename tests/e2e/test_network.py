@@ -5,6 +5,7 @@ of the test's own; what passes is judged by what arrives, what is there by ip(8)
 import contextlib
 import itertools
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -525,10 +526,13 @@ class Refused(FakeCase):
         self.place.start_daemon(*self.args)
 
     def test_a_bridge_of_somebody_elses(self):
-        net = self.place.net
-        net.ask("ip", "link", "add", "banger0", "type", "bridge")
-        self.refused("banger0", "ip link set banger0 name OTHER")
-        net.ask("ip", "link", "delete", "banger0")
+        # A daemon that may take any slot takes the next one; see test_grounds.py.
+        net, slot = self.place.net, 50 + os.getpid() % 50
+        self.with_config(f"[ground]\nslot = {slot}\n")
+        net.ask("ip", "link", "add", f"banger{slot}", "type", "bridge")
+        self.refused(f"banger{slot} is not this daemon's: it is a bridge with the hardware address", "set `slot` below `[ground]`")
+        net.ask("ip", "link", "delete", f"banger{slot}")
+        self.with_config("")
         self.place.banger("create", "--net", "nat", "one")
         self.place.banger("rm", "--force", "one")
 
