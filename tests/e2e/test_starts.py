@@ -191,7 +191,7 @@ class Starts(unittest.TestCase):
         os.close(at_gate(gate))
         self.assertEqual(others.communicate(timeout=DEADLINE)[0].split(), ["0"] * STARTERS)
         self.assertEqual(self.only_daemon(), second.pid)
-        self.assertEqual(sorted(os.listdir(self.place.runtime)), ["bangerd.sock", "lock", "vms"])
+        self.assertEqual(sorted(os.listdir(self.place.runtime)), ["bangerd.sock", "ground", "lock", "vms"])
 
     def gated(self):
         """A command line whose daemons write their process ids into a pipe and wait at a gate before their socket has its name."""
