@@ -288,42 +288,6 @@ fn from_stored(stored: StoredState) -> State {
 mod tests {
     use super::*;
     use crate::ground::Slot;
-    use banger_api::vm::{Lifetime, RestartPolicy};
-
-    fn record(name: &str, uid: u32) -> VmRecord {
-        let definition = Definition {
-            id: VmId::from_record(name.into()),
-            name: name.into(),
-            image_id: "i".into(),
-            image: "debian".into(),
-            cpus: 1,
-            memory: 1 << 30,
-            disk: 1 << 30,
-            env: std::collections::BTreeMap::new(),
-            workdir: None,
-            user: None,
-            ssh_keys: Vec::new(),
-            net: Net::None,
-            address: None,
-            publish: Vec::new(),
-            restart: RestartPolicy::No,
-            lifetime: Lifetime::Kept,
-            uid,
-            machine_id: String::new(),
-            host_key: String::new(),
-            host_key_public: String::new(),
-            created: 0,
-        };
-        VmRecord {
-            definition,
-            state: State::Creating,
-            generation: 1,
-            host_boot: String::new(),
-            main: false,
-            wanted: false,
-            traces: None,
-        }
-    }
 
     #[tokio::test]
     async fn the_traces_of_a_vmm_are_kept_and_go_with_it() {
@@ -331,7 +295,8 @@ mod tests {
         let store = Store::open(&dir.path().join("r.db")).unwrap();
         let image = "INSERT INTO images (id, name, state, size, created) VALUES ('i', 'debian', 'ready', 1, 1)";
         store.run(move |records| attempt("add an image", records.execute_batch(image))).await.unwrap();
-        let mut record = store.insert_vm(record("a", 0), Uids::of(Slot::FIRST, 1000).unwrap(), None).await.unwrap();
+        let mut record =
+            store.insert_vm(VmRecord::sample("a", 0), Uids::of(Slot::FIRST, 1000).unwrap(), None).await.unwrap();
         assert_eq!(store.vms().await.unwrap()[0].traces, None);
         for tap in [None, Some("tap-pool-7".to_owned())] {
             record.traces = Some(Traces { process: Identity { pid: 4711, start: u64::MAX }, tap });
@@ -351,20 +316,20 @@ mod tests {
         store.run(move |records| attempt("add an image", records.execute_batch(image))).await.unwrap();
         let uids = Uids::of(Slot::FIRST, 100_000).unwrap();
         for (name, uid) in [("a", 100_000), ("b", 100_001)] {
-            assert_eq!(store.insert_vm(record(name, 0), uids, None).await.unwrap().definition.uid, uid);
+            assert_eq!(store.insert_vm(VmRecord::sample(name, 0), uids, None).await.unwrap().definition.uid, uid);
         }
         // A VM with an id from another slot is in nobody's way.
         let other = Uids::of(Slot::new(1).unwrap(), 100_000).unwrap();
-        assert_eq!(store.insert_vm(record("c", 0), other, None).await.unwrap().definition.uid, 231_072);
-        assert_eq!(store.insert_vm(record("d", 0), uids, None).await.unwrap().definition.uid, 100_002);
+        assert_eq!(store.insert_vm(VmRecord::sample("c", 0), other, None).await.unwrap().definition.uid, 231_072);
+        assert_eq!(store.insert_vm(VmRecord::sample("d", 0), uids, None).await.unwrap().definition.uid, 100_002);
         store
             .run(move |records| attempt("take the rest", fill(records, uids.first() + 3, uids.build())))
             .await
             .unwrap();
-        let refused = store.insert_vm(record("e", 0), uids, None).await;
+        let refused = store.insert_vm(VmRecord::sample("e", 0), uids, None).await;
         assert!(matches!(&refused, Err(StoreError::NoUid(of)) if *of == uids), "{refused:?}");
         assert_eq!(refused.unwrap_err().to_string(), "every uid from 100000 to 165535 is taken by a VM");
-        assert!(store.insert_vm(record("f", 0), other, None).await.is_ok());
+        assert!(store.insert_vm(VmRecord::sample("f", 0), other, None).await.is_ok());
     }
 
     /// VMs that use all of these uids.

@@ -270,7 +270,7 @@ mod tests {
     use banger_linux::process::{Credentials, Launch, Leash, Program, Stream};
 
     use super::*;
-    use crate::vm::definition::{Definition, Traces};
+    use crate::vm::definition::Traces;
     use crate::vm::state::State;
     use crate::vmm::qemu::Qemu;
 
@@ -278,38 +278,7 @@ mod tests {
     const UID: u32 = 1_800_000_000;
 
     fn record(id: &str, uid: u32) -> VmRecord {
-        let definition = Definition {
-            id: VmId::from_record(id.into()),
-            name: id.into(),
-            image_id: "i".into(),
-            image: "debian".into(),
-            cpus: 1,
-            memory: 1 << 30,
-            disk: 1 << 30,
-            env: std::collections::BTreeMap::new(),
-            workdir: None,
-            user: None,
-            ssh_keys: Vec::new(),
-            net: banger_api::vm::Net::None,
-            address: None,
-            publish: Vec::new(),
-            restart: banger_api::vm::RestartPolicy::No,
-            lifetime: banger_api::vm::Lifetime::Kept,
-            uid,
-            machine_id: String::new(),
-            host_key: String::new(),
-            host_key_public: String::new(),
-            created: 0,
-        };
-        VmRecord {
-            definition,
-            state: State::Stopped { reason: None },
-            generation: 1,
-            host_boot: String::new(),
-            main: false,
-            wanted: false,
-            traces: None,
-        }
+        VmRecord { state: State::Stopped { reason: None }, ..VmRecord::sample(id, uid) }
     }
 
     /// A process with these words, as this user, with this file open.

@@ -106,33 +106,18 @@ fn differences(from: &Definition, to: &Definition) -> Vec<Change> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vm::definition::VmId;
+    use crate::vm::definition::VmRecord;
 
     const MIB: u64 = 1024 * 1024;
 
     fn vm() -> Definition {
         Definition {
-            id: VmId::from_record("a".into()),
-            name: "devbox".into(),
-            image_id: "i".into(),
-            image: "debian".into(),
             cpus: 2,
             memory: 1024 * MIB,
             disk: 8192 * MIB,
             env: [("A".to_owned(), "1".to_owned())].into(),
             workdir: Some("/srv".into()),
-            user: None,
-            ssh_keys: Vec::new(),
-            net: banger_api::vm::Net::None,
-            address: None,
-            publish: Vec::new(),
-            lifetime: Lifetime::Kept,
-            restart: RestartPolicy::No,
-            uid: 1,
-            machine_id: String::new(),
-            host_key: String::new(),
-            host_key_public: String::new(),
-            created: 0,
+            ..VmRecord::sample("devbox", 1).definition
         }
     }
 

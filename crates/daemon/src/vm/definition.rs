@@ -131,6 +131,45 @@ pub struct Traces {
 }
 
 #[cfg(test)]
+impl VmRecord {
+    /// A VM that is being created, with nothing special, for tests.
+    pub fn sample(name: &str, uid: u32) -> VmRecord {
+        let definition = Definition {
+            id: VmId::from_record(name.into()),
+            name: name.into(),
+            image_id: "i".into(),
+            image: "debian".into(),
+            cpus: 1,
+            memory: 1 << 30,
+            disk: 1 << 30,
+            env: BTreeMap::new(),
+            workdir: None,
+            user: None,
+            ssh_keys: Vec::new(),
+            net: Net::None,
+            address: None,
+            publish: Vec::new(),
+            restart: RestartPolicy::No,
+            lifetime: Lifetime::Kept,
+            uid,
+            machine_id: String::new(),
+            host_key: String::new(),
+            host_key_public: String::new(),
+            created: 0,
+        };
+        VmRecord {
+            definition,
+            state: State::Creating,
+            generation: 1,
+            host_boot: String::new(),
+            main: false,
+            wanted: false,
+            traces: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
