@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 """Runs the Python tests of a directory: a line per test with its time, then the totals.
 
-    tests/runner.py DIR [PATTERN]      PATTERN: a part of the tests' names
+    tests/runner.py [--guests real|fake] DIR [PATTERN]      PATTERN: a part of the tests' names
+
+Guests are real in the classes whose attribute `real_guests` says so. Without --guests all tests run.
 """
 
+import argparse
 import signal
 import sys
 import time
@@ -66,11 +69,24 @@ def name(test):
     return ".".join(test.id().split(".")[-2:])
 
 
+def tests_of(suite):
+    for part in suite:
+        yield from tests_of(part) if isinstance(part, unittest.TestSuite) else [part]
+
+
 def main():
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--guests", choices=["real", "fake"])
+    options.add_argument("directory")
+    options.add_argument("pattern", nargs="?")
+    wanted = options.parse_args()
     loader = unittest.TestLoader()
-    if len(sys.argv) > 2:
-        loader.testNamePatterns = [f"*{sys.argv[2]}*"]
-    suite = loader.discover(sys.argv[1])
+    if wanted.pattern:
+        loader.testNamePatterns = [f"*{wanted.pattern}*"]
+    suite = loader.discover(wanted.directory)
+    if wanted.guests:
+        real = wanted.guests == "real"
+        suite = unittest.TestSuite(test for test in tests_of(suite) if getattr(test, "real_guests", False) == real)
     result = Lines()
     suite.run(result)
     print("{} passed, {} failed, {} skipped".format(*result.counts.values()))

@@ -275,6 +275,8 @@ def state_with_image():
 class Case(unittest.TestCase):
     """A class of tests with a place of its own. When its tests are done the host must be as before them."""
 
+    # What tests/runner.py asks.
+    real_guests = True
     own_state = False
     daemon_args = ()
 

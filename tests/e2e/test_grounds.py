@@ -49,14 +49,14 @@ class Daemons(unittest.TestCase):
     """Some daemons in one network namespace that share nothing but the host."""
 
     count = 3
-    fake = True
+    real_guests = False
 
     @classmethod
     def setUpClass(cls):
         if os.geteuid() != 0:
             raise unittest.SkipTest("needs root for a network namespace of its own")
         cls.random = random.Random(f"{SEED} {cls.__name__}")
-        source = None if cls.fake else state_with_image()
+        source = state_with_image() if cls.real_guests else None
         cls.before = set(ours())
         cls.files = host.files(CLAIMS)
         cls.net = Net()
@@ -69,7 +69,7 @@ class Daemons(unittest.TestCase):
     def make_place(cls, source=None):
         place = Place(net=cls.net.same)
         cls.addClassCleanup(place.remove)
-        Path(place.environment["BANGER_CONFIG"]).write_text(tiny_image.CONFIG if cls.fake else "")
+        Path(place.environment["BANGER_CONFIG"]).write_text("" if cls.real_guests else tiny_image.CONFIG)
         if source:
             clone_state(source, place.state)
         else:
@@ -80,7 +80,7 @@ class Daemons(unittest.TestCase):
 
     @classmethod
     def start(cls, place):
-        place.start_daemon(*(["--fake-vmm"] if cls.fake else []))
+        place.start_daemon(*([] if cls.real_guests else ["--fake-vmm"]))
 
     @classmethod
     def tearDownClass(cls):
@@ -117,7 +117,7 @@ class Daemons(unittest.TestCase):
     def vmms(self, place):
         """The processes that use a place's disks: a copied VM has the id of its original."""
         ids = names(place.state / "vms")
-        marks = [str(place.state / "vms" / vm) if self.fake else f"guest={vm}," for vm in ids]
+        marks = [f"guest={vm}," if self.real_guests else str(place.state / "vms" / vm) for vm in ids]
         return {pid for pid, words in ours().items() if any(mark in words for mark in marks)}
 
     def assert_clean(self, place):
@@ -520,7 +520,7 @@ class Three(Daemons):
 class ThreeReal(Daemons):
     """Three daemons with three real guests each."""
 
-    fake = False
+    real_guests = True
 
     def test_all_answer_and_none_reaches_another_daemons(self):
         for place in self.places:

@@ -19,6 +19,7 @@ pub mod process;
 pub mod session;
 pub mod suspend;
 pub mod tap;
+pub mod terminal;
 pub mod tsc;
 pub mod uevent;
 pub mod usage;

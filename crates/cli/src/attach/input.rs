@@ -59,7 +59,7 @@ pub fn is_worth_reading() -> bool {
 
 /// Whether this process may read the terminal on standard input.
 pub fn is_foreground() -> bool {
-    rustix::termios::tcgetpgrp(rustix::stdio::stdin()).is_ok_and(|group| group == rustix::process::getpgrp())
+    banger_linux::terminal::is_foreground(rustix::stdio::stdin())
 }
 
 /// A failed read is an end: there will be no more.

@@ -16,7 +16,7 @@ use std::ptr;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal};
 
-use super::{Container, Credentials, Launch, Stream};
+use super::{Container, Credentials, Launch, Stat, Stream};
 use crate::inherit::{Change, mark_descriptors};
 
 /// What the child has for a stack. It calls a few functions deep and keeps a kilobyte there.
@@ -329,23 +329,11 @@ pub(super) fn assume(credentials: &Credentials) -> io::Result<()> {
 fn record_self(mut file: &File) -> io::Result<()> {
     let mut stat = [0u8; 1024];
     let length = File::open("/proc/self/stat")?.read(&mut stat)?;
-    let start = start_time_field(&stat[..length]).ok_or(io::ErrorKind::InvalidData)?;
+    let start = Stat::parse(&stat[..length]).ok_or(io::ErrorKind::InvalidData)?.start_time;
     let pid = rustix::process::getpid().as_raw_nonzero().get();
     let mut line = [0u8; 48];
     let mut rest = &mut line[..];
     writeln!(rest, "{pid} {start}")?;
     let left = rest.len();
     file.write_all(&line[..line.len() - left])
-}
-
-pub(super) fn read_start_time(pid: u32) -> io::Result<u64> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat"))?;
-    start_time_field(&stat).ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
-/// Field 22 of proc_pid_stat(5). The second field, a name in parentheses, may itself hold blanks and parentheses.
-pub(super) fn start_time_field(stat: &[u8]) -> Option<u64> {
-    let after_name = stat.iter().rposition(|&byte| byte == b')')? + 2;
-    let field = stat.get(after_name..)?.split(|&byte| byte == b' ').nth(19)?;
-    std::str::from_utf8(field).ok()?.parse().ok()
 }

@@ -9,8 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::child::read_start_time;
-use super::{Process, ProcessError};
+use super::{Process, ProcessError, Stat};
 
 /// How long to ask a process again that shows no words: on a busy host, a process that executes a program may have to
 /// wait.
@@ -58,7 +57,7 @@ impl Process {
     /// # Errors
     /// [`ProcessError::Gone`], [`ProcessError::Watch`].
     pub fn identity(&self) -> Result<Identity, ProcessError> {
-        let start = self.alive(read_start_time(self.pid()))?;
+        let start = self.alive(Stat::read(self.pid()))?.start_time;
         Ok(Identity { pid: self.pid(), start })
     }
 
@@ -97,7 +96,7 @@ impl Process {
 
     /// Whether it leads a session.
     pub fn leads_session(&self) -> bool {
-        rustix::process::getsid(Some(self.pid)).is_ok_and(|session| session == self.pid) && !self.has_ended()
+        Stat::read(self.pid()).is_ok_and(|stat| stat.session == self.pid()) && !self.has_ended()
     }
 
     /// The names of the TAPs that it has open.
@@ -152,9 +151,13 @@ impl Process {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Launch, Leash, Program};
+    use std::ffi::OsString;
+    use std::os::fd::OwnedFd;
+
+    use super::super::{Launch, Leash, Program, Stream};
     use super::*;
     use rustix::process::Signal;
+    use rustix::pty::OpenptFlags;
 
     #[tokio::test]
     async fn a_held_process_is_described_until_it_has_ended() {
@@ -182,5 +185,42 @@ mod tests {
         rustix::event::poll(&mut fds, None).unwrap();
         assert!(matches!(process.command_line(), Err(ProcessError::Gone { .. })));
         assert!(matches!(process.identity(), Err(ProcessError::Gone { .. })));
+    }
+
+    /// A shell in a container is such a process: it leads nothing in there, and what leads it has no number.
+    #[tokio::test]
+    async fn a_session_and_a_foreground_of_another_pid_namespace_are_no_number() {
+        if !rustix::process::geteuid().is_root() {
+            banger_skip::skipped!("not root, so no pid namespace can be made");
+            return;
+        }
+        if std::process::id() == 1 {
+            let process = Process::open(1, None).unwrap();
+            assert_eq!(Stat::read(1).unwrap().session, 0);
+            assert!(!process.leads_session());
+            assert!(crate::terminal::is_foreground(rustix::stdio::stdin()));
+            return;
+        }
+        let (_master, terminal) = terminal();
+        let output = tempfile::NamedTempFile::new().unwrap();
+        let this = std::env::current_exe().unwrap().into_os_string();
+        let name = "process::seen::tests::a_session_and_a_foreground_of_another_pid_namespace_are_no_number";
+        let words = ["--pid", "--fork", "--kill-child", "--mount-proc"].map(OsString::from);
+        let words = words.into_iter().chain([this, "--exact".into(), name.into()]);
+        let mut launch = Launch::new(Program::Unshare, words);
+        (launch.stdin, launch.session, launch.terminal) = (Stream::Fd(terminal), true, true);
+        (launch.stdout, launch.stderr) = (Stream::Fd(output.reopen().unwrap().into()), Stream::Null);
+        assert!(Leash::start(launch).unwrap().ended().await.unwrap().success());
+        let said = std::fs::read_to_string(output.path()).unwrap();
+        assert!(said.contains("1 passed"), "{said}");
+    }
+
+    /// A pseudo terminal's two ends.
+    fn terminal() -> (OwnedFd, OwnedFd) {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
+        let master = rustix::pty::openpt(flags).unwrap();
+        rustix::pty::unlockpt(&master).unwrap();
+        let terminal = rustix::pty::ioctl_tiocgptpeer(&master, flags).unwrap();
+        (master, terminal)
     }
 }

@@ -2,12 +2,12 @@
 //! goes with it; the resolver's own restart keeps it.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use banger_linux::file;
 use banger_linux::netlink::{Events, Netlink, NetlinkError};
 use banger_linux::process::Program;
+use tokio::net::UnixStream;
 
 use crate::image::tool::{Tool, ToolError};
 
@@ -105,7 +105,7 @@ pub(super) async fn usable() -> Result<(), ResolvedError> {
     if !Program::Resolvectl.path().exists() {
         return Err(ResolvedError::Missing);
     }
-    let Ok(stream) = UnixStream::connect(SOCKET) else { return Err(ResolvedError::NotRunning) };
+    let Ok(stream) = UnixStream::connect(SOCKET).await else { return Err(ResolvedError::NotRunning) };
     if !is_here(&stream) {
         return Err(ResolvedError::Elsewhere);
     }
@@ -156,7 +156,7 @@ pub(super) async fn wire(
 pub(super) async fn revert(link: &str) -> Result<(), ResolvedError> {
     // One that does not run cannot be told. Where it comes back it may still know of the link, and asks a server that answers; that
     // goes with the link, or with this start of the host.
-    let here = UnixStream::connect(SOCKET).is_ok_and(|stream| is_here(&stream));
+    let here = UnixStream::connect(SOCKET).await.is_ok_and(|stream| is_here(&stream));
     if !here || !Program::Resolvectl.path().exists() {
         return Ok(());
     }
@@ -172,9 +172,10 @@ pub(super) async fn look_up(name: &str) -> Result<Vec<Ipv4Addr>, ResolvedError> 
 /// Whether it is in this daemon's network namespace. It knows links by their numbers: elsewhere the bridge's would be another
 /// device's.
 fn is_here(stream: &UnixStream) -> bool {
-    let Ok(peer) = rustix::net::sockopt::socket_peercred(stream) else { return false };
+    // Zero in another pid namespace, and no process has that number.
+    let Some(pid) = stream.peer_cred().ok().and_then(|peer| peer.pid()) else { return false };
     let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/net")).ok();
-    let its = namespace(&peer.pid.as_raw_pid().to_string());
+    let its = namespace(&pid.to_string());
     its.is_some() && its == namespace("self")
 }
 
@@ -220,8 +221,8 @@ mod tests {
         assert_eq!((address("host.vm IN AAAA ::1"), address("-- Data is authenticated")), (None, None));
     }
 
-    #[test]
-    fn this_process_is_here() {
+    #[tokio::test]
+    async fn this_process_is_here() {
         let (one, _other) = UnixStream::pair().unwrap();
         assert!(is_here(&one));
     }
