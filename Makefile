@@ -14,7 +14,7 @@ zsh    := $(share)/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-fun
 # The agent must run in any guest, with whatever C library or none, so it is the one program that is linked statically.
 static := x86_64-unknown-linux-gnu
 
-.PHONY: help quickstart man book build check format lints fuzz-check style licences test openapi contract fuzz fuzz-long bench-packages bench-create bench-channel bench-several bench-net install uninstall clean
+.PHONY: help quickstart man book build check format lints fuzz-check style licences test-packages test openapi contract fuzz fuzz-long bench-packages bench-create bench-channel bench-several bench-net install uninstall clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,13 +58,17 @@ style:
 licences:
 	scripts/check-licences
 
-test: ## every test that can run here; the last line has the totals (guests need root)
+# What is missing and cannot be installed here is named, and the tests that need it say that they are skipped.
+test-packages:
+	@scripts/install-packages --test || echo "make: the tests go on without these packages"
+
+test: test-packages ## every test that can run here; the last line has the totals (guests need root)
 	@scripts/test $(ARGS)
 
 openapi: ## docs/openapi.json anew, after the API has changed
 	@BANGER_BLESS=1 cargo test --quiet --locked -p bangerd --lib openapi
 
-contract: ## the daemon against its own document: thousands of requests, good and bad (root)
+contract: test-packages ## the daemon against its own document: thousands of requests, good and bad (root)
 	@scripts/test contract
 
 fuzz: ## damaged and hostile input, 20 seconds a target; ARGS="[--seconds N] [--runs N] [TARGET]..." (nightly toolchain)
@@ -76,16 +80,16 @@ fuzz-long: ## the same for longer: ten million runs or 20 minutes a target; ARGS
 bench-packages:
 	@scripts/install-packages --bench
 
-bench-create: build bench-packages ## time from create to the first command's output, against bare QEMU; ARGS="--runs N [--json]" (root)
+bench-create: bench-packages build ## time from create to the first command's output, against bare QEMU; ARGS="--runs N [--json]" (root)
 	@python3 bench/create.py $(ARGS)
 
-bench-channel: build bench-packages ## commands and copies through banger against the bare channel; ARGS="--runs N [--json]" (root)
+bench-channel: bench-packages build ## commands and copies through banger against the bare channel; ARGS="--runs N [--json]" (root)
 	@python3 bench/channel.py $(ARGS)
 
-bench-several: build bench-packages ## many VMs by one command against one after the other; ARGS="--vms N [--json]" (root)
+bench-several: bench-packages build ## many VMs by one command against one after the other; ARGS="--vms N [--json]" (root)
 	@python3 bench/several.py $(ARGS)
 
-bench-net: build bench-packages ## what networks cost: TAPs, rules, names, throughput; ARGS="--runs N [--json]" (root)
+bench-net: bench-packages build ## what networks cost: TAPs, rules, names, throughput; ARGS="--runs N [--json]" (root)
 	@python3 bench/net.py $(ARGS)
 
 install: build man ## into PREFIX (/usr/local), with manual and completion; honours DESTDIR

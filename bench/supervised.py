@@ -1,11 +1,12 @@
-"""Runs a bench in a child process: after an error, a signal or SIGKILL, nothing that it started stays.
+"""Runs a bench in a child process: however that child ends, by an error, a signal or SIGKILL, nothing that it started stays.
 
 The parent is the child subreaper, so that every process of the bench is its descendant (tests/host.py). First the bench undoes its
 own work, in order. Then the parent removes the VMs with the bench's name, ends the daemon if the bench started it, kills the
-remaining processes and removes the bench's directory. A network namespace disappears with its last process.
+remaining processes and removes the bench's directory. A network namespace disappears with its last process. If other VMs run by
+then, their daemon and their processes stay. After a SIGKILL of the parent nobody does any of this.
 """
 
-import contextlib
+import json
 import os
 import shutil
 import signal
@@ -42,14 +43,10 @@ def run(main, banger, state, runtime):
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
     finally:
-        remove_vms(banger, runtime, daemon_ran)
         # A daemon from before the bench is no descendant, and neither are its VMs.
-        while left := host.descendants():
-            for pid, words in left:
-                print(f"killing what the bench has left: {words}", file=sys.stderr)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            reap()
+        needed = remove_vms(banger, runtime, daemon_ran)
+        for words in host.kill_descendants(but=needed):
+            print(f"killed what the bench had left: {words}", file=sys.stderr)
         for directory in (place, *state.glob(f"{VMS}-*")):
             shutil.rmtree(directory, ignore_errors=True)
     # The exit status that a shell gives for a program that a signal ended.
@@ -64,25 +61,25 @@ def end(number, _):
 
 
 def remove_vms(banger, runtime, daemon_ran):
+    """Removes the bench's VMs, and ends a daemon that the bench started; returns the processes that other VMs need."""
     if not answers(runtime):
-        return
+        return []
     ask = lambda *words: subprocess.run([banger, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     if names := [name for name in ask("vm", "ls", "-q").stdout.split() if name.startswith(f"{VMS}-")]:
         ask("vm", "rm", "--force", "-q", *names)
-    if not daemon_ran:
-        ask("daemon", "stop")
+    if daemon_ran:
+        return []
+    # The daemon may have started VMs by their restart policies, and its users may have created some meanwhile.
+    listed = json.loads(ask("-o", "json", "vm", "ls").stdout or "[]")
+    others = [vm for vm in listed if vm["state"] != "stopped"]
+    if others:
+        daemon = json.loads(ask("-o", "json", "daemon", "status").stdout)["pid"]
+        return [daemon, *(vm["pid"] for vm in others if "pid" in vm)]
+    ask("daemon", "stop")
+    return []
 
 
 def answers(runtime):
     """Whether a daemon listens in this directory."""
     with socket.socket(socket.AF_UNIX) as connection:
         return connection.connect_ex(str(runtime / "bangerd.sock")) == 0
-
-
-def reap():
-    """Waits for one of the killed processes, and reaps the others that have ended by then. The next look finds a process that was
-    started meanwhile."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(-1, 0)
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass

@@ -17,6 +17,7 @@ import ctypes
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -35,8 +36,11 @@ def snapshot(directories=()):
 
 
 def links():
-    listed = subprocess.run(["ip", "-j", "link"], stdout=subprocess.PIPE, check=True).stdout
-    return {f"link {link['ifname']}" for link in json.loads(listed)}
+    return {f"link {link['ifname']}" for link in listed_links()}
+
+
+def listed_links():
+    return json.loads(subprocess.run(["ip", "-j", "link"], stdout=subprocess.PIPE, check=True).stdout)
 
 
 def mounts():
@@ -82,6 +86,28 @@ def reap_until(command):
             return os.waitstatus_to_exitcode(status)
 
 
+def kill_descendants(but=()):
+    """Kills this subreaper's descendants, also those that are started meanwhile, and returns their command lines. The processes
+    in `but` and their descendants stay."""
+    killed = {}
+    while True:
+        left = dict(descendants())
+        for root in but:
+            for pid in (root, *(pid for pid, _ in descendants(root))):
+                left.pop(pid, None)
+        if not left:
+            return list(killed.values())
+        killed |= left
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        # Waits for one of them, and reaps the others that have ended by then.
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(-1, 0)
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+
 def descendants(ancestor=None):
     """The living descendants of a process (this one), as pairs of pid and command line."""
     parents = {}
@@ -117,11 +143,9 @@ def command_line(pid):
         return ""
 
 
-def others():
-    """What the daemons own that are nobody's descendants here: a pattern for lines of a snapshot, or nothing if there are none."""
-    own, patterns, claims = {pid for pid, _ in descendants()}, set(), {}
-    with contextlib.suppress(FileNotFoundError):
-        claims = claimed()
+def others(ancestor=None):
+    """What the daemons own that are no descendants of a process (this one): patterns for lines of a snapshot."""
+    own, patterns, claimed, noted = {pid for pid, _ in descendants(ancestor)}, set(), claims(), bridges(listed_links())
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if (process / "comm").read_text() != "bangerd\n" or int(process.name) in own:
@@ -135,23 +159,33 @@ def others():
             patterns.add(rf"(file|directory|mount) {re.escape(environment.get(name, usual))}(/.*| \(.*)?$")
         # What all daemons share exists as long as one of them does.
         patterns.add(rf"(directory {CLAIMS}|file {CLAIMS}/forwarding-[0-9]+)$")
-        for path in claims.get(environment.get("BANGER_STATE_DIR", "/var/lib/banger"), ()):
-            patterns.add(rf"file {re.escape(str(path))}$")
-        if near:
-            patterns.add(r"link (banger|tap-pool)[0-9a-z-]*$")
+        state = environment.get("BANGER_STATE_DIR", "/var/lib/banger")
+        patterns |= {rf"file {CLAIMS}/{claim['slot']}$" for claim in claimed if claim.get("state") == state}
+        if near and state in noted:
+            # The names of crates/daemon/src/ground/slot.rs.
+            slot = noted[state]["ifname"].removeprefix("banger")
+            named = slot if slot != "0" else ""
+            carrier = f"bangercarrier{slot}" if named else "banger-carrier"
+            patterns.add(rf"link (banger{slot}|{carrier}|tap-pool{named}-[0-9]+)$")
     return patterns
 
 
-def claimed():
-    """The claims on user ids, by the state directory of their daemon."""
-    found = {}
-    # A claim may disappear at any moment.
-    for name in os.listdir(CLAIMS) if CLAIMS.exists() else []:
-        with contextlib.suppress(FileNotFoundError):
-            state = re.search("^state (.*)$", (CLAIMS / name).read_text(), flags=re.M)
-            if state:
-                found.setdefault(state[1], []).append(CLAIMS / name)
+def claims():
+    """The claims on user ids: the slot of each, and what its file says."""
+    found = []
+    # A claim may disappear at any moment, and the directory with the last one.
+    with contextlib.suppress(FileNotFoundError):
+        for name in sorted(filter(str.isdigit, os.listdir(CLAIMS))):
+            with contextlib.suppress(FileNotFoundError):
+                said = re.findall(r"^(\S+) (.*)$", (CLAIMS / name).read_text(), flags=re.M)
+                found.append({"slot": int(name), **dict(said)})
     return found
+
+
+def bridges(listed):
+    """The bridges of grounds among links as `ip -j link` lists them, by the state directory in each one's note."""
+    notes = ((link, re.fullmatch(r"banger ground ([0-9a-f]{16}) of (.*)", link.get("ifalias", ""))) for link in listed)
+    return {said[2]: {"id": said[1], **link} for link, said in notes if said}
 
 
 def main():
@@ -164,6 +198,8 @@ def main():
     become_subreaper()
     result = reap_until(subprocess.Popen(given.command).pid)
     left = [f"process {pid} {words}" for pid, words in descendants()]
+    # A daemon of somebody else's may come or go while the host is looked at.
+    theirs |= others()
     after = snapshot(given.file)
     left += sorted(after - before)
     missing = sorted(before - after)

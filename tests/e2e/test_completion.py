@@ -2,9 +2,7 @@
 
 import contextlib
 import os
-import pty
 import re
-import select
 import shutil
 import socket
 import subprocess
@@ -13,6 +11,7 @@ import time
 from pathlib import Path
 
 from harness import BIN, DEADLINE, ROOT
+from terminal import Terminal
 from test_fake import FakeCase
 
 # What a user may wait for, from the key to the names, in seconds. Of it, 0.15 are the daemon's at most.
@@ -31,32 +30,6 @@ zle -C all-matches complete-word _generic; bindkey '^X' all-matches; bindkey '^A
 zstyle ':completion:all-matches:*' completer _all_matches _complete
 zstyle ':completion:all-matches:*' insert yes
 """
-
-
-class Terminal:
-    """A shell on a terminal of its own."""
-
-    def __init__(self, words, environment):
-        pid, self.fd = pty.fork()
-        if pid == 0:
-            os.execve(words[0], words, environment)
-        self.pid, self.seen = pid, ""
-
-    def until(self, pattern):
-        deadline = time.monotonic() + DEADLINE
-        while not (found := re.search(pattern, self.seen)):
-            if not select.select([self.fd], [], [], deadline - time.monotonic())[0]:
-                raise AssertionError(f"no {pattern} in {self.seen!r}")
-            self.seen += os.read(self.fd, 4096).decode(errors="replace")
-        self.seen = self.seen[found.end() :]
-        return found
-
-    def type(self, text):
-        os.write(self.fd, text.encode())
-
-    def close(self):
-        os.close(self.fd)
-        os.waitpid(self.pid, 0)
 
 
 class Completion(FakeCase):
@@ -107,7 +80,7 @@ class Completion(FakeCase):
     def inserted(self, terminal, line):
         """All that is offered for the end of `line`."""
         terminal.type(f"{line}\x18\x01printf '<%s>' \recho; echo d''one\r")
-        said = terminal.until(r"<banger>((?:<[^<>]*>)*)[\s\S]*?done\r?\n")[1]
+        said = terminal.until(r"<banger>(?P<words>(?:<[^<>]*>)*)[\s\S]*?done\r?\n")["words"]
         terminal.until("ready> ")
         return set(re.findall("<([^<>]*)>", said)) - set(line.split())
 

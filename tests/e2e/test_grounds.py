@@ -13,36 +13,11 @@ from pathlib import Path
 
 import host
 import tiny_image
-from harness import DEADLINE, SEED, Failed, Net, Place, Process, clone_state, left_since, names, ours, state_with_image
+from harness import DEADLINE, SEED, SLOT, Failed, Net, Place, Process, claims, clone_state, left_since, names, ours, state_with_image
+from host import CLAIMS
 
-CLAIMS = Path("/run/banger-ground")
-# No other daemon on this host has this slot: daemons take the lowest.
-SLOT = 50 + os.getpid() % 50
 # How long daemons and VMs come and go at random. `BANGER_TEST_SECONDS=1800 python3 tests/runner.py tests/e2e at_random` takes longer.
 SECONDS = int(os.environ.get("BANGER_TEST_SECONDS", 180))
-
-
-def claims():
-    """The claims on user ids, by state directory: the slot and the file's content."""
-    found = {}
-    for path in sorted(CLAIMS.glob("[0-9]*")) if CLAIMS.exists() else []:
-        try:
-            said = dict(re.findall(r"^(\S+) (.*)$", path.read_text(), flags=re.M))
-        except FileNotFoundError:
-            continue
-        if "state" in said:
-            found[said["state"]] = {"slot": int(path.name), **said}
-    return found
-
-
-def bridges(net):
-    """The bridges of grounds, by state directory."""
-    found = {}
-    for link in net.json("ip", "-j", "-d", "link"):
-        said = re.fullmatch(r"banger ground ([0-9a-f]{16}) of (.*)", link.get("ifalias", ""))
-        if said:
-            found[said[2]] = {"id": said[1], **link}
-    return found
 
 
 class Daemons(unittest.TestCase):
@@ -58,7 +33,6 @@ class Daemons(unittest.TestCase):
         cls.random = random.Random(f"{SEED} {cls.__name__}")
         source = state_with_image() if cls.real_guests else None
         cls.before = set(ours())
-        cls.files = host.files(CLAIMS)
         cls.net = Net()
         cls.addClassCleanup(cls.net.close)
         cls.places = [cls.make_place(source) for _ in range(cls.count)]
@@ -104,7 +78,7 @@ class Daemons(unittest.TestCase):
     def footprint(self, place):
         """Everything that belongs to a daemon's ground on the host, its processes included, according to programs other than banger."""
         state = str(place.state)
-        bridge = bridges(self.net).get(state)
+        bridge = host.bridges(self.net.json("ip", "-j", "-d", "link")).get(state)
         found = {"claim": claims().get(state), "vmms": self.vmms(place), "bridge": None, "tables": []}
         if bridge:
             slot = bridge["ifname"].removeprefix("banger")
@@ -301,7 +275,8 @@ class Bad(Daemons):
         place.banger("start", "vm")
         mine, others = self.uid(place, "vm"), self.uid(other, "other")
         self.assertNotEqual(mine, others)
-        self.assertEqual(self.assert_clean(place), self.assert_clean(other))
+        self.assert_clean(place)
+        self.assert_clean(other)
         other.banger("rm", "--force", "other")
         other.stop_daemon()
 
@@ -309,6 +284,31 @@ class Bad(Daemons):
         """The user that a VM's VMM would run as; the fake VMM runs as root."""
         with sqlite3.connect(f"file:{place.state}/banger.db?mode=ro", uri=True) as records:
             return records.execute("SELECT uid FROM vms WHERE name = ?", [name]).fetchone()[0]
+
+    def test_before_its_first_vm_a_daemon_has_no_network(self):
+        place, other = self.place, self.make_place_of_its_own()
+        place.banger("create", "--net", "nat", "vm")
+        self.start(other)
+        found = other.finding("ground")["found"]
+        self.assertRegex(found, f"no network yet.*; banger0 is that of the daemon of {re.escape(str(place.state))}")
+        # The domain of the first daemon must not lead to this one.
+        self.assertEqual(other.json("daemon", "status")["domain"], "vm1")
+        self.assertIn("Host *.vm1 ", other.banger("ssh-config"))
+        self.assert_clean(other)
+        other.kill_daemon()
+        self.assertRegex(place.finding("ground")["found"], f"a daemon that does not run, that of {re.escape(str(other.state))}")
+        self.start(other)
+        other.banger("create", "--net", "nat", "vm")
+        self.assertEqual(other.json("daemon", "status")["domain"], "vm1")
+        other.banger("rm", "--force", "vm")
+        other.stop_daemon()
+
+    def test_a_daemon_without_a_ground_leaves_no_note(self):
+        other = self.make_place_of_its_own(f"[ground]\nslot = {claims()[str(self.place.state)]['slot']}\n")
+        note = other.runtime / "ground"
+        note.unlink()
+        self.refused(other, "is taken: the daemon of " + str(self.place.state))
+        self.assertFalse(note.exists())
 
     def test_the_claim_of_another_stays_where_one_was_removed(self):
         own = claims()[str(self.place.state)]["slot"]
@@ -533,9 +533,12 @@ class ThreeReal(Daemons):
         self.answer(vms)
         for place in self.places:
             self.assert_clean(place)
-        # No guest reaches a guest or the bridge of another daemon, by any way.
+        # Each guest reaches the bridge of its own daemon; no ping reaches a guest or the bridge of another one. The daemon's own
+        # tests try other ways.
+        bridges = [(place, self.footprint(place)["bridge"][2][0]) for place in self.places]
+        targets = [(place, address) for place, _, address in vms[::3]] + bridges
         for place, name, _ in vms[::3]:
-            for other, _, address in vms[::3]:
+            for other, address in targets:
                 reached = place.run("exec", name, "--", "ping", "-c", "1", "-W", "1", address).returncode == 0
                 self.assertEqual(reached, other is place, f"{name} of {place.state} and {address}")
         # The VMs of a daemon that ends run on, and so do those of the others.

@@ -42,7 +42,8 @@ for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD):
     signal.signal(number, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1])
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, int(hard)))
-resource.setrlimit(resource.RLIMIT_CPU, (3600, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+for limit in (resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_DATA, resource.RLIMIT_AS):
+    resource.setrlimit(limit, (1 << 40, 1 << 41))
 if mode == "none":
     for number in range(3):
         os.close(number)
@@ -104,7 +105,7 @@ class Attributes:
         # Fields 19 and 41 of proc_pid_stat(5).
         self.nice, self.policy = int(stat[16]), int(stat[38])
         self.descriptors = tuple(limits["Max open files"])
-        self.cpu = limits["Max cpu time"]
+        self.long_life = [limits[f"Max {what}"] for what in ("cpu time", "file size", "data size", "address space")]
         self.oom_score_adj = int(read("oom_score_adj"))
         self.files = files
 
@@ -156,7 +157,7 @@ class Surroundings:
         self.assertEqual(found.ignores(signal.SIGCHLD, signal.SIGTERM), [])
         self.assertGreaterEqual(int(found.descriptors[0]), 65536 if MAY_RAISE else HARD)
         self.assertEqual(found.descriptors[0], found.descriptors[1])
-        self.assertEqual(found.cpu[0], found.cpu[1], "the soft limit of processor time stays")
+        self.assertEqual({soft == hard for soft, hard in found.long_life}, {True}, "soft limits stay")
         self.assertEqual((found.nice, found.policy, found.oom_score_adj), (0, os.SCHED_OTHER, 0))
         self.assertEqual(os.readlink(f"/proc/{self.place.daemon.pid}/cwd"), "/")
         # No process holds the starter's lock for it.
@@ -253,6 +254,8 @@ class Inherited(Surroundings, unittest.TestCase):
         place = self.place
         self.start_by_command("ls", program=self.program)
         self.check_daemon()
+        if MAY_RAISE:
+            self.assertEqual({hard for _, hard in Attributes.of(place.daemon.pid).long_life}, {"unlimited"})
         place.banger("create", "devbox")
         usual = ("1024", str(max(HARD, 1024))), (0, os.SCHED_OTHER, 0)
         self.check_program(Attributes.of(place.vms()["devbox"]["pid"]), *usual)

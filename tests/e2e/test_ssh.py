@@ -1,13 +1,13 @@
 """SSH to real guests without a network: by `banger ssh`, and by the tools that only know ssh."""
 
 import os
-import pty
 import socket
 import subprocess
 import tempfile
 from pathlib import Path
 
 from harness import BIN, DEADLINE, Case
+from terminal import Terminal
 
 REMINDER = "{0} is still running; stop it with: banger vm stop {0}"
 
@@ -224,19 +224,14 @@ class Ssh(Case):
 
     def session(self, *args, typed):
         """What is seen of an interactive session in which these lines are typed, each when the one before it is answered."""
-        pid, terminal = pty.fork()
-        if pid == 0:
-            os.execve(BIN / "banger", ["banger", *args], self.place.environment)
-        seen = b""
+        terminal, seen = Terminal([BIN / "banger", *args], self.place.environment), ""
         for number, line in enumerate(typed):
-            seen += until(terminal, b"# ")
-            os.write(terminal, line.encode() + b"\n")
+            seen += terminal.until("# ")["before"]
+            terminal.type(line + "\n")
             if line.startswith("echo"):
-                seen += until(terminal, f"at-{number}".encode())
-        seen += until(terminal, None)
-        os.close(terminal)
-        _, status = os.waitpid(pid, 0)
-        return os.waitstatus_to_exitcode(status), seen.decode(errors="replace")
+                seen += terminal.until(f"at-{number}")["before"]
+        seen += terminal.to_the_end()
+        return terminal.close(), seen
 
     def test_who_leaves_a_machine_is_told_that_it_runs_on(self):
         code, seen = self.session("ssh", "box", typed=["echo at-$((1 - 1))", "exit 3"])
@@ -267,16 +262,3 @@ class Ssh(Case):
             self.assertNotIn("still running", seen)
         finally:
             self.place.banger("rm", "--force", "off")
-
-
-def until(terminal, mark):
-    """What is seen up to a mark, or to the end. A terminal whose other side is gone fails to be read: that is its end."""
-    seen = b""
-    while mark is None or mark not in seen:
-        try:
-            seen += os.read(terminal, 4096)
-        except OSError:
-            if mark is None:
-                return seen
-            raise AssertionError(f"it ended before {mark}: {seen}") from None
-    return seen

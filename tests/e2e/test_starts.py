@@ -1,4 +1,6 @@
-"""Starts: many command lines at once, a daemon's end, its locks, and a local user who tries to block them. No VM is needed."""
+"""Starts: many command lines at once, a daemon's end, its locks, and a local user who tries to block them. Also what that user
+can do to a daemon's files. No real guest is needed.
+"""
 
 import json
 import os
@@ -10,6 +12,7 @@ import time
 import unittest
 from pathlib import Path
 
+from fake import FakeCase
 from harness import BIN, DEADLINE, Failed, Place, Process, left_since, ours
 
 ROUNDS = 50
@@ -276,9 +279,9 @@ class Starts(unittest.TestCase):
     # Other users.
 
     def test_a_local_user_cannot_keep_a_daemon_from_starting(self):
-        self.open_to_all()
+        open_to_all(self.place)
         self.banger("ls")
-        hostile, did = self.hostile()
+        hostile, did = outsider(self, self.place)
         self.assertEqual(did, [], "what another user can do to a daemon's files")
         for end in (signal.SIGKILL, signal.SIGTERM):
             daemon = Process(self.only_daemon())
@@ -291,13 +294,13 @@ class Starts(unittest.TestCase):
         """Older daemons made the lock so that every user could take it."""
         for number in (1 << 30, os.getpid(), None):
             with self.subTest(number=number):
-                self.open_to_all()
+                open_to_all(self.place)
                 self.place.runtime.mkdir(exist_ok=True)
                 lock = self.place.runtime / "lock"
                 lock.write_text("" if number is None else f"{number}\n")
                 lock.chmod(0o644)
                 inode = lock.stat().st_ino
-                hostile, did = self.hostile()
+                hostile, did = outsider(self, self.place)
                 self.assertIn(f"flock shared {lock}", did)
                 self.assertEqual(self.crowd(), [])
                 found = lock.stat()
@@ -308,23 +311,6 @@ class Starts(unittest.TestCase):
                 self.banger("daemon", "stop")
                 hostile.kill()
                 hostile.communicate()
-
-    def open_to_all(self):
-        self.place.runtime_root.chmod(0o755)
-        self.place.state_root.chmod(0o755)
-
-    def hostile(self):
-        """A process of another user that does what it can to every file and keeps what it gets; also a list of that."""
-        roots = [self.place.state, self.place.runtime]
-        paths = [*map(str, roots), *(str(path) for root in roots for path in sorted(root.rglob("*")))]
-        listing = self.place.runtime_root / "paths"
-        listing.write_text(json.dumps(paths))
-        hostile = subprocess.Popen(
-            [sys.executable, "-c", HOSTILE, listing], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self.addCleanup(hostile.communicate)
-        self.addCleanup(hostile.kill)
-        return hostile, json.loads(hostile.stdout.readline())
 
     # Directories that are unfit for a daemon.
 
@@ -369,6 +355,41 @@ class Starts(unittest.TestCase):
             self.assertEqual(self.run_command(BIN / "banger", "daemon", "start").returncode, 0)
             self.banger("daemon", "stop")
         self.assertEqual(target.read_text(), "precious")
+
+
+class Outside(FakeCase):
+    """A daemon with a VM, and another user of the host."""
+
+    def test_another_user_gets_nothing_of_a_vm_and_no_record(self):
+        place = self.place
+        place.banger("create", "--net", "nat", "devbox")
+        self.addCleanup(place.banger, "rm", "--force", "devbox")
+        open_to_all(place)
+        _, did = outsider(self, place)
+        for pattern in ("vms/*/root.ext4", "vms/*/work.ext4", "banger.db"):
+            self.assertTrue(list(place.state.glob(pattern)), pattern)
+        # Everybody may read an image.
+        self.assertEqual([line for line in did if f" {place.state}/images/" not in line], [])
+
+
+def open_to_all(place):
+    """Opens the directories around a daemon's own to other users."""
+    place.runtime_root.chmod(0o755)
+    place.state_root.chmod(0o755)
+
+
+def outsider(case, place):
+    """A process of another user that does what it can to every file and keeps what it gets; also a list of that."""
+    roots = [place.state, place.runtime]
+    paths = [*map(str, roots), *(str(path) for root in roots for path in sorted(root.rglob("*")))]
+    listing = place.runtime_root / "paths"
+    listing.write_text(json.dumps(paths))
+    hostile = subprocess.Popen(
+        [sys.executable, "-c", HOSTILE, listing], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    case.addCleanup(hostile.communicate)
+    case.addCleanup(hostile.kill)
+    return hostile, json.loads(hostile.stdout.readline())
 
 
 def at_gate(gate):

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from harness import BIN, Case, Failed, Process
+from terminal import Shown
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -87,11 +88,12 @@ class Transcript(Case):
         try:
             tmux("pipe-pane", f"exec cat >{done}")
             with open(done, "rb", buffering=0) as screen:
+                shown = Shown(screen.fileno())
                 tmux("send-keys", "stty size; echo at-$((40+2))", "Enter")
-                self.assertIn(b"31 101", until(screen, b"at-42"))
+                self.assertIn("31 101", shown.until("at-42")["before"])
                 tmux("resize-window", "-x", "77", "-y", "22")
                 tmux("send-keys", "stty size; echo at-$((50+2))", "Enter")
-                self.assertIn(b"22 77", until(screen, b"at-52"))
+                self.assertIn("22 77", shown.until("at-52")["before"])
                 tmux("send-keys", "exit", "Enter")
         finally:
             subprocess.run(["tmux", "-S", socket, "kill-server"], stderr=subprocess.DEVNULL)
@@ -276,14 +278,3 @@ def zeros_digest():
     for _ in range(GIB // MIB):
         digest.update(block)
     return digest.hexdigest()
-
-
-def until(screen, mark):
-    """Reads a terminal's output up to a mark that the guest computes, so that the echo of the command is not it."""
-    text = b""
-    while mark not in text:
-        data = screen.read(65536)
-        if not data:
-            raise Failed(f"the terminal closed: {text!r}")
-        text += data
-    return text

@@ -5,10 +5,10 @@ import re
 import signal
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 from harness import BIN, Case, Failed, Process
+from terminal import Shown
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -156,9 +156,7 @@ class Verbs(Case):
         self.place.banger("create", "box", "--wait", "system")
         following = self.place.start("logs", "--console", "--follow", "box")
         self.place.shell("box", "echo 'a word from the kernel' >/dev/kmsg; echo 'a word on the console' >/dev/console")
-        seen = b""
-        while b"a word on the console" not in seen:
-            seen += os.read(following.stdout.fileno(), 65536) or self.fail(seen)
+        Shown(following.stdout.fileno()).until("a word on the console")
         self.place.banger("kill", "box")
         rest, err = following.communicate(timeout=30)
         self.assertEqual((following.returncode, err), (0, b""))
@@ -234,7 +232,6 @@ class Screen:
     def __init__(self, case, command, columns, rows):
         self.case, self.command, self.size = case, command, (columns, rows)
         self.directory = Path(case.enterContext(tempfile.TemporaryDirectory(dir="/var/tmp")))
-        self.text = ""
 
     def tmux(self, *words):
         subprocess.run(
@@ -252,6 +249,7 @@ class Screen:
         self.tmux("set", "-g", "remain-on-exit", "on")
         self.tmux("pipe-pane", f"exec cat >{fifo}")
         self.screen = open(fifo, "rb", buffering=0)
+        self.shown = Shown(self.screen.fileno())
         self.type("")
         return self
 
@@ -271,11 +269,4 @@ class Screen:
 
     def says(self, mark):
         """All that was shown up to a mark that no echo of a command holds."""
-        deadline = time.monotonic() + 90
-        while mark not in self.text:
-            data = self.screen.read(65536)
-            if not data or time.monotonic() > deadline:
-                raise Failed(f"no {mark!r} is shown: {self.text!r}")
-            self.text += data.decode(errors="replace")
-        shown, self.text = self.text.split(mark, 1)
-        return shown
+        return self.shown.until(re.escape(mark))["before"]

@@ -121,10 +121,11 @@ class InstallPackages(unittest.TestCase):
     def write(self, name, text):
         (self.place / name).write_text(text)
 
-    def run_script(self, *args, user=None):
+    def run_script(self, *args, user=None, path=None):
         script = f"mount --bind {self.place}/apt /etc/apt && exec "
         script += f"setpriv --reuid {user} --clear-groups " if user else ""
-        script += f"env PATH={self.place}/bin:$PATH PLACE={self.place} {self.place}/scripts/install-packages {' '.join(args)}"
+        path = path or f"{self.place}/bin:$PATH"
+        script += f"env PATH={path} PLACE={self.place} {self.place}/scripts/install-packages {' '.join(args)}"
         return subprocess.run(
             ["unshare", "--mount", "sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -171,6 +172,14 @@ class InstallPackages(unittest.TestCase):
         self.assertIn("E: no room", result.stdout)
         self.assertIn("`apt-get update` failed", result.stdout)
 
+    def test_without_dpkg_it_looks_for_programs(self):
+        for name in ("git", "gcc", "make", "qemu-system-x86_64", "mke2fs", "unshare", "nft"):
+            self.stand_in(name, "")
+        (self.place / "bin/dirname").symlink_to(shutil.which("dirname"))
+        result = self.run_script(path=self.place / "bin")
+        self.assertEqual(result.returncode, 0, result.stdout)
+        self.assertEqual(self.asked(), ["update", "install -y --no-install-recommends mmdebstrap"])
+
     def test_without_root_it_says_what_is_missing(self):
         self.installed(*self.everything[1:])
         self.place.chmod(0o755)
@@ -178,6 +187,16 @@ class InstallPackages(unittest.TestCase):
         self.assertEqual(result.returncode, 1)
         self.assertIn("only root can install them: git", result.stdout)
         self.assertEqual(self.asked(), [])
+
+
+class Targets(unittest.TestCase):
+    """What make does, in order."""
+
+    def test_a_target_installs_what_it_needs_before_all_else(self):
+        for target, kind in (("test", "test"), ("contract", "test"), ("bench-create", "bench"), ("bench-net", "bench")):
+            words = ["make", "--dry-run", "--no-print-directory", target]
+            ran = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout
+            self.assertTrue(ran.startswith(f"scripts/install-packages --{kind}"), ran)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""scripts/test: what counts as passed, failed and skipped."""
+"""scripts/test: what counts as passed, failed and skipped; .ci/run: what it says of that in the end."""
 
 import importlib.machinery
 import importlib.util
+import subprocess
 import sys
+import tempfile
 import unittest
 from pathlib import Path
 
@@ -61,6 +63,30 @@ class Totals(unittest.TestCase):
 
     def test_a_test_that_fails_after_a_skipped_part_has_failed(self):
         self.assertEqual(self.count(CARGO, "daemon net::a_tap: a part\n")[0], [4, 1, 1])
+
+    def test_a_skip_under_a_name_that_no_test_has_is_a_failure(self):
+        # So it is if a thread that a test has started says it: its name is not the test's.
+        counts, said = self.count(CARGO, "daemon daemon::net: why\ndaemon daemon::net: why else\n")
+        self.assertEqual(counts, [4, 2, 1])
+        self.assertIn("FAILED daemon daemon::net: no test has this name, so it is unknown which one cannot run here: why", said)
+
+
+class Conclusion(unittest.TestCase):
+    def conclude(self, **files):
+        with tempfile.TemporaryDirectory() as place:
+            for name, text in files.items():
+                Path(place, name.replace("_", ".")).write_text(text)
+            said = subprocess.run([ROOT / ".ci/run", "conclude", place], stdout=subprocess.PIPE, check=True, text=True).stdout
+            return said.splitlines()
+
+    def test_the_totals_come_last_whatever_follows_them(self):
+        log = "rust     3 passed, 1 failed, 0 skipped in 1 s\n3 passed, 1 failed, 0 skipped\nmake: *** [Makefile:69: test] Error 1\n"
+        said = self.conclude(steps="    2  test (failed)\n", test_log=log)
+        self.assertEqual(said[:2], ["=== seconds by step", "    2  test (failed)"])
+        self.assertEqual(said[-1], "3 passed, 1 failed, 0 skipped")
+
+    def test_a_run_that_ends_before_its_first_step_says_how_long_it_took(self):
+        self.assertRegex("\n".join(self.conclude()), r"\A=== seconds by step\n +\d+  all\Z")
 
 
 if __name__ == "__main__":

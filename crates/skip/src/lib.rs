@@ -1,5 +1,6 @@
 //! Reports tests that cannot run here, with name and reason. libtest counts a test that returns early as passed and
-//! hides its output. scripts/test names a file in `BANGER_TEST_SKIPPED`, and counts each line in it as a skipped test.
+//! hides its output. scripts/test names a file in `BANGER_TEST_SKIPPED`, and counts the test of each line in it as
+//! skipped. A line with a name that no test has counts as a failure.
 
 use std::fmt::Display;
 use std::fs::OpenOptions;
@@ -30,7 +31,7 @@ pub fn report(module: &str, reason: &dyn Display) {
 /// The crate, the test and the reason, on one line.
 fn line(module: &str, thread: Option<&str>, reason: &str) -> String {
     let program = module.split("::").next().unwrap_or(module);
-    // Without threads (--test-threads=1) the test runs on the main thread.
+    // A thread without a name of its own is none of libtest's: a test started it, or it runs without libtest.
     let test = thread.filter(|name| !name.is_empty() && *name != "main").unwrap_or(module);
     format!("{program} {test}: {}\n", reason.replace('\n', " "))
 }
