@@ -10,6 +10,9 @@ use banger_api::client::Client;
 const RUNTIME_DIR: &str = "/run/banger";
 const SOCKET: &str = "bangerd.sock";
 
+/// The variables that name a daemon's files and directories.
+const PLACES: [&str; 3] = ["BANGER_STATE_DIR", "BANGER_RUNTIME_DIR", "BANGER_CONFIG"];
+
 /// The process's surroundings.
 #[derive(Debug, Clone)]
 pub struct Environment {
@@ -18,9 +21,18 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// From the variables and the path of the running program.
+    /// From the variables and the path of the running program. The places of the daemon become absolute: the daemon that this
+    /// process starts has another working directory.
     pub fn new(vars: impl Iterator<Item = (OsString, OsString)>, program: PathBuf) -> Environment {
-        Environment { vars: vars.collect(), program }
+        let mut vars: HashMap<_, _> = vars.collect();
+        for name in PLACES {
+            if let Some(place) = vars.get_mut(OsStr::new(name))
+                && let Ok(absolute) = std::path::absolute(&*place)
+            {
+                *place = absolute.into();
+            }
+        }
+        Environment { vars, program }
     }
 
     /// A variable's value, if it is set and not empty.
@@ -110,5 +122,22 @@ impl Environment {
     /// A program that is installed in the same directory as this one.
     pub fn beside(&self, name: &str) -> PathBuf {
         self.program.parent().unwrap_or(Path::new("/")).join(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemons_places_are_absolute_and_empty_ones_are_not_set() {
+        let vars = [("BANGER_STATE_DIR", "s"), ("BANGER_RUNTIME_DIR", "/r"), ("BANGER_CONFIG", ""), ("HOME", "h")];
+        let environment =
+            Environment::new(vars.map(|(name, value)| (name.into(), value.into())).into_iter(), "/b".into());
+        let here = std::path::absolute("s").unwrap();
+        assert!(here.is_absolute());
+        assert_eq!((environment.state_dir(), environment.runtime_dir()), (here.clone(), "/r".into()));
+        let picked = environment.pick(&["BANGER_STATE_DIR", "BANGER_CONFIG", "HOME"]);
+        assert_eq!(picked, [("BANGER_STATE_DIR".into(), here.into()), ("HOME".into(), "h".into())]);
     }
 }

@@ -92,7 +92,8 @@ fn main() -> ExitCode {
 fn paths() -> Paths {
     let usual = Paths::default();
     #[expect(clippy::disallowed_methods, reason = "this is main.rs")]
-    let place = |name: &str, usual: PathBuf| std::env::var_os(name).map_or(usual, PathBuf::from);
+    let set = |name: &str| std::env::var_os(name).filter(|place| !place.is_empty());
+    let place = |name: &str, usual: PathBuf| set(name).map_or(usual, PathBuf::from);
     Paths {
         state: place("BANGER_STATE_DIR", usual.state),
         runtime: place("BANGER_RUNTIME_DIR", usual.runtime),

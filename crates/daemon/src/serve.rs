@@ -144,15 +144,12 @@ impl ServeError {
             ServeError::Place(error) => return error.help(),
             ServeError::Locks(error) => return error.help(),
             ServeError::LongPath { .. } => "set BANGER_RUNTIME_DIR to a shorter path",
-            ServeError::Ground(error) => error.help(),
+            ServeError::Ground(error) => return error.help(),
+            ServeError::Socket(error) => return error.help(),
+            ServeError::Store(error) => return ground::help_with_records(error),
             ServeError::Config(_) => "correct the file, or name another one in BANGER_CONFIG",
-            ServeError::Store(StoreError::Migrate { .. }) => {
-                "start the newer banger that wrote the records, or set BANGER_STATE_DIR to another directory"
-            }
-            ServeError::Store(_) | ServeError::Recover(_) | ServeError::Images(_) => {
-                "look at the file system and at the daemon's log"
-            }
-            ServeError::Socket(_) | ServeError::Io { .. } => {
+            ServeError::Recover(_) | ServeError::Images(_) => "look at the file system and at the daemon's log",
+            ServeError::Io { .. } => {
                 "run it as root, or set BANGER_STATE_DIR and BANGER_RUNTIME_DIR to directories of your own"
             }
         };
@@ -206,7 +203,8 @@ impl Daemon {
         let network = Network::new(claimant, config.network.subnet, had, config.network.taps, records);
         let network = Arc::new(network);
         let names = Names::new(config.dns.domain.clone(), config.dns.port, expected);
-        let wiring = Wiring::new(Mark { id, state: paths.state.clone() }, store.wired().await?);
+        let mark = Mark { id, state: paths.state.clone() };
+        let wiring = Wiring::new(mark, store.wired().await?, paths.claims.clone());
         let context = Arc::new(Context {
             paths,
             config,
@@ -261,6 +259,7 @@ impl Daemon {
         // Asked for ahead, so that the first VM does not wait for a program to say its version. If it cannot be used, that VM's
         // creator is told.
         tokio::spawn(async move { drop(vmm.ready().await) });
+        drop(tokio::task::spawn_blocking(api::bounds::read));
         let router = api::router(Arc::clone(&self));
         let told = {
             let daemon = Arc::clone(&self);
@@ -292,7 +291,7 @@ impl Daemon {
         if let Err(error) = self.context.network.clear().await {
             tracing::warn!(error = api::error::chain(&error), "the network of VMs stays, though none runs");
         }
-        let vms_run = self.registry.list().iter().any(|view| view.pid.is_some());
+        let vms_run = self.registry.list().iter().any(may_run);
         if let Err(error) = self.uids.lock().unwrap_or_else(PoisonError::into_inner).give_up(vms_run) {
             tracing::warn!(error = api::error::chain(&error), "the claim on user ids stays");
         }
@@ -378,7 +377,41 @@ async fn follow_the_clock(daemon: Arc<Daemon>) {
     }
 }
 
+/// Whether a VM may have a VMM, which needs its user id.
+fn may_run(view: &View) -> bool {
+    view.state.may_run() || view.pid.is_some()
+}
+
 fn io(attempted: impl Into<String>) -> impl FnOnce(io::Error) -> ServeError {
     let attempted = attempted.into();
     move |source| ServeError::Io { attempted, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::definition::VmRecord;
+    use crate::vm::state::State;
+
+    #[test]
+    fn a_vm_may_run_unless_it_is_stopped_and_no_vmm_of_it_is_known() {
+        let view = |state, pid| View {
+            definition: Arc::new(VmRecord::sample("a", 1).definition),
+            state,
+            generation: 1,
+            guest: None,
+            pid,
+            console: None,
+            busy: None,
+            gone: false,
+            missed: false,
+            starts_again: None,
+        };
+        // The next daemon goes on with it: its VMM may be there, and the view does not have it yet.
+        for state in [State::Starting, State::Stopping, State::Removing] {
+            assert!(may_run(&view(state, None)));
+        }
+        let stopped = State::Stopped { reason: None };
+        assert!(may_run(&view(stopped.clone(), Some(7))) && !may_run(&view(stopped, None)));
+    }
 }

@@ -8,7 +8,7 @@
 //! | blocked signals | none | none |
 //! | ignored signals | as inherited (nohup(1)), but for SIGCHLD | none |
 //! | limit of descriptors | the soft one as high as the hard one, and both high enough if root may raise them | the original soft and hard limit |
-//! | limits of time, memory and file size | the soft ones as high as the hard ones | the same |
+//! | limits of time, memory and file size | the soft ones as high as the hard ones; none if another command needed it and root may lift them | the daemon's |
 //! | nice, scheduling policy, I/O priority | never in the background | the original |
 //! | `oom_score_adj` | never above 0 | the original; 0 if that protects the daemon |
 //! | session keyring | a new one | the daemon's |
@@ -121,6 +121,8 @@ pub(crate) struct Change {
     umask: Option<u32>,
     priorities: [Option<c_int>; ALL],
     descriptors: Option<Limit>,
+    /// Whether it lives without limits of time, memory and file size.
+    unlimited: bool,
     /// Whether it goes on without the changes that it may not make.
     lenient: bool,
 }
@@ -220,6 +222,7 @@ impl Change {
                 umask: Some(UMASK),
                 priorities: [Some(0); ALL],
                 descriptors: Some(Limit::of(Resource::Nofile).usual()),
+                unlimited: true,
                 lenient: true,
             },
         }
@@ -235,6 +238,11 @@ impl Change {
         for (priority, wanted) in PRIORITIES.iter().zip(self.priorities) {
             if let Some(wanted) = wanted {
                 lenient((priority.set)(wanted))?;
+            }
+        }
+        if self.unlimited {
+            for resource in LONG_LIFE {
+                lenient(Limit { soft: None, hard: None }.set(resource))?;
             }
         }
         Ok(())

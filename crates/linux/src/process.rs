@@ -254,7 +254,9 @@ impl Process {
         match (Stat::read(pid), start_time) {
             (Ok(found), Some(wanted)) if found.start_time != wanted => Err(gone),
             (Ok(_), _) => Ok(Process { pid: id, pidfd }),
-            (Err(_), _) => Err(gone),
+            (Err(error), _) if is_of_none(&error) => Err(gone),
+            // Without a free descriptor or memory it cannot be read, and may well live.
+            (Err(source), _) => Err(ProcessError::Watch { attempted: "look at", pid, source }),
         }
     }
 
@@ -358,6 +360,11 @@ impl AsFd for Process {
     }
 }
 
+/// Whether a read failed because there is no such process.
+fn is_of_none(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
 /// Takes a descriptor that this process was started with, under its number. It is not passed on to further programs.
 ///
 /// # Errors
@@ -427,6 +434,28 @@ mod tests {
         // This process ignores SIGPIPE, as every Rust program. The C library keeps signal 32 for itself and lets none change it.
         let ignored = u64::from_str_radix(ignored.split_ascii_whitespace().nth(1).unwrap(), 16).unwrap();
         assert_eq!(ignored & !(1 << 31), 0);
+    }
+
+    /// Securebits are a thread's own.
+    #[test]
+    fn another_user_has_no_capabilities_whatever_was_inherited() {
+        if !rustix::process::geteuid().is_root() {
+            return banger_skip::skipped!("not root, so no program can run as another user");
+        }
+        let started = std::thread::spawn(|| -> rustix::io::Result<Leash> {
+            let bits = rustix::thread::CapabilitiesSecureBits::NO_SETUID_FIXUP;
+            rustix::thread::set_capabilities_secure_bits(bits)?;
+            let mut launch = shell("sleep 60");
+            launch.credentials = Some(Credentials { uid: 65_534, gid: 65_534, groups: Vec::new() });
+            Ok(Leash::start(launch).unwrap())
+        });
+        let Ok(leash) = started.join().unwrap() else { return banger_skip::skipped!("may not set securebits") };
+        let status = std::fs::read_to_string(format!("/proc/{}/status", leash.process().unwrap().pid())).unwrap();
+        let sets: Vec<_> = ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"]
+            .iter()
+            .map(|set| status.lines().find_map(|line| line.strip_prefix(set)).unwrap().trim())
+            .collect();
+        assert_eq!(sets, ["0000000000000000"; 4]);
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl ClientError {
     /// An error that came instead of an answer's head.
     pub(super) fn unanswered(request: &Request, source: hyper::Error) -> ClientError {
         let label = request.label();
-        match was_unread(&source) || (request.is_safe() && source.is_incomplete_message()) {
+        match was_unread(&source) || (request.is_answered_at_once() && source.is_incomplete_message()) {
             true => ClientError::Unserved { request: label, source },
             false => ClientError::Lost { request: label, source: Some(source) },
         }

@@ -62,9 +62,13 @@ impl Request {
         format!("{} {}", self.method, self.path)
     }
 
-    /// Whether it changes nothing, however often it is made.
-    pub(super) fn is_safe(&self) -> bool {
-        self.method.is_safe() && !self.upgrade
+    /// Whether it changes nothing and waits for nothing. If the daemon ends before it answers, it has just been stopped or
+    /// upgraded, and another one may answer instead.
+    pub(super) fn is_answered_at_once(&self) -> bool {
+        let path = self.path.split('?').next().unwrap_or_default();
+        // `/v1/vms/NAME/wait`.
+        let waits = path.split('/').nth(4) == Some("wait");
+        self.method.is_safe() && !self.upgrade && !waits
     }
 
     pub(super) fn upgrade(mut self) -> Request {
@@ -112,6 +116,14 @@ fn escape(into: &mut String, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_daemon_answers_reads_at_once_but_not_waits() {
+        let at_once = |request: Request| request.is_answered_at_once();
+        assert!(at_once(Request::get(["vms"])) && at_once(Request::get(["vms", "wait"]).query("level", "ssh")));
+        assert!(!at_once(Request::get(["vms", "devbox", "wait"]).query("level", "ssh")));
+        assert!(!at_once(Request::delete(["vms", "devbox"])) && !at_once(Request::get(["vms"]).upgrade()));
+    }
 
     #[test]
     fn names_and_paths_cannot_leave_their_place() {

@@ -23,6 +23,11 @@ static DOCUMENT: LazyLock<Document> =
 
 const MIB: u64 = 1 << 20;
 
+/// Reads the document, so that the first request does not have to.
+pub fn read() {
+    LazyLock::force(&DOCUMENT);
+}
+
 /// Passes a request on if its parameters and its body are within the bounds of its operation.
 pub(super) async fn enforce(operation: &'static str, request: Request, next: Next) -> Response {
     match within(operation, request).await {

@@ -102,7 +102,7 @@ impl From<WiringError> for Failure {
             WiringError::Store(error) => of_store(error).0,
             _ => ErrorCode::HostUnfit,
         };
-        Failure::new(code, chain(&error), Some(error.help()))
+        Failure::new(code, chain(&error), Some(&error.help()))
     }
 }
 
@@ -122,10 +122,12 @@ pub fn of_vm(error: &VmError) -> ApiError {
             ErrorCode::WrongState,
             Some(format!("stop it first with `banger stop {name}`, or use `banger rm --force {name}`")),
         ),
-        VmError::Lives { name, .. } => (
-            ErrorCode::WrongState,
-            Some(format!("`banger kill {name}` ends it; what its guest has not written yet is lost")),
-        ),
+        VmError::Lives { attempted, name, .. } => {
+            // One that is being removed can only be removed.
+            let verb = if matches!(*attempted, "remove" | "delete the disks of") { "rm --force" } else { "kill" };
+            let help = format!("`banger {verb} {name}` ends it; what its guest has not written yet is lost");
+            (ErrorCode::WrongState, Some(help))
+        }
         VmError::Strangers { processes, .. } => {
             let pids: Vec<String> = processes.iter().map(|process| process.pid.to_string()).collect();
             let help = format!("look at `ps -fp {}`; once it has ended, try again", pids.join(","));

@@ -3,7 +3,7 @@
 pub mod error;
 pub mod listener;
 
-mod bounds;
+pub mod bounds;
 mod console;
 mod daemon;
 mod dial;

@@ -7,7 +7,7 @@ use banger_linux::netlink::Netlink;
 
 use super::{pass, warn};
 use crate::context::{Context, blocking};
-use crate::ground::{Choice, Claim, GroundId, Neighbour, Slot, Uids, neighbours};
+use crate::ground::{Choice, GroundId, Neighbour, Recorded, Slot, Uids, neighbours};
 
 /// The inode of the first pid namespace (`PROC_PID_INIT_INO`, linux/proc_ns.h).
 const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
@@ -17,21 +17,24 @@ const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 struct Known {
     id: GroundId,
     choice: Choice,
-    network: Slot,
+    /// That of its network, if there is one.
+    network: Option<Slot>,
     uids: Uids,
+    /// The bridges of others.
     bridges: Vec<Neighbour>,
-    claims: Vec<Claim>,
+    /// The claims of others.
+    claims: Vec<Recorded>,
     is_first_namespace: bool,
 }
 
 /// Looks.
 pub(super) async fn of(context: &Context) -> Finding {
-    let (is_up, network) = (context.network.is_up().await, context.network.slot().await);
+    let network = super::network_slot(context).await;
     let (id, uids, choice, claims) = (context.ground, context.uids, context.config.ground.slot, context.claims.clone());
     let look = move || {
         let links = Netlink::open().and_then(|mut netlink| netlink.links()).unwrap_or_default();
-        let bridges = neighbours(&links, Some(network).filter(|_| is_up));
-        let claims = claims.recorded().into_iter().map(|(_, claim)| claim).filter(|claim| claim.id != id).collect();
+        let bridges = neighbours(&links, network);
+        let claims = claims.recorded().into_iter().filter(|recorded| recorded.claim.id != id).collect();
         let namespace = std::fs::metadata("/proc/self/ns/pid").map(|found| found.ino());
         // A process with its own /run sees only its own claims.
         let place = |path: &str| std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
@@ -47,13 +50,18 @@ pub(super) async fn of(context: &Context) -> Finding {
 fn told(known: &Known) -> Finding {
     const CHECK: &str = "ground";
     let Known { id, choice, network, uids, bridges, claims, is_first_namespace } = known;
-    let mut found = format!("network slot {network}, user ids {} to {}, ground {id}", uids.first(), uids.last());
+    let slot = network.map_or_else(
+        || "no network yet, the first VM makes it".to_owned(),
+        |network| format!("network slot {network}"),
+    );
+    let mut found = format!("{slot}, user ids {} to {}, ground {id}", uids.first(), uids.last());
     for bridge in bridges.iter().filter(|bridge| bridge.mark.as_ref().is_some_and(|mark| mark.id != *id)) {
         found += &format!("; {} is that of {}", bridge.slot.bridge(), bridge.owner());
     }
-    for claim in claims {
-        let (first, last) = (claim.uids.first(), claim.uids.last());
-        found += &format!("; user ids {first} to {last} are those of the daemon of {}", claim.state.display());
+    for Recorded { claim, is_held, .. } in claims {
+        let (first, last, state) = (claim.uids.first(), claim.uids.last(), claim.state.display());
+        let whose = if *is_held { "the daemon of" } else { "a daemon that does not run, that of" };
+        found += &format!("; user ids {first} to {last} are those of {whose} {state}");
     }
     if let Choice::Fixed(slot) = choice
         && bridges.iter().any(|bridge| bridge.slot == *slot)
@@ -62,7 +70,7 @@ fn told(known: &Known) -> Finding {
         return warn(CHECK, format!("the configuration wants slot {slot}, which is taken; {found}"), fix);
     }
     if let Choice::Fixed(slot) = choice
-        && slot != network
+        && network.is_some_and(|network| network != *slot)
     {
         let fix = "stop all VMs and start the daemon anew";
         return warn(
@@ -85,14 +93,14 @@ fn told(known: &Known) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ground::Mark;
+    use crate::ground::{Claim, Mark};
     use banger_api::daemon::Verdict;
 
     fn known() -> Known {
         Known {
             id: GroundId::from_random([1; 8]),
             choice: Choice::Auto,
-            network: Slot::FIRST,
+            network: Some(Slot::FIRST),
             uids: Uids::of(Slot::FIRST, 1000).unwrap(),
             bridges: Vec::new(),
             claims: Vec::new(),
@@ -111,11 +119,22 @@ mod tests {
         let bridge = Neighbour { slot: Slot::new(1).unwrap(), mark: Some(mark.clone()), lives: true };
         let uids = Uids::of(Slot::new(1).unwrap(), 1000).unwrap();
         let claim = Claim { id: mark.id, uids, state: "/other".into(), socket: "/run/other/bangerd.sock".into() };
-        let found = told(&Known { bridges: vec![bridge], claims: vec![claim], ..known() });
+        let with = |network, is_held| {
+            let claims = vec![Recorded { slot: Slot::new(1).unwrap(), claim: claim.clone(), is_held }];
+            told(&Known { network, bridges: vec![bridge.clone()], claims, ..known() })
+        };
+        let found = with(Some(Slot::FIRST), true);
         assert_eq!((found.verdict, found.fix), (Verdict::Pass, None));
         assert!(found.found.ends_with(
             "; banger1 is that of the daemon of /other; user ids 132072 to 263143 are those of the daemon of /other"
         ));
+        let found = with(None, false);
+        assert!(found.found.starts_with("no network yet, the first VM makes it, user ids 1000 to "), "{}", found.found);
+        assert!(
+            found
+                .found
+                .ends_with("; user ids 132072 to 263143 are those of a daemon that does not run, that of /other")
+        );
     }
 
     #[test]
@@ -123,9 +142,11 @@ mod tests {
         let inside = Known { is_first_namespace: false, ..known() };
         assert_eq!(told(&inside).verdict, Verdict::Warn);
         let slot = Slot::new(1).unwrap();
-        assert_eq!(told(&Known { choice: Choice::Fixed(slot), network: slot, ..inside }).verdict, Verdict::Pass);
+        assert_eq!(told(&Known { choice: Choice::Fixed(slot), network: Some(slot), ..inside }).verdict, Verdict::Pass);
         // While VMs run on another network, the configuration does not take effect.
         assert_eq!(told(&Known { choice: Choice::Fixed(slot), ..known() }).verdict, Verdict::Warn);
+        // Before there is a network, there is nothing to say about its slot.
+        assert_eq!(told(&Known { choice: Choice::Fixed(slot), network: None, ..known() }).verdict, Verdict::Pass);
         let bridge = Neighbour { slot, mark: None, lives: false };
         let found = told(&Known { choice: Choice::Fixed(slot), bridges: vec![bridge], ..known() });
         assert!(

@@ -25,6 +25,7 @@ use banger_linux::process::Program;
 use crate::context::{Context, blocking};
 use crate::dns::names::Refusals;
 use crate::dns::wiring::{self, Seen};
+use crate::ground::{Slot, own};
 use crate::image::containment;
 use crate::net::{Unfit, has_legacy_filter};
 use crate::vm::alive;
@@ -104,10 +105,22 @@ pub async fn mend(context: &Context) {
     }
 }
 
+/// The slot of this daemon's network, if there is one: what an earlier daemon of this ground made counts, too. The slot
+/// that the daemon would try first may be another daemon's.
+async fn network_slot(context: &Context) -> Option<Slot> {
+    if context.network.is_up().await {
+        return Some(context.network.slot().await);
+    }
+    let id = context.ground;
+    let links = blocking(|| Netlink::open().and_then(|mut netlink| netlink.links())).await;
+    own(&links.ok()?, id)
+}
+
 /// The checks of the network. Where the kernel does not tell of it there is nothing to say.
 async fn of_network(context: &Context) -> Vec<Finding> {
     let known = context.store.subnet().await.ok().flatten();
-    let bridge = context.network.slot().await.bridge();
+    let bridge = network_slot(context).await.map(Slot::bridge);
+    let bridge = bridge.as_deref();
     let told = blocking(|| Netlink::open().and_then(|mut netlink| Ok((netlink.routes()?, netlink.links()?)))).await;
     let Ok((routes, links)) = told else { return Vec::new() };
     // Another check says what is the matter with nft.
@@ -116,8 +129,8 @@ async fn of_network(context: &Context) -> Vec<Finding> {
     // A table that belongs to a program goes with it, and the kernel tells nobody.
     closed.retain(|table, _| dropping.contains(table));
     vec![
-        network::firewall(&bridge, &closed, &dropping, &passing, has_legacy_filter()),
-        network::subnet(&bridge, context.config.network.subnet.or(known), &routes, &links),
+        network::firewall(bridge, &closed, &dropping, &passing, has_legacy_filter()),
+        network::subnet(bridge, context.config.network.subnet.or(known), &routes, &links),
         network::mtu(&routes, &links),
     ]
 }

@@ -19,7 +19,12 @@ pub(super) fn names(seen: &Seen) -> Finding {
         return warn(CHECK, found, "set another `domain` below `[dns]` in the configuration, then: banger dns install");
     }
     match (seen.wired, seen.subnet) {
-        (Wired::None, _) => {
+        // What programs are told for the name may be another daemon's answer.
+        (Wired::None, None) => {
+            let found = "programs of this host are not told the names of VMs, and there is no network of VMs yet";
+            warn(CHECK, found, "banger dns install")
+        }
+        (Wired::None, Some(_)) => {
             let found = format!(
                 "programs of this host do not find VMs by their names: for {name} they are told {}",
                 seen.programs
@@ -61,9 +66,7 @@ pub(super) fn host_server(seen: &Seen, refusal: Option<&str>, holder: Option<Hol
         return pass(CHECK, "this host is not to be answered: the configuration has dns.port = 0");
     };
     match (refusal, holder) {
-        (None, _) if seen.subnet.is_none() => {
-            pass(CHECK, format!("this host is answered at {server} as soon as there is a network of VMs"))
-        }
+        (None, _) if seen.subnet.is_none() => pass(CHECK, "this host is answered as soon as there is a network of VMs"),
         (None, _) => pass(CHECK, format!("this host is answered at {server}")),
         (Some(refusal), Some(holder)) if holder.is_daemon() => warn(
             CHECK,
@@ -142,8 +145,10 @@ mod tests {
                 let found = names(&seen(wired, told));
                 assert!(found.verdict == Verdict::Warn && found.fix.unwrap().starts_with("banger dns install"));
             }
-            let without = names(&Seen { subnet: None, ..seen(wired, nothing()) });
+            let without = names(&Seen { subnet: None, ..seen(wired, right()) });
             assert!(without.verdict == Verdict::Warn && without.fix.unwrap().starts_with("banger dns install"));
+            // They are another daemon's name and address.
+            assert!(!without.found.contains("host.vm") && !without.found.contains("10.9.0.1"), "{}", without.found);
         }
     }
 
@@ -174,6 +179,8 @@ mod tests {
         assert_eq!(bad[1].found, "taken; process 7 (dnsmasq) has it");
         assert!(bad[1..].iter().all(|finding| finding.verdict == Verdict::Warn));
         assert!(all(&seen, &refusals, |_| None)[1].fix.as_ref().unwrap().contains("another `port`"));
+        let early = host_server(&Seen { subnet: None, ..seen.clone() }, None, None);
+        assert!(early.verdict == Verdict::Pass && !early.found.contains("127.0.0.1"), "{}", early.found);
         let off = Seen { server: None, ..seen };
         assert_eq!(host_server(&off, None, None).verdict, Verdict::Pass);
     }

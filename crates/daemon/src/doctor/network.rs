@@ -11,16 +11,25 @@ use crate::net::addresses::Subnet;
 /// What the largest packet of a guest's has, in bytes: the MTU of its card and of the bridge.
 const GUESTS_MTU: u32 = 1500;
 
-/// Whether another program's rules drop what VMs send. `closed` are tables that take no rule, with what nft says about it, and
-/// `dropping` those in which rules are missing; those that are `passing` have them.
+/// Whether another program's rules drop what VMs send. `bridge` is that of this daemon, if there is one. `closed` are
+/// tables that take no rule, with what nft says about it, and `dropping` those in which rules are missing; those that are
+/// `passing` have them.
 pub(super) fn firewall(
-    bridge: &str,
+    bridge: Option<&str>,
     closed: &BTreeMap<String, String>,
     dropping: &[String],
     passing: &[String],
     has_legacy_filter: bool,
 ) -> Finding {
     const CHECK: &str = "firewall";
+    const LEGACY: &str =
+        "this host has rules of the old iptables, which banger does not see: they may drop what VMs send";
+    let Some(bridge) = bridge else {
+        if has_legacy_filter {
+            return warn(CHECK, LEGACY, "create a VM: then this check has the rules that let its packets through");
+        }
+        return pass(CHECK, "there is no network of VMs yet, the first VM makes it");
+    };
     if let Some((table, said)) = closed.iter().next() {
         let found = format!("the table {table} drops what VMs send, and takes no rule that lets it through: {said}");
         return warn(
@@ -37,8 +46,7 @@ pub(super) fn firewall(
         let fix = format!(
             "iptables-legacy -I FORWARD -i {bridge} -j ACCEPT; iptables-legacy -I FORWARD -o {bridge} -j ACCEPT"
         );
-        let found = "this host has rules of the old iptables, which banger does not see: they may drop what VMs send";
-        return warn(CHECK, found, fix);
+        return warn(CHECK, LEGACY, fix);
     }
     if !passing.is_empty() {
         return pass(
@@ -49,12 +57,14 @@ pub(super) fn firewall(
     pass(CHECK, "no other program's rules drop what VMs send")
 }
 
-/// Whether somebody else's route, such as a VPN's, leads to addresses of VMs.
-pub(super) fn subnet(bridge: &str, subnet: Option<Subnet>, routes: &[Route], links: &[Link]) -> Finding {
+/// Whether somebody else's route, such as a VPN's, leads to addresses of VMs. `bridge` is that of this daemon, if it has
+/// one.
+pub(super) fn subnet(bridge: Option<&str>, subnet: Option<Subnet>, routes: &[Route], links: &[Link]) -> Finding {
     const CHECK: &str = "subnet";
     let Some(subnet) = subnet else { return pass(CHECK, "one that is free is chosen with the first VM") };
     let name = |index: Option<u32>| links.iter().find(|link| Some(link.index) == index).map(|link| link.name.as_str());
-    let others = routes.iter().filter(|route| route.unicast && route.prefix > 1 && name(route.link) != Some(bridge));
+    let is_own = |route: &Route| bridge.is_some() && name(route.link) == bridge;
+    let others = routes.iter().filter(|route| route.unicast && route.prefix > 1 && !is_own(route));
     let overlap = others.into_iter().find(|route| subnet.overlaps(route.destination, route.prefix));
     match overlap {
         Some(Route { destination, prefix, link, .. }) => {
@@ -92,6 +102,8 @@ mod tests {
     use banger_api::daemon::Verdict;
     use banger_linux::netlink::Mac;
 
+    const BRIDGE: Option<&str> = Some("banger0");
+
     fn link(index: u32, name: &str, mtu: u32) -> Link {
         let mac = Mac([2, 0, 0, 0, 0, 1]);
         Link { index, name: name.into(), mac, mtu, up: true, running: true, carrier: true, ..Link::default() }
@@ -104,22 +116,28 @@ mod tests {
     #[test]
     fn rules_that_drop_are_named() {
         let closed = BTreeMap::from([("inet firewalld".to_owned(), "it is owned".to_owned())]);
-        let found = firewall("banger0", &closed, &[], &[], false);
+        let found = firewall(BRIDGE, &closed, &[], &[], false);
         assert!(
             found.verdict == Verdict::Warn
                 && found.found.contains("inet firewalld")
                 && found.found.contains("it is owned")
         );
-        let found = firewall("banger0", &BTreeMap::new(), &["ip filter".to_owned()], &[], false);
+        let found = firewall(BRIDGE, &BTreeMap::new(), &["ip filter".to_owned()], &[], false);
         assert!(found.verdict == Verdict::Warn && found.fix.as_deref() == Some("banger doctor --fix"));
         assert!(
-            firewall("banger0", &BTreeMap::new(), &[], &[], true)
-                .fix
-                .is_some_and(|fix| fix.contains("iptables-legacy"))
+            firewall(BRIDGE, &BTreeMap::new(), &[], &[], true).fix.is_some_and(|fix| fix.contains("iptables-legacy"))
         );
-        assert_eq!(firewall("banger0", &BTreeMap::new(), &[], &[], false).verdict, Verdict::Pass);
-        let found = firewall("banger0", &BTreeMap::new(), &[], &["ip filter".to_owned()], false);
+        assert_eq!(firewall(BRIDGE, &BTreeMap::new(), &[], &[], false).verdict, Verdict::Pass);
+        let found = firewall(BRIDGE, &BTreeMap::new(), &[], &["ip filter".to_owned()], false);
         assert!(found.verdict == Verdict::Pass && found.found.contains("ip filter"));
+    }
+
+    #[test]
+    fn before_there_is_a_network_no_bridge_is_named() {
+        let found = firewall(None, &BTreeMap::new(), &[], &[], false);
+        assert!(found.verdict == Verdict::Pass && found.found.contains("no network of VMs yet"), "{}", found.found);
+        let found = firewall(None, &BTreeMap::new(), &[], &[], true);
+        assert!(found.verdict == Verdict::Warn && found.fix.is_some_and(|fix| !fix.contains("banger0")));
     }
 
     #[test]
@@ -127,9 +145,12 @@ mod tests {
         let links = [link(1, "banger0", 1500), link(2, "tun0", 1400)];
         let ours: Subnet = "10.77.0.0/24".parse().unwrap();
         let own = route([10, 77, 0, 0], 24, 1);
-        assert_eq!(subnet("banger0", Some(ours), &[own, route([0, 0, 0, 0], 0, 2)], &links).verdict, Verdict::Pass);
-        assert_eq!(subnet("banger0", None, &[own], &links).verdict, Verdict::Pass);
-        let found = subnet("banger0", Some(ours), &[own, route([10, 0, 0, 0], 8, 2)], &links);
+        assert_eq!(subnet(BRIDGE, Some(ours), &[own, route([0, 0, 0, 0], 0, 2)], &links).verdict, Verdict::Pass);
+        assert_eq!(subnet(BRIDGE, None, &[own], &links).verdict, Verdict::Pass);
+        // Before there is a network, a bridge of that name is another daemon's.
+        let found = subnet(None, Some(ours), &[own], &links);
+        assert!(found.verdict == Verdict::Warn && found.found.contains("leads over banger0"), "{}", found.found);
+        let found = subnet(BRIDGE, Some(ours), &[own, route([10, 0, 0, 0], 8, 2)], &links);
         assert!(
             found.verdict == Verdict::Warn && found.found.contains("10.0.0.0/8 leads over tun0"),
             "{}",

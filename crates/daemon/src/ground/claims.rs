@@ -3,23 +3,21 @@
 //! A claim outlives its daemon if it must: the file names the ground, and while a process runs under one of its ids, no
 //! other ground takes the slot. The lock does not work across mount and pid namespaces: configure a slot there.
 //!
-//! Daemons make and give up claims under a lock on the directory, so that none removes a file that another one locks.
+//! Daemons make, look at and give up claims under a lock on the directory, so that none removes a file that another one
+//! locks.
 
 use std::collections::HashSet;
-use std::fs::{DirBuilder, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use banger_linux::file::{lock_within, try_lock};
-use banger_linux::process::{self, Process};
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use banger_linux::process::{self, Process, ProcessError, Seen};
 
-use super::{Choice, GroundId, Slot, Uids};
-
-/// The longest claim that a daemon reads, in bytes: two paths and some words.
-const LONGEST: u64 = 16 * 1024;
+use super::record::{self, Claim, existing, is_held, read};
+use super::{Choice, DirectoryError, GroundId, Slot, Uids, lock_directory};
 
 /// How long a killed daemon may hold its claim through a child that has not executed its program yet.
 const DYING: Duration = Duration::from_secs(5);
@@ -30,17 +28,15 @@ pub struct Claims {
     dir: PathBuf,
 }
 
-/// The content of a claim.
+/// A claim as it is recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
-    /// The ground.
-    pub id: GroundId,
-    /// Its user ids.
-    pub uids: Uids,
-    /// Its state directory.
-    pub state: PathBuf,
-    /// The socket of its daemon.
-    pub socket: PathBuf,
+pub struct Recorded {
+    /// Its uid slot.
+    pub slot: Slot,
+    /// Its content.
+    pub claim: Claim,
+    /// Whether its daemon runs, and so holds its lock.
+    pub is_held: bool,
 }
 
 /// A ground that claims user ids.
@@ -64,6 +60,12 @@ pub struct Claimant<'a> {
     pub kept: &'a HashSet<u32>,
 }
 
+impl Claimant<'_> {
+    fn claim(&self, uids: Uids) -> Claim {
+        Claim { id: self.id, uids, state: self.state.to_owned(), socket: self.socket.to_owned() }
+    }
+}
+
 /// A uid slot of this daemon, until the value is dropped or [given up](Claimed::give_up).
 #[derive(Debug)]
 pub struct Claimed {
@@ -85,22 +87,22 @@ struct Held {
 /// Why no user ids can be claimed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    /// The directory or a file in it.
-    #[error("cannot {attempted} {}", path.display())]
+    /// The directory.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The processes that run under user ids.
+    #[error("cannot list the processes in /proc")]
+    Processes(#[source] io::Error),
+    /// A file in the directory.
+    #[error("cannot {attempted} the claim {}", path.display())]
     Io {
         /// What was attempted.
         attempted: &'static str,
-        /// On what.
+        /// The file.
         path: PathBuf,
         /// Why.
         #[source]
         source: io::Error,
-    },
-    /// Another user could change claims.
-    #[error("{} is not a directory of root's alone", path.display())]
-    Unsafe {
-        /// The directory.
-        path: PathBuf,
     },
     /// Another ground has the configured slot.
     #[error("uid slot {slot} is taken: {by}")]
@@ -128,23 +130,36 @@ pub enum ClaimError {
 
 impl ClaimError {
     /// What to do.
-    pub fn help(&self) -> &'static str {
-        match self {
-            ClaimError::Io { .. } => "run the daemon as root, with /run mounted for writing",
-            ClaimError::Unsafe { .. } => "look at who made it, and remove it; banger makes it again with mode 0700",
+    pub fn help(&self) -> String {
+        let help = match self {
+            ClaimError::Directory(error) => return error.help(),
+            ClaimError::Io { path, .. } => {
+                let path = path.display();
+                return format!("see that {path} is a regular file on a file system that takes writes: `ls -l {path}`");
+            }
+            ClaimError::Processes(_) => "see that /proc is mounted: `mount -t proc proc /proc`",
             ClaimError::Taken { .. } => {
                 "set `slot` below `[ground]` in the configuration to a free number or to \"auto\""
             }
             ClaimError::NoneFree { .. } => "stop a daemon that is not needed, with its VMs",
             ClaimError::NoIds { .. } => "set `first_uid` below `[vmm]` in the configuration to a lower number",
-        }
+        };
+        help.to_owned()
     }
 }
 
 /// A slot that somebody owns.
 struct Other {
+    slot: Slot,
     uids: Uids,
     by: String,
+}
+
+impl Other {
+    /// Whether it stands in the way of a claim. Each slot has one file, so that a slot is taken with any user ids.
+    fn has(&self, slot: Slot, uids: Uids) -> bool {
+        self.slot == slot || self.uids.overlaps(uids)
+    }
 }
 
 impl Claims {
@@ -160,12 +175,16 @@ impl Claims {
     pub fn claim(&self, claimant: &Claimant<'_>) -> Result<Claimed, ClaimError> {
         let Claimant { choice, had, first_uid, .. } = *claimant;
         let no_ids = |slot| ClaimError::NoIds { slot, first_uid };
+        let taken = |slot, by| match choice {
+            Choice::Fixed(_) => ClaimError::Taken { slot, by },
+            Choice::Auto => ClaimError::NoneFree { by },
+        };
         if !rustix::process::geteuid().is_root() {
             // Its VMMs run as the daemon's own user.
             let slot = choice.expected(had);
             return Ok(Claimed { slot, uids: Uids::of(slot, first_uid).ok_or(no_ids(slot))?, held: None });
         }
-        let _guard = self.guard()?;
+        let _guard = lock_directory(&self.dir)?;
         let others = self.others(claimant)?;
         let mut first = None;
         for slot in choice.candidates(had) {
@@ -173,21 +192,17 @@ impl Claims {
                 first.get_or_insert(no_ids(slot));
                 continue;
             };
-            if let Some(other) = others.iter().find(|other| other.uids.overlaps(uids)) {
-                let by = other.by.clone();
-                first.get_or_insert(match choice {
-                    Choice::Fixed(_) => ClaimError::Taken { slot, by },
-                    Choice::Auto => ClaimError::NoneFree { by },
-                });
+            if let Some(other) = others.iter().find(|other| other.has(slot, uids)) {
+                first.get_or_insert(taken(slot, other.by.clone()));
                 continue;
             }
             let path = self.file(slot);
-            let file = open(&path, true)?;
+            let file = record::make(&path).map_err(io_error("open", &path))?;
             if !try_lock(&file).map_err(io_error("lock", &path))? {
-                first.get_or_insert(ClaimError::Taken { slot, by: "a process that does not say so".to_owned() });
+                first.get_or_insert(taken(slot, "a process that does not say so".to_owned()));
                 continue;
             }
-            write(&file, claimant, uids).map_err(io_error("write", &path))?;
+            record::write(&file, &claimant.claim(uids)).map_err(io_error("write", &path))?;
             let mut files = vec![(slot, uids, file)];
             files.extend(self.earlier(claimant, slot, &others)?);
             return Ok(Claimed { slot, uids, held: Some(Held { files, claims: self.clone() }) });
@@ -206,14 +221,14 @@ impl Claims {
         for slot in Slot::all().filter(|slot| *slot != claimed) {
             let path = self.file(slot);
             let is_kept = |uids: &Uids| claimant.kept.iter().any(|uid| uids.is_vmm(*uid));
-            let is_free = |uids: &Uids| !others.iter().any(|other| other.uids.overlaps(*uids));
+            let is_free = |uids: &Uids| !others.iter().any(|other| other.has(slot, *uids));
             if let Some(uids) = Uids::of(slot, claimant.first_uid).filter(is_kept).filter(is_free) {
-                let file = open(&path, true)?;
+                let file = record::make(&path).map_err(io_error("open", &path))?;
                 if try_lock(&file).map_err(io_error("lock", &path))? {
-                    write(&file, claimant, uids).map_err(io_error("write", &path))?;
+                    record::write(&file, &claimant.claim(uids)).map_err(io_error("write", &path))?;
                     files.push((slot, uids, file));
                 }
-            } else if let Some(mut file) = existing(&path)?
+            } else if let Some(mut file) = existing(&path).map_err(io_error("open", &path))?
                 && read(&mut file).is_some_and(|claim| claim.id == claimant.id && !is_kept(&claim.uids))
             {
                 std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
@@ -222,10 +237,19 @@ impl Claims {
         Ok(files)
     }
 
-    /// All recorded claims, by slot. Locks nothing and skips files that it cannot read.
-    pub fn recorded(&self) -> Vec<(Slot, Claim)> {
-        let read = |slot: Slot| Some((slot, read(&mut File::open(self.file(slot)).ok()?)?));
-        Slot::all().filter_map(read).collect()
+    /// All recorded claims, by slot. Changes nothing, and skips files that it cannot read.
+    pub fn recorded(&self) -> Vec<Recorded> {
+        if !self.dir.exists() {
+            return Vec::new();
+        }
+        // Only an attempt shows whether a lock is held. Under the directory's lock it disturbs no daemon that claims.
+        let guard = lock_directory(&self.dir).ok();
+        let look = |slot| {
+            let mut file = existing(&self.file(slot)).ok()??;
+            let claim = read(&mut file)?;
+            Some(Recorded { slot, claim, is_held: guard.is_none() || is_held(&file) })
+        };
+        Slot::all().filter_map(look).collect()
     }
 
     /// The file in which the grounds of this network namespace record the links that they switched.
@@ -237,18 +261,18 @@ impl Claims {
     /// The owners of the slots that are not free: those whose lock is held, and those with a process under their ids
     /// that is none of the claimant's. Removes claims that no longer stand for anything.
     fn others(&self, claimant: &Claimant<'_>) -> Result<Vec<Other>, ClaimError> {
-        let running = process::all().map_err(io_error("list processes in", Path::new("/proc")))?;
+        let running = process::all().map_err(ClaimError::Processes)?;
         let mut others = Vec::new();
         for slot in Slot::all() {
             let path = self.file(slot);
             let expected = Uids::of(slot, claimant.first_uid);
-            let mut stranger = running.iter().filter(|process| !claimant.own.contains(&process.pid));
-            let Some(mut file) = existing(&path)? else {
+            let strangers = running.iter().filter(|process| !claimant.own.contains(&process.pid));
+            let Some(mut file) = existing(&path).map_err(io_error("open", &path))? else {
                 // A daemon without claims (an older one) has its VMs here.
                 if let Some(uids) = expected
-                    && let Some(process) = stranger.find(|process| uids.contains(process.uid))
+                    && let Some(process) = living(strangers, uids)
                 {
-                    others.push(Other { uids, by: format!("{}, of no claim", told(process.pid)) });
+                    others.push(Other { slot, uids, by: format!("{}, of no claim", told(process.pid)) });
                 }
                 continue;
             };
@@ -263,11 +287,11 @@ impl Claims {
                 None => "a daemon that does not say so".to_owned(),
             };
             if !is_free {
-                others.push(Other { uids, by: whose() });
+                others.push(Other { slot, uids, by: whose() });
             } else if is_own {
                 continue;
-            } else if let Some(process) = stranger.find(|process| uids.contains(process.uid)) {
-                others.push(Other { uids, by: format!("{}, of {}", told(process.pid), whose()) });
+            } else if let Some(process) = living(strangers, uids) {
+                others.push(Other { slot, uids, by: format!("{}, of {}", told(process.pid), whose()) });
             } else {
                 std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
             }
@@ -278,46 +302,9 @@ impl Claims {
     fn file(&self, slot: Slot) -> PathBuf {
         self.dir.join(slot.to_string())
     }
-
-    /// The directory, locked. Opened again if another daemon removes it between opening and locking.
-    fn guard(&self) -> Result<File, ClaimError> {
-        loop {
-            let made = DirBuilder::new().mode(0o700).create(&self.dir);
-            match made {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(io_error("make the directory", &self.dir)(error));
-                }
-                _ => {}
-            }
-            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let dir = match rustix::fs::open(&self.dir, flags, Mode::empty()) {
-                Ok(opened) => File::from(opened),
-                Err(rustix::io::Errno::NOENT) => continue,
-                Err(error) => return Err(io_error("open the directory", &self.dir)(error.into())),
-            };
-            let found = dir.metadata().map_err(io_error("look at the directory", &self.dir))?;
-            if found.uid() != 0 || found.mode() & 0o077 != 0 {
-                return Err(ClaimError::Unsafe { path: self.dir.clone() });
-            }
-            rustix::fs::flock(&dir, FlockOperation::LockExclusive)
-                .map_err(|error| io_error("lock the directory", &self.dir)(error.into()))?;
-            let is_it =
-                std::fs::metadata(&self.dir).is_ok_and(|now| now.ino() == found.ino() && now.dev() == found.dev());
-            if is_it {
-                return Ok(dir);
-            }
-        }
-    }
 }
 
 impl Claimed {
-    /// The claims of others.
-    pub fn others(&self) -> Vec<Claim> {
-        let Some(held) = &self.held else { return Vec::new() };
-        let is_own = |slot: Slot| held.files.iter().any(|(own, ..)| *own == slot);
-        held.claims.recorded().into_iter().filter(|(slot, _)| !is_own(*slot)).map(|(_, claim)| claim).collect()
-    }
-
     /// Whether a VM may have this user id, because this daemon has claimed its slot. Always true for a daemon that cannot
     /// change its user, which claims none.
     pub fn has(&self, uid: u32) -> bool {
@@ -327,70 +314,46 @@ impl Claimed {
         }
     }
 
-    /// Gives the slot up. While VMs run under its ids, the claim stays and names their owner.
+    /// Gives the slot up. While VMs run, or other processes under its ids, the claim stays and names their owner.
     ///
     /// # Errors
     /// [`ClaimError`].
     pub fn give_up(&mut self, vms_run: bool) -> Result<(), ClaimError> {
         let Some(Held { files, claims }) = self.held.take() else { return Ok(()) };
-        let _guard = claims.guard()?;
-        if !vms_run {
-            for (slot, _, file) in files {
-                let path = claims.file(slot);
-                let own = file.metadata().map_err(io_error("look at", &path))?;
-                // Somebody may have removed it, and another daemon may have made its own in its place.
-                if std::fs::metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (own.dev(), own.ino())) {
-                    std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
-                }
-            }
-            // Fails if other claims are in it.
-            drop(std::fs::remove_dir(&claims.dir));
+        let _guard = lock_directory(&claims.dir)?;
+        if vms_run {
+            return Ok(());
         }
+        let running = process::all().map_err(ClaimError::Processes)?;
+        for (slot, uids, file) in files {
+            let path = claims.file(slot);
+            let own = file.metadata().map_err(io_error("look at", &path))?;
+            // Somebody may have removed it, and another daemon may have made its own in its place.
+            let is_own = std::fs::metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (own.dev(), own.ino()));
+            if is_own && living(running.iter(), uids).is_none() {
+                std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
+            }
+        }
+        // Fails if other claims are in it.
+        drop(std::fs::remove_dir(&claims.dir));
         Ok(())
     }
+}
+
+/// A living process under these user ids.
+fn living<'a>(mut processes: impl Iterator<Item = &'a Seen>, uids: Uids) -> Option<&'a Seen> {
+    // If it cannot be looked at, it may well live.
+    let has_ended = |pid| match Process::open(pid, None) {
+        Ok(process) => process.has_ended(),
+        Err(error) => matches!(error, ProcessError::Gone { .. }),
+    };
+    processes.find(|process| uids.contains(process.uid) && !has_ended(process.pid))
 }
 
 /// A process in words.
 fn told(pid: u32) -> String {
     let name = Process::open(pid, None).and_then(|process| process.name());
     name.map_or_else(|_| format!("process {pid}"), |name| format!("process {pid} ({name})"))
-}
-
-fn open(path: &Path, create: bool) -> Result<File, ClaimError> {
-    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let flags = if create { flags | OFlags::CREATE } else { flags };
-    let opened = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600));
-    opened.map(File::from).map_err(|error| io_error("open", path)(error.into()))
-}
-
-fn existing(path: &Path) -> Result<Option<File>, ClaimError> {
-    match open(path, false) {
-        Err(ClaimError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-        opened => opened.map(Some),
-    }
-}
-
-fn write(mut file: &File, claimant: &Claimant<'_>, uids: Uids) -> io::Result<()> {
-    let Claimant { id, state, socket, .. } = claimant;
-    // A path with a line break is cut there; nobody acts on it.
-    let path = |path: &Path| path.display().to_string().lines().next().unwrap_or_default().to_owned();
-    let text = format!("ground {id}\nfirst-uid {}\nstate {}\nsocket {}\n", uids.first(), path(state), path(socket));
-    io::Seek::rewind(&mut file)?;
-    // In this order, so that no reader ever finds an empty file.
-    file.write_all(text.as_bytes())?;
-    file.set_len(text.len() as u64)
-}
-
-fn read(file: &mut File) -> Option<Claim> {
-    let mut text = String::new();
-    file.take(LONGEST).read_to_string(&mut text).ok()?;
-    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
-    Some(Claim {
-        id: value("ground")?.parse().ok()?,
-        uids: Uids::from(value("first-uid")?.parse().ok()?),
-        state: value("state")?.into(),
-        socket: value("socket")?.into(),
-    })
 }
 
 fn io_error(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ClaimError {
@@ -401,17 +364,27 @@ fn io_error(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> C
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ground::IDS;
     use banger_linux::process::{Credentials, Launch, Leash, Program};
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::{Mutex, PoisonError};
 
-    /// Ids that nobody on a host has by chance.
-    const FIRST: u32 = 3_000_000_000;
+    /// Claims take all processes of the host into account, so that one test's processes would be strangers to another.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+    /// The first of this run's ids. Nobody on a host has them by chance, and another run at the same time has others.
+    fn first() -> u32 {
+        const LOWEST: u32 = 1_900_000_000;
+        const OF_A_RUN: u32 = 101 * IDS;
+        LOWEST + std::process::id() % ((u32::MAX - LOWEST) / OF_A_RUN) * OF_A_RUN
+    }
 
     /// Runs a test with a directory for claims; only root has anything to claim.
     fn with_claims(test: impl FnOnce(&Claims)) {
         if !rustix::process::geteuid().is_root() {
             return banger_skip::skipped!("only root claims user ids");
         }
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir().unwrap();
         test(&Claims::new(dir.path().join("claims")));
     }
@@ -426,7 +399,7 @@ mod tests {
     }
 
     fn wish(number: u8) -> Wish {
-        Wish { number, choice: Choice::Auto, had: None, first_uid: FIRST, own: HashSet::new(), kept: HashSet::new() }
+        Wish { number, choice: Choice::Auto, had: None, first_uid: first(), own: HashSet::new(), kept: HashSet::new() }
     }
 
     fn claim(claims: &Claims, wish: &Wish) -> Result<Claimed, ClaimError> {
@@ -441,6 +414,13 @@ mod tests {
         Slot::new(number).unwrap()
     }
 
+    /// Waits until no other test's child has the claim's descriptor any more: it has until it executes its program.
+    fn until_free(claims: &Claims, at: usize) {
+        while claims.recorded()[at].is_held {
+            std::thread::yield_now();
+        }
+    }
+
     /// A process under a user id. Dropping the result ends it.
     fn process(uid: u32) -> Leash {
         let mut launch = Launch::new(Program::Command("/bin/sleep".into()), ["60"]);
@@ -453,10 +433,11 @@ mod tests {
         with_claims(|claims| {
             let [mut one, mut two] = [1, 2].map(|number| claim(claims, &wish(number)).unwrap());
             assert_eq!((one.slot.number(), two.slot.number()), (0, 1));
-            assert_eq!((one.uids.first(), two.uids.first()), (FIRST, FIRST + 131_072));
-            let [first, second] = [0, 1].map(|at| claims.recorded()[at].clone());
-            assert_eq!((first.0, first.1.state, first.1.socket), (slot(0), "/state/1".into(), "/run/socket".into()));
-            assert_eq!((second.1.id, second.1.uids), (GroundId::from_random([2; 8]), two.uids));
+            assert_eq!((one.uids.first(), two.uids.first()), (first(), first() + 131_072));
+            let [lower, upper] = [0, 1].map(|at| claims.recorded()[at].clone());
+            let Claim { state, socket, .. } = lower.claim;
+            assert_eq!((lower.slot, state, socket), (slot(0), "/state/1".into(), "/run/socket".into()));
+            assert_eq!((upper.claim.id, upper.claim.uids), (GroundId::from_random([2; 8]), two.uids));
             for (path, mode) in [(claims.file(slot(0)), 0o600), (claims.dir.clone(), 0o700)] {
                 assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o7777, mode);
             }
@@ -486,7 +467,7 @@ mod tests {
     #[test]
     fn the_claim_of_a_dead_daemon_holds_while_a_process_runs_under_its_ids() {
         with_claims(|claims| {
-            let vm = process(FIRST + 7);
+            let vm = process(first() + 7);
             let pid = vm.process().unwrap().pid();
             let own = HashSet::from([pid]);
             let mut ours = claim(claims, &Wish { own: own.clone(), ..wish(1) }).unwrap();
@@ -503,9 +484,43 @@ mod tests {
     }
 
     #[test]
+    fn the_claim_stays_while_any_process_runs_under_its_ids() {
+        with_claims(|claims| {
+            let mut ours = claim(claims, &wish(1)).unwrap();
+            // The daemon knows of no VM that runs.
+            let stranger = process(first() + 7);
+            ours.give_up(false).unwrap();
+            until_free(claims, 0);
+            assert_eq!(claims.recorded()[0].claim.id, GroundId::from_random([1; 8]));
+            assert_eq!(claim(claims, &wish(2)).unwrap().slot, slot(1));
+            drop(stranger);
+            let mut ours = claim(claims, &wish(1)).unwrap();
+            assert!(claims.recorded()[0].is_held);
+            ours.give_up(false).unwrap();
+            assert!(!claims.file(slot(0)).exists());
+        });
+    }
+
+    #[test]
+    fn a_look_tells_which_daemons_run_and_takes_no_claim() {
+        with_claims(|claims| {
+            assert!(claims.recorded().is_empty() && !claims.dir.exists());
+            let one = claim(claims, &wish(1)).unwrap();
+            let _two = claim(claims, &wish(2)).unwrap();
+            assert!(claims.recorded().iter().all(|one| one.is_held));
+            // Its daemon is killed.
+            drop(one);
+            until_free(claims, 0);
+            assert!(claims.recorded()[1].is_held);
+            let file = record::make(&claims.file(slot(0))).unwrap();
+            assert!(!claims.recorded()[0].is_held && try_lock(&file).unwrap());
+        });
+    }
+
+    #[test]
     fn a_daemon_from_before_there_were_claims_keeps_its_ids() {
         with_claims(|claims| {
-            let vm = process(FIRST);
+            let vm = process(first());
             assert_eq!(claim(claims, &wish(1)).unwrap().slot, slot(1));
             let own = HashSet::from([vm.process().unwrap().pid()]);
             assert_eq!(claim(claims, &Wish { own, ..wish(1) }).unwrap().slot, slot(0));
@@ -516,10 +531,29 @@ mod tests {
     fn ranges_that_overlap_by_another_first_uid_are_not_shared() {
         with_claims(|claims| {
             let _one = claim(claims, &wish(1)).unwrap();
-            let two = claim(claims, &Wish { first_uid: FIRST + 100, ..wish(2) }).unwrap();
-            assert_eq!((two.slot, two.uids.first()), (slot(1), FIRST + 100 + 131_072));
+            let two = claim(claims, &Wish { first_uid: first() + 100, ..wish(2) }).unwrap();
+            assert_eq!((two.slot, two.uids.first()), (slot(1), first() + 100 + 131_072));
             let end = Wish { first_uid: u32::MAX - 131_072, choice: Choice::Fixed(slot(1)), ..wish(3) };
             assert!(matches!(claim(claims, &end), Err(ClaimError::NoIds { .. })));
+        });
+    }
+
+    #[test]
+    fn a_slot_is_taken_whatever_first_uid_its_owner_has() {
+        with_claims(|claims| {
+            let vm = process(first() + 7);
+            let own = HashSet::from([vm.process().unwrap().pid()]);
+            claim(claims, &Wish { own, ..wish(1) }).unwrap().give_up(true).unwrap();
+            // Their ids do not overlap in any slot.
+            let far = |number| Wish { first_uid: first() + 50 * IDS, choice: Choice::Fixed(slot(0)), ..wish(number) };
+            let error = claim(claims, &far(2)).unwrap_err().to_string();
+            assert!(error.starts_with("uid slot 0 is taken: process ") && error.contains("/state/1"), "{error}");
+            assert_eq!(claim(claims, &Wish { choice: Choice::Auto, ..far(2) }).unwrap().slot, slot(1));
+            // The same for a slot whose ids its VMs still have.
+            let kept = HashSet::from([first() + 50 * IDS + 1]);
+            let theirs = claim(claims, &Wish { choice: Choice::Fixed(slot(3)), kept, ..far(2) }).unwrap();
+            assert!(theirs.slot == slot(3) && !theirs.has(first() + 50 * IDS + 1));
+            assert_eq!(claims.recorded()[0].claim.id, GroundId::from_random([1; 8]));
         });
     }
 
@@ -527,9 +561,9 @@ mod tests {
     fn ids_that_vms_still_have_are_nobody_elses_whatever_slot_their_daemon_has() {
         with_claims(|claims| {
             drop(claim(claims, &wish(1)).unwrap());
-            let kept = HashSet::from([FIRST + 3]);
+            let kept = HashSet::from([first() + 3]);
             let mut ours = claim(claims, &Wish { choice: Choice::Fixed(slot(5)), kept, ..wish(1) }).unwrap();
-            assert!(ours.slot == slot(5) && ours.has(FIRST + 3) && ours.others().is_empty());
+            assert!(ours.slot == slot(5) && ours.has(first() + 3));
             let other = claim(claims, &wish(2)).unwrap();
             assert_eq!(other.slot, slot(1));
             ours.give_up(false).unwrap();
@@ -537,7 +571,7 @@ mod tests {
             drop(claim(claims, &wish(1)).unwrap());
             let mut ours = claim(claims, &Wish { choice: Choice::Fixed(slot(5)), ..wish(1) }).unwrap();
             ours.give_up(false).unwrap();
-            assert_eq!(claims.recorded().iter().map(|(slot, _)| slot.number()).collect::<Vec<_>>(), [1]);
+            assert_eq!(claims.recorded().iter().map(|one| one.slot.number()).collect::<Vec<_>>(), [1]);
         });
     }
 
@@ -588,26 +622,21 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_others_can_change_is_refused() {
+    fn a_directory_or_file_that_others_could_put_there_is_refused() {
         with_claims(|claims| {
-            let elsewhere = claims.dir.with_extension("elsewhere");
-            std::fs::create_dir(&elsewhere).unwrap();
-            std::os::unix::fs::symlink(&elsewhere, &claims.dir).unwrap();
-            assert!(claim(claims, &wish(1)).is_err());
-            std::fs::remove_file(&claims.dir).unwrap();
             std::fs::create_dir(&claims.dir).unwrap();
-            let mode = |mode| std::fs::set_permissions(&claims.dir, std::fs::Permissions::from_mode(mode)).unwrap();
-            for unsafe_mode in [0o755, 0o770, 0o702] {
-                mode(unsafe_mode);
-                assert!(matches!(claim(claims, &wish(1)), Err(ClaimError::Unsafe { .. })), "{unsafe_mode:o}");
-            }
-            mode(0o700);
-            std::os::unix::fs::chown(&claims.dir, Some(FIRST), None).unwrap();
-            assert!(matches!(claim(claims, &wish(1)), Err(ClaimError::Unsafe { .. })));
-            std::os::unix::fs::chown(&claims.dir, Some(0), None).unwrap();
+            std::fs::set_permissions(&claims.dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+            let error = claim(claims, &wish(1)).unwrap_err();
+            assert!(matches!(error, ClaimError::Directory(DirectoryError::Unsafe { .. })), "{error}");
+            let dir = claims.dir.display();
+            assert!(error.help().contains(&format!("chown root:root {dir} && chmod 0700 {dir}")));
+            std::fs::set_permissions(&claims.dir, std::fs::Permissions::from_mode(0o700)).unwrap();
             // The daemon does not follow something else in a claim's place either.
-            std::os::unix::fs::symlink(&elsewhere, claims.file(slot(0))).unwrap();
-            assert!(claim(claims, &wish(1)).is_err());
+            let file = claims.file(slot(0));
+            std::os::unix::fs::symlink("/etc/hostname", &file).unwrap();
+            let error = claim(claims, &wish(1)).unwrap_err();
+            assert_eq!(error.to_string(), format!("cannot open the claim {}", file.display()));
+            assert!(error.help().contains(&format!("`ls -l {}`", file.display())), "{}", error.help());
         });
     }
 }

@@ -45,6 +45,11 @@ impl Mark {
         self.text().len() < MAX_ALIAS - 3 && !self.state.to_string_lossy().contains(['?', char::REPLACEMENT_CHARACTER])
     }
 
+    /// Whether its state directory may exist: the note may have only a part of its path, or this daemon may not look at it.
+    pub fn may_exist(&self) -> bool {
+        !self.is_whole() || self.state.try_exists().unwrap_or(true)
+    }
+
     /// Whether this is the state directory, as far as the note says.
     pub fn is_of(&self, state: &Path) -> bool {
         Mark { id: self.id, state: state.to_owned() }.text() == self.text()

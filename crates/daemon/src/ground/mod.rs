@@ -7,18 +7,25 @@
 
 mod choice;
 mod claims;
+mod directory;
 mod id;
 mod mark;
 mod neighbours;
 mod range;
+mod record;
 mod slot;
 mod state;
 
 pub use self::choice::Choice;
-pub use self::claims::{Claim, ClaimError, Claimant, Claimed, Claims};
+pub use self::claims::{ClaimError, Claimant, Claimed, Claims, Recorded};
+pub use self::directory::DirectoryError;
+pub(crate) use self::directory::lock_directory;
+#[cfg(test)]
+pub(crate) use self::directory::private_directory;
 pub use self::id::GroundId;
 pub use self::mark::Mark;
-pub use self::neighbours::{Neighbour, has_others, lives, neighbours};
+pub use self::neighbours::{Neighbour, has_others, lives, neighbours, next, own};
 pub use self::range::{IDS, Uids};
+pub use self::record::Claim;
 pub use self::slot::{SLOTS, Slot};
 pub use self::state::{Identity, Moved, StateDir};

@@ -1,9 +1,10 @@
-//! Other grounds in the same network namespace, known by their bridges. Pure.
+//! The grounds in this network namespace, known by their bridges. Pure.
 
 use banger_linux::netlink::Link;
 
-use super::{Mark, Slot};
+use super::{Choice, GroundId, Mark, Slot};
 use crate::net::addresses;
+use crate::net::claim::is_of;
 
 /// The ground of another daemon, or a bridge with such a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,18 @@ pub fn neighbours(links: &[Link], own: Option<Slot>) -> Vec<Neighbour> {
         Some(Neighbour { slot, mark, lives: lives(links, link) })
     };
     links.iter().filter_map(neighbour).collect()
+}
+
+/// The slot of this ground's bridge, if there is one.
+pub fn own(links: &[Link], id: GroundId) -> Option<Slot> {
+    links.iter().filter(|link| is_of(link, id)).find_map(|link| Slot::of_bridge(&link.name))
+}
+
+/// The slot that a ground without a network would get now. `had` is the one that it had last.
+pub fn next(links: &[Link], id: GroundId, choice: Choice, had: Option<Slot>) -> Slot {
+    let is_free = |slot: &Slot| !links.iter().any(|link| link.name == slot.bridge());
+    let first_free = || choice.candidates(had).into_iter().find(is_free);
+    own(links, id).or_else(first_free).unwrap_or_else(|| choice.expected(had))
 }
 
 /// Whether a ground other than that of `own` has a bridge: one with a note, or with a hardware address from banger. Other
@@ -50,16 +63,13 @@ impl Neighbour {
 
     /// Whether nobody owns it any more: no port is open, and its state directory is gone.
     pub fn is_abandoned(&self) -> bool {
-        // The path may exist if the note has only a part of it, or if this daemon may not look at it.
-        let has_state = |mark: &Mark| !mark.is_whole() || mark.state.try_exists().unwrap_or(true);
-        !self.lives && self.mark.as_ref().is_some_and(|mark| !has_state(mark))
+        !self.lives && self.mark.as_ref().is_some_and(|mark| !mark.may_exist())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ground::GroundId;
 
     fn link(index: u32, name: &str, master: Option<u32>, carrier: bool, alias: Option<String>) -> Link {
         Link { index, name: name.into(), master, carrier, alias, ..Link::default() }
@@ -82,5 +92,23 @@ mod tests {
         assert_eq!(found[0].owner(), "the daemon of /");
         assert_eq!(found[2].mark, None);
         assert_eq!(neighbours(&links, None).len(), 4);
+    }
+
+    #[test]
+    fn the_next_slot_is_never_that_of_another_bridge() {
+        let (id, slot) = (GroundId::from_random([2; 8]), |number| Slot::new(number).unwrap());
+        let marked = |index, name: &str, number| {
+            let mark = Mark { id: GroundId::from_random([number; 8]), state: "/state".into() };
+            link(index, name, None, true, Some(mark.text()))
+        };
+        let mut links = vec![marked(1, "banger0", 1), link(2, "banger1", None, false, None)];
+        assert_eq!(next(&[], id, Choice::Auto, None), slot(0));
+        assert_eq!(next(&links, id, Choice::Auto, None), slot(2));
+        assert_eq!(next(&links, id, Choice::Auto, Some(slot(5))), slot(5));
+        assert_eq!(next(&links, id, Choice::Fixed(slot(1)), None), slot(1));
+        assert_eq!(own(&links, id), None);
+        // Its own bridge, which an earlier daemon made.
+        links.push(marked(3, "banger7", 2));
+        assert_eq!((own(&links, id), next(&links, id, Choice::Auto, None)), (Some(slot(7)), slot(7)));
     }
 }

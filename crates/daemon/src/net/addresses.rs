@@ -145,25 +145,29 @@ pub fn choose(first: usize, taken: &[(Ipv4Addr, u8)]) -> Option<Subnet> {
     candidates().skip(first).chain(candidates().take(first)).find(is_free)
 }
 
-/// How banger's hardware addresses begin: administered locally, of one card.
-const OURS: [u8; 2] = [0x02, 0x62];
+/// How guests' hardware addresses begin: administered locally, of one card. A banger without grounds gave its bridge such
+/// an address, too.
+const GUESTS: [u8; 2] = [0x02, 0x62];
+
+/// How the hardware addresses of grounds' bridges begin. A banger without grounds takes every bridge for its own that
+/// begins as guests do.
+const BRIDGES: [u8; 2] = [0x02, 0x63];
 
 /// The hardware address that goes with an address, and is as unique.
 pub fn mac(address: Ipv4Addr) -> Mac {
     let [a, b, c, d] = address.octets();
-    Mac([OURS[0], OURS[1], a, b, c, d])
+    Mac([GUESTS[0], GUESTS[1], a, b, c, d])
 }
 
 /// Whether a hardware address is one that banger gives.
 pub fn is_ours(mac: Mac) -> bool {
-    mac.0.starts_with(&OURS)
+    mac.0.starts_with(&GUESTS) || mac.0.starts_with(&BRIDGES)
 }
 
-/// The hardware address of a bridge, from some random bytes of its ground. No guest has it: the first byte of a private
-/// address is even. The daemon sets it, because a bridge otherwise takes the lowest address of its ports and changes
-/// when they do.
+/// The hardware address of a bridge, from some random bytes of its ground. No guest has it. The daemon sets it, because
+/// a bridge otherwise takes the lowest address of its ports and changes when they do.
 pub fn bridge_mac([a, b, c, d]: [u8; 4]) -> Mac {
-    Mac([OURS[0], OURS[1], a | 1, b, c, d])
+    Mac([BRIDGES[0], BRIDGES[1], a | 1, b, c, d])
 }
 
 fn mask(prefix: u8) -> u32 {
@@ -262,6 +266,9 @@ mod tests {
         assert_eq!(mac.to_string(), "02:62:0a:4d:00:02");
         assert_eq!((mac.0[0] & 2, mac.0[0] & 1), (2, 0));
         assert!(is_ours(mac) && !is_ours(Mac([0x52, 0x54, 0, 0, 0, 1])));
+        // The prefix that an older daemon looks for is the guests' alone.
+        let bridge = bridge_mac([10, 77, 0, 2]);
+        assert!(is_ours(bridge) && !bridge.0.starts_with(&mac.0[..2]));
     }
 
     proptest! {

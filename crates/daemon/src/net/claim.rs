@@ -7,6 +7,7 @@ use banger_linux::netlink::{Link, LinkChange, Netlink};
 
 use super::addresses::{self, Subnet};
 use super::bridge::BridgeError;
+use super::taps::is_numbered;
 use crate::ground::{Choice, GroundId, Mark, Slot, lives, neighbours};
 
 /// A ground that claims a bridge.
@@ -64,8 +65,8 @@ impl Claimant {
     pub fn claim(&self, netlink: &mut Netlink, before: Before<'_>) -> Result<ClaimedBridge, BridgeError> {
         // Also if the configuration wants another slot by now: VMs may run on this bridge.
         if let Some(found) = self.find(netlink, before)? {
-            self.sign(netlink, &found.link)?;
-            return Ok(found);
+            let link = self.sign(netlink, &found.link)?;
+            return Ok(ClaimedBridge { link, ..found });
         }
         let mut taken = None;
         for slot in self.choice.candidates(self.had) {
@@ -93,13 +94,11 @@ impl Claimant {
         let link = netlink
             .link(&name)?
             .ok_or_else(|| BridgeError::Foreign { name, by: "it is gone as soon as it is made".to_owned() })?;
-        if let Err(error) = self.sign(netlink, &link) {
+        self.sign(netlink, &link).inspect_err(|_| {
             if let Err(also) = netlink.remove_link(&link) {
                 tracing::warn!(error = crate::api::error::chain(&also), "a bridge without a note stays");
             }
-            return Err(error);
-        }
-        Ok(Link { alias: Some(self.mark().text()), ..link })
+        })
     }
 
     /// Whether a bridge has this ground's note.
@@ -112,23 +111,25 @@ impl Claimant {
             return false;
         }
         match link.alias.as_deref().and_then(Mark::read) {
-            Some(mark) if mark.id == self.id => true,
+            _ if is_of(link, self.id) => true,
             // Of an earlier ground in this state directory, whose records are gone: no daemon will use it again.
             Some(mark) => mark.is_whole() && mark.is_of(&self.state) && !lives(links, link),
-            None if link.mac == self.id.mac() => true,
             None => slot == Slot::FIRST && link.alias.is_none() && is_from_before(link, links, before),
         }
     }
 
-    fn sign(&self, netlink: &mut Netlink, link: &Link) -> Result<(), BridgeError> {
+    /// Leaves the ground's note on a bridge, and returns the bridge as it is then.
+    fn sign(&self, netlink: &mut Netlink, link: &Link) -> Result<Link, BridgeError> {
         if self.has_signed(link) {
-            return Ok(());
+            return Ok(link.clone());
         }
         let is_others = link.alias.as_deref().and_then(Mark::read).is_some_and(|mark| mark.id != self.id);
-        // Running guests know the address of a bridge that a banger without grounds made: keep it.
+        // Guests may run on a bridge that a banger without grounds made, and know its address: keep it. None run on one
+        // that an earlier ground left.
         let mac = is_others.then(|| self.id.mac());
-        let change = LinkChange { alias: Some(self.mark().text()), mac, ..LinkChange::default() };
-        Ok(netlink.change_link(link, &change)?)
+        let alias = Some(self.mark().text());
+        netlink.change_link(link, &LinkChange { alias: alias.clone(), mac, ..LinkChange::default() })?;
+        Ok(Link { alias, mac: mac.unwrap_or(link.mac), ..link.clone() })
     }
 
     fn mark(&self) -> Mark {
@@ -145,12 +146,22 @@ impl Claimant {
     }
 }
 
-/// Whether a daemon without grounds made the bridge for these records: its address is that of their subnet, and only
-/// their VMs have open TAPs on it. Other ports come from the user.
+/// Whether a bridge is that of a ground: its note says so, or it has lost its note and has the ground's hardware
+/// address.
+pub fn is_of(link: &Link, id: GroundId) -> bool {
+    match link.alias.as_deref().and_then(Mark::read) {
+        Some(mark) => mark.id == id,
+        None => link.mac == id.mac(),
+    }
+}
+
+/// Whether a daemon without grounds made the bridge for these records: its address is that of their subnet, and of the
+/// ports with a name of its slot, only those of their VMs are open. Other ports come from the user.
 fn is_from_before(link: &Link, links: &[Link], before: Before<'_>) -> bool {
     let is_its = before.subnet.is_some_and(|subnet| link.mac == addresses::mac(subnet.host()));
-    let is_known =
-        |port: &Link| !port.carrier || port.kind.as_deref() != Some("tun") || before.used.contains(&port.name);
+    let (taps, carrier) = (Slot::FIRST.taps(), Slot::FIRST.carrier());
+    let is_named = |port: &Link| is_numbered(&taps, &port.name) || port.name == carrier;
+    let is_known = |port: &Link| !port.carrier || !is_named(port) || before.used.contains(&port.name);
     is_its && links.iter().filter(|port| port.master == Some(link.index)).all(is_known)
 }
 
@@ -285,9 +296,10 @@ mod tests {
                 std::thread::yield_now();
             }
             assert_eq!(claimed(&ground(3), netlink), (1, true));
-            assert_eq!(claimed(&successor, netlink), (0, false));
+            let ClaimedBridge { link, is_new, .. } = successor.claim(netlink, NOTHING).unwrap();
             let taken = netlink.link("banger0").unwrap().unwrap();
-            assert!(successor.has_signed(&taken) && taken.mac == successor.id.mac());
+            assert!(successor.has_signed(&taken) && taken.mac == successor.id.mac() && !is_new);
+            assert_eq!((link.index, link.mac, link.alias), (taken.index, taken.mac, taken.alias));
         });
     }
 
@@ -324,6 +336,26 @@ mod tests {
     }
 
     #[test]
+    fn the_open_carrier_of_an_older_daemon_keeps_its_bridge() {
+        elsewhere(|netlink| {
+            let subnet: Subnet = "10.137.77.0/24".parse().unwrap();
+            netlink.add_bridge("banger0", addresses::mac(subnet.host())).unwrap();
+            let link = netlink.link("banger0").unwrap().unwrap();
+            let end = tap::make("banger-carrier").unwrap();
+            let port = netlink.link("banger-carrier").unwrap().unwrap();
+            let change = LinkChange { up: Some(true), master: Some(link.index), ..LinkChange::default() };
+            netlink.change_link(&port, &change).unwrap();
+            let before = Before { subnet: Some(subnet), used: &[] };
+            assert!(ground(1).find(netlink, before).unwrap().is_none());
+            drop(end);
+            while netlink.link("banger-carrier").unwrap().is_some() {
+                std::thread::yield_now();
+            }
+            assert!(ground(1).find(netlink, before).unwrap().is_some());
+        });
+    }
+
+    #[test]
     fn a_bridge_from_before_there_were_grounds_goes_to_its_own_records() {
         elsewhere(|netlink| {
             let subnet: Subnet = "10.137.77.0/24".parse().unwrap();
@@ -332,6 +364,10 @@ mod tests {
             let end = tap::make("tap-pool-0").unwrap();
             let port = netlink.link("tap-pool-0").unwrap().unwrap();
             let change = LinkChange { up: Some(true), master: Some(link.index), ..LinkChange::default() };
+            netlink.change_link(&port, &change).unwrap();
+            // A user's own machine on the bridge is none of the records' business.
+            let users = tap::make("vnet0").unwrap();
+            let port = netlink.link("vnet0").unwrap().unwrap();
             netlink.change_link(&port, &change).unwrap();
             let used = ["tap-pool-0".to_owned()];
             let mut find = |subnet: Option<&str>, used: &[String]| {
@@ -348,7 +384,8 @@ mod tests {
             assert!(!ours.is_new);
             let now = netlink.link("banger0").unwrap().unwrap();
             assert!(ground(1).has_signed(&now) && now.mac == addresses::mac(subnet.host()));
-            drop(end);
+            assert_eq!((ours.link.mac, ours.link.alias), (now.mac, now.alias));
+            drop((end, users));
         });
     }
 }

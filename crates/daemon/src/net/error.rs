@@ -47,6 +47,9 @@ impl NetworkError {
             NetworkError::Forwarding(ForwardingError::Switch { .. }) => {
                 Some("make /proc/sys/net writable for the daemon, or create VMs with --net none")
             }
+            NetworkError::Forwarding(ForwardingError::Directory(_)) => {
+                Some("see that /run/banger-ground is root's alone (mode 0700), or create VMs with --net none")
+            }
             NetworkError::Tap(_) => Some("see that /dev/net/tun is there: modprobe tun; or create VMs with --net none"),
             _ => None,
         }

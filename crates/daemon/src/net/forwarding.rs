@@ -3,16 +3,15 @@
 //!
 //! All daemons in a network namespace need the same links to the world, so they share one record, and only the last
 //! ground switches those links off.
+
 use std::collections::BTreeSet;
-use std::fs::{DirBuilder, File, Metadata};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use banger_linux::netlink::{Link, Netlink, NetlinkError};
-use rustix::fs::FlockOperation;
 
-use crate::ground::{Slot, has_others};
+use crate::ground::{DirectoryError, Slot, has_others, lock_directory};
 
 /// What stands for all links, and for those to come: `net.ipv4.ip_forward`.
 const ALL: &str = "all";
@@ -38,6 +37,9 @@ pub enum ForwardingError {
         #[source]
         source: io::Error,
     },
+    /// The directory of the record cannot be locked.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
     /// The kernel does not say which links there are.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
@@ -50,20 +52,19 @@ pub enum ForwardingError {
 /// # Errors
 /// [`ForwardingError`].
 pub fn switch_on(netlink: &mut Netlink, bridge: &Link, record: &Path) -> Result<bool, ForwardingError> {
-    let mut off: Vec<String> = uplinks(netlink)?.into_iter().map(|link| link.name).collect();
-    off.push(bridge.name.clone());
-    off.retain(|link| !is_on(link));
-    if off.is_empty() {
+    if off(netlink, bridge)?.is_empty() {
         return Ok(false);
     }
     let _guard = guard(record)?;
-    if !is_on(ALL) {
+    // Again: until now, a ground that ends may have switched links off.
+    let off = off(netlink, bridge)?;
+    if !is_on(ALL) && !off.is_empty() {
         let mut links = recorded(record)?.unwrap_or_default();
         links.extend(off.iter().cloned());
         replace(record, &text(&links)).map_err(failed(record))?;
     }
     off.iter().try_for_each(|link| set(link, "1"))?;
-    Ok(true)
+    Ok(!off.is_empty())
 }
 
 /// Switches the recorded links off, unless the whole host forwards by now: then another program has come to need it.
@@ -90,7 +91,7 @@ pub fn restore(netlink: &mut Netlink, slot: Slot, record: &Path) -> Result<(), F
 /// Takes over the record `old`, which a daemon wrote before daemons shared records, if it exists.
 ///
 /// # Errors
-/// [`ForwardingError::Record`].
+/// [`ForwardingError`].
 pub fn take_over(old: &Path, record: &Path) -> Result<(), ForwardingError> {
     let Some(links) = recorded(old)?.filter(|_| old != record) else { return Ok(()) };
     let _guard = guard(record)?;
@@ -100,25 +101,19 @@ pub fn take_over(old: &Path, record: &Path) -> Result<(), ForwardingError> {
     std::fs::remove_file(old).map_err(failed(old))
 }
 
-/// Locks the record's directory, so that only one daemon at a time changes a record.
-fn guard(record: &Path) -> Result<File, ForwardingError> {
-    let dir = record.parent().unwrap_or(Path::new("/"));
-    loop {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed(dir))?;
-        match File::open(dir) {
-            // Another daemon was the last one until now, and has just removed it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            opened => {
-                let opened = opened.map_err(failed(dir))?;
-                rustix::fs::flock(&opened, FlockOperation::LockExclusive).map_err(|error| failed(dir)(error.into()))?;
-                let is_it = |now: &Metadata, had: &Metadata| (now.dev(), now.ino()) == (had.dev(), had.ino());
-                let (now, had) = (std::fs::metadata(dir), opened.metadata().map_err(failed(dir))?);
-                if now.is_ok_and(|now| is_it(&now, &had)) {
-                    return Ok(opened);
-                }
-            }
-        }
-    }
+/// Locks the directory of a shared record, so that only one daemon at a time changes the record. Only root's daemons
+/// share one: the record of any other daemon is in its runtime directory, which everybody may open and lock.
+fn guard(record: &Path) -> Result<Option<File>, DirectoryError> {
+    let is_shared = rustix::process::geteuid().is_root();
+    is_shared.then(|| lock_directory(record.parent().unwrap_or(Path::new("/")))).transpose()
+}
+
+/// The links that do not forward and have to: the bridge and the links to the world.
+fn off(netlink: &mut Netlink, bridge: &Link) -> Result<Vec<String>, NetlinkError> {
+    let mut links: Vec<String> = uplinks(netlink)?.into_iter().map(|link| link.name).collect();
+    links.push(bridge.name.clone());
+    links.retain(|link| !is_on(link));
+    Ok(links)
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> ForwardingError {
@@ -192,7 +187,7 @@ mod tests {
             let up = netlink.link("up0").unwrap().unwrap();
             netlink.set_default_route(&up, [10, 9, 2, 1].into()).unwrap();
             let bridge = netlink.link("banger0").unwrap().unwrap();
-            let dir = tempfile::tempdir().unwrap();
+            let dir = crate::ground::private_directory();
             test(&mut netlink, &bridge, &dir.path().join("forwarding"));
         });
         if let Err(error) = ran {

@@ -69,7 +69,8 @@ impl Plan {
         Before { subnet: self.had, used: &self.used }
     }
 
-    /// Whether an earlier daemon of this ground left a part of a network.
+    /// Whether an earlier daemon of this ground left a part of a network, or the last daemon of all left links that
+    /// forward: it ended after it had removed its bridge.
     ///
     /// # Errors
     /// [`NetworkError`].
@@ -184,7 +185,8 @@ impl Host {
     fn bridge_again(&mut self) -> Result<Link, NetworkError> {
         let name = self.slot.bridge();
         match self.claimant.make(&mut self.netlink, self.slot) {
-            Ok(link) => return Ok(link),
+            // Running guests know their gateway by the hardware address that the bridge had.
+            Ok(link) => return Ok(Link { mac: self.bridge.mac, ..link }),
             Err(BridgeError::Netlink(error)) if error.is_there() => {}
             Err(error) => return Err(error.into()),
         }
@@ -211,12 +213,15 @@ impl Host {
         Ok(false)
     }
 
-    /// Removes all of it.
+    /// Removes all of it. A second call removes the rest after a failure.
+    ///
+    /// Forwarding comes last. Every ground removes its bridge before it looks for the bridges of others. So the last of
+    /// several grounds that end together sees none, and switches the uplinks off.
     pub(super) fn clear(&mut self) -> Result<(), NetworkError> {
-        self.forward(false)?;
         self.taps.clear(&mut self.netlink)?;
         carrier::remove(&mut self.netlink, self.slot)?;
         bridge::remove(&mut self.netlink, &self.bridge)?;
+        self.forward(false)?;
         self.is_cleared = true;
         Ok(())
     }
@@ -230,5 +235,122 @@ impl Host {
     #[cfg(test)]
     pub(super) fn idle(&self) -> usize {
         self.taps.idle()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::addresses;
+    use banger_linux::netlink::{LinkChange, Mac};
+    use banger_linux::{netns, tap};
+    use std::sync::Barrier;
+    use tempfile::TempDir;
+
+    /// Runs a test in a network of its own with an uplink.
+    fn elsewhere(test: impl FnOnce(&mut Netlink, &TempDir) + Send) {
+        let ran = netns::in_new_network(|| {
+            let mut netlink = Netlink::open().unwrap();
+            netlink.add_bridge("up0", Mac([2, 0, 0, 0, 0, 2])).unwrap();
+            let up = netlink.link("up0").unwrap().unwrap();
+            netlink.add_address(&up, [10, 9, 2, 2].into(), 24).unwrap();
+            netlink.change_link(&up, &LinkChange { up: Some(true), ..LinkChange::default() }).unwrap();
+            netlink.set_default_route(&up, [10, 9, 2, 1].into()).unwrap();
+            test(&mut netlink, &crate::ground::private_directory());
+        });
+        if let Err(error) = ran {
+            banger_skip::skipped!("no network namespace can be made: {error}");
+        }
+    }
+
+    fn plan(dir: &TempDir, number: u8) -> Plan {
+        let (claimant, records) = (Claimant::of_a_test(number), Records::of_a_test(dir));
+        Plan { claimant, wanted: None, had: None, used: Vec::new(), records }
+    }
+
+    /// A network that guests use.
+    fn in_use(dir: &TempDir, number: u8) -> Host {
+        let mut host = Host::make(&plan(dir, number)).unwrap();
+        host.forward(true).unwrap();
+        host
+    }
+
+    fn uplink_forwards() -> bool {
+        std::fs::read_to_string("/proc/sys/net/ipv4/conf/up0/forwarding").unwrap().trim() == "1"
+    }
+
+    #[test]
+    fn grounds_that_end_together_leave_nothing_that_forwards() {
+        elsewhere(|netlink, dir| {
+            for round in 0..5 {
+                let hosts = [1, 2, 3].map(|number| in_use(dir, number));
+                assert!(uplink_forwards());
+                let together = Barrier::new(hosts.len());
+                std::thread::scope(|scope| {
+                    for mut host in hosts {
+                        let together = &together;
+                        scope.spawn(move || {
+                            together.wait();
+                            host.clear().unwrap();
+                        });
+                    }
+                });
+                let left = (uplink_forwards(), dir.path().join("forwarding").exists());
+                assert_eq!((left, netlink.links().unwrap().len()), ((false, false), 2), "{round}");
+            }
+        });
+    }
+
+    #[test]
+    fn the_next_daemon_switches_off_what_one_left_that_died_without_a_bridge() {
+        elsewhere(|netlink, dir| {
+            let host = in_use(dir, 1);
+            bridge::remove(netlink, &host.bridge).unwrap();
+            drop(host);
+            let plan = plan(dir, 1);
+            assert!(uplink_forwards() && plan.is_left().unwrap());
+            let mut next = Host::make(&plan).unwrap();
+            next.mend(&[]).unwrap();
+            assert!(!uplink_forwards());
+            next.clear().unwrap();
+            assert!(!plan.is_left().unwrap());
+        });
+    }
+
+    #[test]
+    fn a_bridge_that_is_made_again_has_the_hardware_address_that_guests_know() {
+        elsewhere(|netlink, dir| {
+            let subnet: Subnet = "10.137.77.0/24".parse().unwrap();
+            let known = addresses::mac(subnet.host());
+            netlink.add_bridge("banger0", known).unwrap();
+            let mut host = Host::make(&Plan { had: Some(subnet), ..plan(dir, 1) }).unwrap();
+            let first = netlink.link("banger0").unwrap().unwrap();
+            netlink.remove_link(&first).unwrap();
+            assert!(host.mend(&[]).unwrap());
+            let again = netlink.link("banger0").unwrap().unwrap();
+            assert_ne!(again.index, first.index);
+            assert_eq!((first.mac, again.mac), (known, known));
+            assert!(!host.mend(&[]).unwrap());
+        });
+    }
+
+    #[test]
+    fn a_vms_tap_of_another_slot_stays_as_it_is() {
+        elsewhere(|netlink, dir| {
+            let mut host = Host::make(&plan(dir, 1)).unwrap();
+            let foreign = "tap-pool7-3".to_owned();
+            let end = tap::make(&foreign).unwrap();
+            tap::keep(&end).unwrap();
+            let before = netlink.link(&foreign).unwrap();
+            host.mend(std::slice::from_ref(&foreign)).unwrap();
+            drop(end);
+            host.give_back(foreign.clone());
+            assert_eq!(host.waiting(), [""; 0]);
+            while !host.level(0).unwrap() {}
+            host.clear().unwrap();
+            let after = netlink.link(&foreign).unwrap();
+            let place = |link: Option<Link>| link.map(|link| (link.index, link.master, link.up));
+            assert_eq!(place(after), place(before));
+        });
     }
 }

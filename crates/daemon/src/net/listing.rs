@@ -1,9 +1,7 @@
 //! What nft(8) says of all rules, as far as it matters here (libnftables-json(5)). Pure.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 
-use banger_linux::netlink::Mac;
 use serde_json::Value;
 
 use super::ruleset::{Lease, Reach};
@@ -151,11 +149,14 @@ impl Chain {
 fn elements(lease: &Lease) -> Vec<(String, String, Vec<String>)> {
     let Lease { tap, mac, address, reach } = lease;
     let element = |family: &str, set: &str, parts: Vec<String>| (family.to_owned(), set.to_owned(), parts);
-    let words = |tap: &String, mac: &Mac, address: &Ipv4Addr| vec![tap.clone(), mac.to_string(), address.to_string()];
-    let mut elements = vec![element("bridge", "pinned", words(tap, mac, address))];
+    let (mac, address) = (mac.to_string(), address.to_string());
+    let mut elements = vec![
+        element("bridge", "pinned", vec![tap.clone(), mac.clone(), address.clone()]),
+        element("bridge", "guests", vec![tap.clone(), mac]),
+    ];
     if *reach == Reach::Names {
         elements.push(element("bridge", "isolated", vec![tap.clone()]));
-        elements.push(element("inet", "isolated", vec![address.to_string()]));
+        elements.push(element("inet", "isolated", vec![address]));
     }
     elements
 }
@@ -204,6 +205,7 @@ mod tests {
     use super::*;
     use crate::net::addresses;
     use serde_json::json;
+    use std::net::Ipv4Addr;
 
     fn rule(handle: u64, steps: &Value) -> Value {
         json!({"rule": {"family": "inet", "table": "banger", "chain": "c", "handle": handle, "expr": steps}})
@@ -250,8 +252,10 @@ mod tests {
     fn a_lease_is_its_elements() {
         let set = |family: &str, name: &str, elements: Value| json!({"set": {"family": family, "table": "banger", "name": name, "elem": elements}});
         let pinned = set("bridge", "pinned", json!([{"concat": ["tap-pool-0", "02:62:0a:4d:00:02", "10.77.0.2"]}]));
+        let guests = set("bridge", "guests", json!([{"concat": ["tap-pool-0", "02:62:0a:4d:00:02"]}]));
         assert!(listing(&[]).has_exactly(&[]) && !listing(&[]).has_exactly(&[lease(Reach::Everybody)]));
-        let one = listing(std::slice::from_ref(&pinned));
+        assert!(!listing(std::slice::from_ref(&pinned)).has_exactly(&[lease(Reach::Everybody)]));
+        let one = listing(&[pinned, guests]);
         assert!(one.has_exactly(&[lease(Reach::Everybody)]) && !one.has_exactly(&[lease(Reach::Names)]));
         assert!(!one.has_exactly(&[]));
         let apart = [set("bridge", "isolated", json!(["tap-pool-0"])), set("inet", "isolated", json!(["10.77.0.2"]))];

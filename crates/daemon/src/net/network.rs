@@ -20,7 +20,7 @@ pub use super::error::NetworkError;
 use super::host::{Host, Plan, Records, lock};
 use super::nft::{Nft, NftError};
 use super::ruleset::{self, Lease, Reach, Scope};
-use super::taps::Tap;
+use super::taps::{Tap, is_numbered};
 use super::upkeep::Duty;
 use super::watch;
 use crate::context::blocking;
@@ -277,6 +277,7 @@ impl Network {
         let (host, lists) = tokio::join!(host, self.nft.can_list());
         let host = host?;
         let scope = Scope { slot: host.slot(), subnet: host.subnet() };
+        self.warn_of_other_slots(scope.slot);
         let watch = watch::follow(Arc::downgrade(self), events, Arc::clone(&self.nudge));
         let watch = tokio::spawn(watch).abort_handle();
         let up = Up { scope, host: Arc::new(Mutex::new(host)), watch };
@@ -302,6 +303,15 @@ impl Network {
         // What an earlier daemon has left elsewhere is taken over, or back.
         self.nudge.notify_one();
         Ok(up)
+    }
+
+    /// Names the VMs that have no network, because their TAPs are those of another slot than the claimed one.
+    fn warn_of_other_slots(&self, slot: Slot) {
+        for (vm, Held { lease, .. }) in self.leases().iter() {
+            if !is_numbered(&slot.taps(), &lease.tap) {
+                tracing::warn!(vm, tap = lease.tap, "a VM has the network device of another slot; restart the VM");
+            }
+        }
     }
 
     fn plan(&self) -> Plan {
@@ -367,8 +377,8 @@ mod tests {
     use crate::ground::Choice;
     use crate::net::Unfit;
     use banger_linux::netlink::Netlink;
-    use banger_linux::netns;
     use banger_linux::process::{Launch, Process, Program, Stream};
+    use banger_linux::{netns, tap};
     use std::io::{Read, Seek};
     use tempfile::TempDir;
 
@@ -380,7 +390,7 @@ mod tests {
                 .enable_all()
                 .build()
                 .unwrap()
-                .block_on(test(tempfile::tempdir().unwrap()));
+                .block_on(test(crate::ground::private_directory()));
         });
         if let Err(error) = ran {
             banger_skip::skipped!("no network namespace can be made: {error}");
@@ -499,6 +509,28 @@ mod tests {
             after.clear().await.unwrap();
             assert_eq!(nft_says(&["list", "ruleset"]).await, "");
             assert_eq!(Netlink::open().unwrap().links().unwrap().len(), 1);
+        });
+    }
+
+    #[test]
+    fn a_vm_with_a_tap_of_another_slot_is_not_on_the_bridge_and_leaves_the_tap_alone() {
+        elsewhere(async |dir| {
+            let network = Arc::new(network(&dir, None, None, 1));
+            let end = tap::make("tap-pool7-0").unwrap();
+            tap::keep(&end).unwrap();
+            let address = Ipv4Addr::new(10, 137, 77, 2);
+            let (tap, mac) = ("tap-pool7-0".to_owned(), addresses::mac(address));
+            network.adopt("a", Lease { tap, mac, address, reach: Reach::Everybody });
+            network.scope().await.unwrap();
+            network.repair().await.unwrap();
+            let link = || Netlink::open().unwrap().link("tap-pool7-0").unwrap().unwrap();
+            assert_eq!(link().master, None);
+            drop(end);
+            network.release("a").await.unwrap();
+            let waiting = async { while network.devices().await.waiting != ["tap-pool-0"] {} };
+            tokio::time::timeout(std::time::Duration::from_secs(10), waiting).await.unwrap();
+            network.clear().await.unwrap();
+            assert_eq!(link().master, None);
         });
     }
 

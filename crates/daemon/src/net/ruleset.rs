@@ -4,6 +4,14 @@
 //! frame of a guest's first: it passes only what has the guest's own addresses. The one of family `inet` decides what a guest may
 //! reach, and lets it out under the host's address. All that changes with a lease are elements of sets.
 //!
+//! A bridge floods a frame to all ports if it does not know where the receiver is: a guest that has been silent for some
+//! minutes. `to_guest` passes only what is for the guest itself, or for many. The host's own frames go through it, as
+//! well as those of other ports.
+//!
+//! A connection can be older than the rules, because another program had flushed them. So no packet passes just because
+//! its connection exists. Answers pass; every packet of the side that began the connection meets the rules for new
+//! connections.
+//!
 //! Guests reach each other over the bridge alone, where `between_guests` decides. The host never routes a packet from
 //! the bridge back onto it, because such a packet bypasses the bridge's rules. Two rules prevent it, because neither is
 //! enough alone:
@@ -68,6 +76,7 @@ delete table bridge {table}
 table bridge {table} {{
   set pinned {{ typeof iifname . ether saddr . ip saddr; }}
   set isolated {{ type ifname; }}
+  set guests {{ typeof oifname . ether daddr; }}
   chain from_guest {{
     type filter hook prerouting priority -300; policy accept;
     iifname != "{taps}*" accept
@@ -87,6 +96,13 @@ table bridge {table} {{
     ip daddr {host} accept
     ip daddr {subnet} drop
   }}
+  chain to_guest {{
+    type filter hook postrouting priority -300; policy accept;
+    oifname != "{taps}*" accept
+    oifname . ether daddr @guests accept
+    ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 accept
+    drop
+  }}
 }}
 add table inet {table}
 delete table inet {table}
@@ -99,7 +115,7 @@ table inet {table} {{
   chain to_host {{
     type filter hook input priority -10; policy accept;
     iifname != "{bridge}" accept
-    ct state established,related accept
+    ct direction reply accept
     ip daddr != {host} drop
     udp dport 53 accept
     tcp dport 53 accept
@@ -114,7 +130,8 @@ table inet {table} {{
     oifname "{bridge}" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
     iifname "{bridge}" ip saddr {subnet} accept
     iifname "{bridge}" drop
-    oifname "{bridge}" ct state established,related accept
+    oifname "{bridge}" ct direction reply accept
+    oifname "{bridge}" ct status expected accept
     oifname "{bridge}" drop
   }}
   chain on_bridge {{
@@ -149,6 +166,7 @@ pub fn removed(slot: Slot, lease: &Lease) -> String {
 fn elements(verb: &str, slot: Slot, Lease { tap, mac, address, reach }: &Lease) -> String {
     let table = slot.table();
     let mut text = format!("{verb} element bridge {table} pinned {{ \"{tap}\" . {mac} . {address} }}\n");
+    text += &format!("{verb} element bridge {table} guests {{ \"{tap}\" . {mac} }}\n");
     if *reach == Reach::Names {
         text += &format!("{verb} element bridge {table} isolated {{ \"{tap}\" }}\n");
         text += &format!("{verb} element inet {table} isolated {{ {address} }}\n");
@@ -173,12 +191,13 @@ mod tests {
     }
 
     #[test]
-    fn one_lease_is_one_element_and_of_one_kept_apart_three() {
+    fn one_lease_is_two_elements_and_of_one_kept_apart_four() {
         let everybody = added(Slot::FIRST, &lease(2, Reach::Everybody));
-        let expected = "add element bridge banger pinned { \"tap-pool-2\" . 02:62:0a:4d:00:02 . 10.77.0.2 }\n";
+        let expected = "add element bridge banger pinned { \"tap-pool-2\" . 02:62:0a:4d:00:02 . 10.77.0.2 }\n\
+                        add element bridge banger guests { \"tap-pool-2\" . 02:62:0a:4d:00:02 }\n";
         assert_eq!(everybody, expected);
         let names = added(Slot::FIRST, &lease(3, Reach::Names));
-        assert_eq!(names.lines().count(), 3);
+        assert_eq!(names.lines().count(), 4);
         assert!(names.contains("add element inet banger isolated { 10.77.0.3 }\n"), "{names}");
         // What is added can be taken away again, word for word.
         for lease in [lease(2, Reach::Everybody), lease(3, Reach::Names)] {

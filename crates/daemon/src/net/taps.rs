@@ -77,7 +77,8 @@ impl Taps {
         let mut taps =
             Taps { prefix: prefix.to_owned(), numbers, bridge: bridge.index, idle: VecDeque::new(), next: 0 };
         for link in netlink.links()? {
-            let Some(number) = link.name.strip_prefix(prefix) else { continue };
+            let number = link.name.strip_prefix(prefix).filter(|_| is_numbered(prefix, &link.name));
+            let Some(number) = number else { continue };
             if let Some(number) = number.parse::<u32>().ok().filter(|number| *number < numbers) {
                 taps.next = taps.next.max((number + 1) % numbers);
             }
@@ -141,8 +142,10 @@ impl Taps {
         remove(netlink, &name)
     }
 
-    /// Sees to it that those that wait, and others that are VMs', are up and on the bridge, which may be another by now. One that is on
-    /// another bridge is where somebody wants it. Whether there was anything to do.
+    /// Sees to it that those that wait, and others that are VMs', are up and on the bridge, which may be another by now.
+    /// One that is on another bridge is where somebody wants it. One with the prefix of another slot is never put on this
+    /// bridge, because its rules know guests by the prefix, and would let that one send anything. Whether there was
+    /// anything to do.
     ///
     /// # Errors
     /// [`TapError::Netlink`].
@@ -151,7 +154,8 @@ impl Taps {
         let mut lost = netlink.links()?;
         lost.retain(|link| {
             let is_ours = self.idle.contains(&link.name) || others.contains(&link.name);
-            is_ours && (link.master.is_none() || link.master == Some(bridge.index) && !link.up)
+            let is_lost = is_ours && is_numbered(&self.prefix, &link.name);
+            is_lost && (link.master.is_none() || link.master == Some(bridge.index) && !link.up)
         });
         for link in &lost {
             self.set_up(netlink, &link.name)?;
@@ -159,9 +163,10 @@ impl Taps {
         Ok(!lost.is_empty())
     }
 
-    /// Takes one back that no VM has any more.
+    /// Takes one back that no VM has any more. Leaves one with the prefix of another slot alone, because it may be another
+    /// ground's.
     pub fn give_back(&mut self, name: String) {
-        if !self.idle.contains(&name) {
+        if is_numbered(&self.prefix, &name) && !self.idle.contains(&name) {
             self.idle.push_back(name);
         }
     }
@@ -204,6 +209,12 @@ impl Taps {
         let change = LinkChange { up: Some(true), master: Some(self.bridge), ..LinkChange::default() };
         netlink.change_link(&link, &change)
     }
+}
+
+/// Whether a name is this prefix with a number after it, as a slot's TAPs are named.
+pub fn is_numbered(prefix: &str, name: &str) -> bool {
+    let number = name.strip_prefix(prefix);
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn numbers(prefix: &str) -> u32 {
@@ -265,6 +276,33 @@ mod tests {
             let last = format!("{prefix}{}", numbers(&prefix) - 1);
             assert!(last.len() == LONGEST_NAME && numbers(&prefix) >= 10_000, "{last}");
         }
+    }
+
+    #[test]
+    fn a_name_of_another_slot_or_of_no_slot_is_not_numbered() {
+        assert!(is_numbered(PREFIX, "tap-pool-0") && is_numbered("tap-pool7-", "tap-pool7-12"));
+        for name in ["tap-pool-", "tap-pool-x", "tap-pool-1x", "tap-pool7-0", "eth0", ""] {
+            assert!(!is_numbered(PREFIX, name), "{name}");
+        }
+    }
+
+    #[test]
+    fn one_of_another_slot_is_neither_put_on_the_bridge_nor_given_to_a_vm() {
+        elsewhere(|netlink, bridge| {
+            let mut taps = Taps::adopt(netlink, PREFIX, bridge, |_| false).unwrap();
+            let foreign = "tap-pool7-0".to_owned();
+            let end = tap::make(&foreign).unwrap();
+            tap::keep(&end).unwrap();
+            assert!(!taps.keep(netlink, bridge, std::slice::from_ref(&foreign)).unwrap());
+            let link = netlink.link(&foreign).unwrap().unwrap();
+            assert_eq!((link.master, link.up), (None, false));
+            drop(end);
+            taps.give_back(foreign.clone());
+            assert_eq!(taps.idle(), 0);
+            assert_eq!(taps.claim(netlink).unwrap().name, "tap-pool-0");
+            taps.clear(netlink).unwrap();
+            assert!(netlink.link(&foreign).unwrap().is_some());
+        });
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod guests;
 mod isolation;
 mod place;
+mod strays;
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::time::Duration;
@@ -127,6 +128,8 @@ fn what_others_do_to_bangers_own_tables_is_mended_soon() {
             ("nft flush chain inet banger to_world", 2),
             ("nft insert rule inet banger forward drop", 2),
             ("nft flush set bridge banger pinned", 2),
+            ("nft flush set bridge banger guests", 2),
+            ("nft flush chain bridge banger to_guest", 2),
             ("nft add element inet banger isolated { 10.137.77.2 }", 2),
             ("nft delete table bridge banger", 2),
         ];
@@ -144,7 +147,7 @@ fn what_is_changed_here_is_no_reason_to_change_more() {
         drop(place.network().claim("b", address, Reach::Everybody).await.unwrap());
         place.network().admit("b").await.unwrap();
         place.network().release("b").await.unwrap();
-        // One element more, one less.
+        // One lease more, one less.
         assert_eq!(Place::settled(&events).await, 2);
         // Another's change that concerns nothing of this is looked at, and no more.
         sh("nft add table ip mine").await;
@@ -178,7 +181,7 @@ fn a_bridge_that_somebody_deletes_is_made_again_with_its_guests() {
 #[test]
 fn a_bridge_without_guests_has_a_carrier() {
     elsewhere(async || {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::ground::private_directory();
         let network = network(&dir);
         network.scope().await.unwrap();
         assert!(has_carrier().await);
@@ -300,7 +303,7 @@ fn what_a_crashed_daemon_has_left_is_taken_over_or_goes() {
 #[test]
 fn a_daemon_without_rights_is_told_so() {
     elsewhere(async || {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::ground::private_directory();
         let mut rights = rustix::thread::capabilities(None).unwrap();
         rights.effective.remove(rustix::thread::CapabilitySet::NET_ADMIN);
         rustix::thread::set_capabilities(None, rights).unwrap();

@@ -93,17 +93,41 @@ pub enum GroundError {
 
 impl GroundError {
     /// What to do.
-    pub fn help(&self) -> &'static str {
-        match self {
+    pub fn help(&self) -> String {
+        let help = match self {
             GroundError::Copy { .. } => "stop the VMs of the original first; a copy becomes a ground of its own then",
             GroundError::Elsewhere { .. } => {
                 "set BANGER_RUNTIME_DIR to the directory of the last daemon, or stop the VMs through a daemon there first"
             }
             GroundError::Occupied { .. } => "set BANGER_RUNTIME_DIR to another directory, or stop those VMs first",
-            GroundError::Claim(error) => error.help(),
-            GroundError::Living(_) | GroundError::Store(_) | GroundError::Io { .. } => {
-                "look at the file system and at the daemon's log"
+            GroundError::Claim(error) => return error.help(),
+            GroundError::Living(_) => {
+                "see that /proc is mounted without the option hidepid, and that the daemon may open files: `ulimit -n`"
             }
+            GroundError::Store(error) => return help_with_records(error),
+            GroundError::Io { path, .. } => {
+                let path = path.display();
+                return format!("see that {path} is the daemon's own and can be read and written: `ls -ld {path}`");
+            }
+        };
+        help.to_owned()
+    }
+}
+
+/// What to do if the records fail.
+pub(super) fn help_with_records(error: &StoreError) -> String {
+    match error {
+        StoreError::Open { path, .. } => {
+            let path = path.display();
+            format!("see that {path} is the daemon's own file on a disk that can be written: `ls -l {path}`")
+        }
+        StoreError::Migrate { .. } => {
+            "start the newer banger that wrote the records, or set BANGER_STATE_DIR to another directory".to_owned()
+        }
+        _ => {
+            "see that the disk of the state directory can be written and has space: `df`; if the records are damaged, \
+              put a backup of banger.db in their place"
+                .to_owned()
         }
     }
 }
@@ -140,7 +164,8 @@ pub(super) async fn settle(
         _ => GroundId::from_random(random().map_err(failed("get random bytes for", &paths.state))?),
     };
     let mark = Mark { id, state: paths.state.clone() };
-    occupy(paths, &mark, records.iter().map(|record| record.definition.id.as_str().to_owned()).collect()).await?;
+    let known = records.iter().map(|record| record.definition.id.as_str().to_owned()).collect();
+    refuse_occupied(paths, &mark, known).await?;
 
     let own: HashSet<u32> = living.iter().map(|(_, process)| process.pid()).collect();
     let (claims, choice, first_uid) = (Claims::new(paths.claims.clone()), config.ground.slot, config.vmm.first_uid);
@@ -153,6 +178,7 @@ pub(super) async fn settle(
         claims.claim(&claimant)
     };
     let uids = blocking(claim).await?;
+    occupy(paths, &mark).await?;
     let identity = Identity { id, dir: here, runtime: paths.runtime.clone(), uids: uids.slot };
     if recorded.as_ref() != Some(&identity) {
         store.set_ground(identity).await?;
@@ -185,29 +211,39 @@ async fn settle_uids(store: &Store, uids: &Claimed, living: &[(VmRecord, Process
     Ok(())
 }
 
-/// Writes the ground's note into the runtime directory, unless VMs of another ground have their files there.
-async fn occupy(paths: &Paths, mark: &Mark, known: HashSet<String>) -> Result<(), GroundError> {
-    let (path, vms, mark) = (paths.owner(), paths.vms_runtime(), mark.clone());
-    let runtime = paths.runtime.clone();
+/// Refuses a runtime directory in which VMs of another ground have their files.
+async fn refuse_occupied(paths: &Paths, mark: &Mark, known: HashSet<String>) -> Result<(), GroundError> {
+    let (path, vms, mark, runtime) = (paths.owner(), paths.vms_runtime(), mark.clone(), paths.runtime.clone());
     blocking(move || {
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(source) => return Err(failed("read", &path)(source)),
-        };
-        let owner = Mark::read(text.trim_end());
+        let owner = Mark::read(note(&path)?.trim_end());
         let is_ours = owner.as_ref().is_some_and(|owner| owner.id == mark.id || owner.is_of(&mark.state));
         // A daemon without grounds left no note.
         if !is_ours && let Some(pid) = first_living(&vms, &known) {
             return Err(GroundError::Occupied { runtime, state: owner.map(|owner| owner.state), pid });
         }
-        let wanted = format!("{}\n", mark.text());
-        if text != wanted {
-            banger_linux::file::write_atomic(&path, wanted.as_bytes(), 0o600).map_err(failed("write", &path))?;
-        }
         Ok(())
     })
     .await
+}
+
+/// Writes the ground's note into the runtime directory.
+async fn occupy(paths: &Paths, mark: &Mark) -> Result<(), GroundError> {
+    let (path, wanted) = (paths.owner(), format!("{}\n", mark.text()));
+    blocking(move || {
+        if note(&path)? == wanted {
+            return Ok(());
+        }
+        banger_linux::file::write_atomic(&path, wanted.as_bytes(), 0o600).map_err(failed("write", &path))
+    })
+    .await
+}
+
+/// The note in a runtime directory; empty if there is none.
+fn note(path: &Path) -> Result<String, GroundError> {
+    match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        read => read.map_err(failed("read", path)),
+    }
 }
 
 /// A VMM that runs according to the files in these runtime directories, and belongs to no known VM.
@@ -229,4 +265,61 @@ fn is_same(one: &Path, other: &Path) -> bool {
 fn failed(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> GroundError {
     let path = path.to_owned();
     move |source| GroundError::Io { attempted, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ground::{Choice, Slot};
+    use crate::vmm::fake::Fake;
+
+    struct Place {
+        paths: Paths,
+        store: Store,
+    }
+
+    impl Place {
+        fn new(base: &Path, name: &str) -> Place {
+            let at = |path: &str| base.join(name).join(path);
+            std::fs::create_dir_all(at("state")).unwrap();
+            std::fs::create_dir_all(at("runtime")).unwrap();
+            let claims = base.join("claims");
+            let paths = Paths { state: at("state"), runtime: at("runtime"), config: at("config"), claims };
+            Place { store: Store::open(&paths.database()).unwrap(), paths }
+        }
+
+        async fn settle(&self, config: &Config) -> Result<Ground, GroundError> {
+            let vmm: Arc<dyn Vmm> = Arc::new(Fake::new("/agent".into()));
+            settle(&self.paths, config, &self.store, &vmm).await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_gets_no_ground_leaves_no_note_and_no_record() {
+        if !rustix::process::geteuid().is_root() {
+            return banger_skip::skipped!("only root claims user ids");
+        }
+        let base = tempfile::tempdir().unwrap();
+        let [first, second] = ["first", "second"].map(|name| Place::new(base.path(), name));
+        let mut config = Config::default();
+        // No process on this host has such an id.
+        config.vmm.first_uid = 4_290_000_000;
+        config.ground.slot = Choice::Fixed(Slot::FIRST);
+        let ground = first.settle(&config).await.unwrap();
+        let mark = Mark { id: ground.id, state: first.paths.state.clone() };
+        assert_eq!(note(&first.paths.owner()).unwrap(), format!("{}\n", mark.text()));
+        let error = second.settle(&config).await.unwrap_err();
+        assert!(matches!(error, GroundError::Claim(ClaimError::Taken { .. })), "{error}");
+        assert!(!second.paths.owner().exists() && second.store.ground().await.unwrap().is_none());
+        drop(ground);
+    }
+
+    #[test]
+    fn each_failure_says_what_to_do() {
+        let error = failed("read", Path::new("/run/banger/ground"))(io::ErrorKind::PermissionDenied.into());
+        assert!(error.help().contains("`ls -ld /run/banger/ground`"));
+        assert!(GroundError::Living(VmmError::Gone).help().contains("/proc"));
+        let unusable = StoreError::Unusable { field: "id", of: "the ground".to_owned() };
+        assert!(GroundError::Store(unusable).help().contains("banger.db"));
+    }
 }

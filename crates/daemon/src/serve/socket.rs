@@ -39,6 +39,25 @@ pub struct SocketError {
     source: io::Error,
 }
 
+impl SocketError {
+    /// What to do.
+    pub fn help(&self) -> String {
+        let path = self.path.display();
+        match self.source.kind() {
+            io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory | io::ErrorKind::DirectoryNotEmpty => {
+                format!("move away what is at {path}, which is no socket: `ls -ld {path}`")
+            }
+            io::ErrorKind::PermissionDenied => {
+                "run it as root, or set BANGER_RUNTIME_DIR to a directory of your own".to_owned()
+            }
+            _ => {
+                let dir = self.path.parent().unwrap_or(Path::new("/")).display();
+                format!("see that {dir} takes writes and has space: `df {dir}`; or set BANGER_RUNTIME_DIR to another")
+            }
+        }
+    }
+}
+
 impl NewSocket {
     /// Listens, open to root and to the group `banger` if it exists. The caller holds the locks, so a file with the
     /// temporary name is left from a daemon that was killed here.
@@ -138,5 +157,6 @@ mod tests {
         std::fs::create_dir(paths.socket()).unwrap();
         let error = NewSocket::listen(&paths).unwrap().announce().unwrap_err();
         assert_eq!(error.to_string(), format!("cannot put the socket at {}", paths.socket().display()));
+        assert!(error.help().contains(&format!("`ls -ld {}`", paths.socket().display())), "{}", error.help());
     }
 }

@@ -9,13 +9,14 @@ mod mounts;
 mod network;
 mod processes;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use banger_api::verify::{Kind, Oddity, Problem};
 
 use crate::context::blocking;
+use crate::ground::Claim;
 use crate::serve::Daemon;
 use crate::vm::error::VmError;
 use crate::vm::state::State;
@@ -54,19 +55,23 @@ pub async fn verify(daemon: &Daemon) -> Result<Vec<Oddity>, VmError> {
 async fn look(daemon: &Daemon) -> Result<Vec<Oddity>, VmError> {
     let context = &daemon.context;
     let paths = context.paths.clone();
-    let uids = context.uids;
+    let (uids, claims, ground) = (context.uids, context.claims.clone(), context.ground);
+    // A VM that comes meanwhile has a user of the present slot.
+    let kept: HashSet<u32> = vms(daemon).values().map(|vm| vm.uid).collect();
     let (vmm, driver) = (Arc::clone(&context.vmm), Arc::clone(&context.vmm));
     // Before the records: a VM's record is there before all else of it, and goes after it.
     let host = blocking(move || {
-        let processes = processes::of_vms(&*vmm, uids);
+        let processes = processes::of_vms(&*vmm, uids, &kept);
+        let claims = claims.recorded().into_iter().map(|recorded| recorded.claim);
+        let others: Vec<Claim> = claims.filter(|claim| claim.id != ground).collect();
         let mounts = mounts::below(Path::new("/proc/self/mountinfo"), &[&paths.state, &paths.runtime]);
-        (processes, mounts, files::listed(&paths))
+        (processes, others, mounts, files::listed(&paths))
     });
-    let (processes, mounts, files) = host.await;
+    let (processes, others, mounts, files) = host.await;
     let links = network::links(context).await;
     let vms = vms(daemon);
     let images = context.store.images().await?.into_iter().map(|image| image.id).collect();
-    let mut oddities = processes::compare(&processes, &vms, uids, |uid| driver.user_of(uid));
+    let mut oddities = processes::compare(&processes, &vms, uids, &others, |uid| driver.user_of(uid));
     oddities.extend(mounts);
     oddities.extend(files::compare(&context.paths, &files, &vms, &images));
     oddities.extend(files::unreachable(&context.paths, &files, &vms, context.vmm.runtime_files()));

@@ -79,7 +79,10 @@ fn compare(links: &[Link], slot: Slot, known: &Devices) -> Vec<Oddity> {
             }
             (false, true) => {
                 let found = "a device with the name of a TAP of banger's that is none";
-                with_fix(oddity(Kind::Link, Problem::Foreign, &link.name, found), fix)
+                let odd = oddity(Kind::Link, Problem::Foreign, &link.name, found);
+                // An open TAP may be another daemon's VM's.
+                let is_open = link.kind.as_deref() == Some("tun") && link.carrier;
+                if is_open { odd } else { with_fix(odd, fix) }
             }
             (false, false) => {
                 let found = format!("on the bridge {name}, and not by banger");
@@ -188,6 +191,12 @@ mod tests {
         assert_eq!(with(link(6, "tap-pool-3", "tun", Some(2))), [(Problem::Leak, "tap-pool-3".into())]);
         assert_eq!(with(link(6, "tap-pool-x", "dummy", None)), [(Problem::Foreign, "tap-pool-x".into())]);
         assert_eq!(with(link(6, "veth7", "veth", Some(2))), [(Problem::Foreign, "veth7".into())]);
+        // Another daemon's VM may have one that is open.
+        let fix = |carrier| {
+            let stray = Link { carrier, ..link(6, "tap-pool-9", "tun", None) };
+            compare(&[&fitting[..], &[stray]].concat(), Slot::FIRST, &known).remove(0).fix.is_some()
+        };
+        assert_eq!((fix(true), fix(false)), (false, true));
         let found = compare(&fitting[..1], Slot::FIRST, &known);
         let missing: Vec<_> = found.iter().map(|oddity| (oddity.problem, oddity.which.as_str())).collect();
         assert_eq!(missing, [(Problem::Missing, "banger0"), (Problem::Missing, "tap-pool-1")]);

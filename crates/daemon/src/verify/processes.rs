@@ -1,10 +1,12 @@
 //! Processes that run as VMMs' users, and VMMs that run as any user.
 
+use std::collections::HashSet;
+
 use banger_api::verify::{Kind, Oddity, Problem};
 use banger_linux::process::{self, ProcessError};
 
 use super::{Known, Vms, oddity, with_fix};
-use crate::ground::Uids;
+use crate::ground::{Claim, Uids};
 use crate::vmm::Vmm;
 
 /// A process that runs as one of those users, or is a VMM.
@@ -18,9 +20,10 @@ pub(super) struct Process {
     machine: Option<String>,
 }
 
-/// All of them, without those that end meanwhile.
-pub(super) fn of_vms(vmm: &dyn Vmm, uids: Uids) -> Vec<Process> {
-    let is_of_vms = |uid: u32| uids.is_vmm(uid);
+/// All of them, without those that end meanwhile. `kept` are the users of VMs, which may be from a slot that the daemon
+/// had earlier.
+pub(super) fn of_vms(vmm: &dyn Vmm, uids: Uids, kept: &HashSet<u32>) -> Vec<Process> {
+    let is_of_vms = |uid: u32| uids.is_vmm(uid) || kept.contains(&uid);
     let shared = vmm.user_of(uids.first());
     let all = process::all().unwrap_or_default();
     let candidates = all.into_iter().filter(|seen| is_of_vms(seen.uid) || seen.uid == shared);
@@ -36,9 +39,16 @@ pub(super) fn of_vms(vmm: &dyn Vmm, uids: Uids) -> Vec<Process> {
     found
 }
 
-/// Those that belong to no VM, and VMMs of stopped VMs. `user_of` returns the user of a VM's VMM.
-pub(super) fn compare(processes: &[Process], vms: &Vms, uids: Uids, user_of: impl Fn(u32) -> u32) -> Vec<Oddity> {
-    let is_of_vms = |uid: u32| uids.is_vmm(uid);
+/// Those that belong to no VM, and VMMs of stopped VMs. `others` are the claims of other daemons; `user_of` returns the
+/// user of a VM's VMM.
+pub(super) fn compare(
+    processes: &[Process],
+    vms: &Vms,
+    uids: Uids,
+    others: &[Claim],
+    user_of: impl Fn(u32) -> u32,
+) -> Vec<Oddity> {
+    let is_of_vms = |uid: u32| uids.is_vmm(uid) || vms.values().any(|vm| vm.uid == uid);
     let judge = |process: &Process| {
         let Process { pid, uid, name, machine } = process;
         let is_of = |vm: &&Known| user_of(vm.uid) == *uid;
@@ -57,14 +67,19 @@ pub(super) fn compare(processes: &[Process], vms: &Vms, uids: Uids, user_of: imp
             };
             return Some(with_fix(oddity(Kind::Process, problem, pid.to_string(), found), fix));
         }
+        if !is_of_vms(*uid) {
+            return None;
+        }
+        // This daemon's user must not end another daemon's VM, even if a VM of this daemon has the same user.
+        if machine.as_deref().is_some_and(|id| !vms.contains_key(id)) {
+            let owner = others.iter().find(|claim| claim.uids.is_vmm(*uid));
+            let theirs = |claim: &Claim| format!("the daemon of {}", claim.state.display());
+            let whose = owner.map_or_else(|| "another daemon".to_owned(), theirs);
+            let found = format!("{name}, the VMM of a VM of {whose}, which runs as user {uid}, one of this daemon's");
+            let oddity = oddity(Kind::Process, Problem::Foreign, pid.to_string(), found);
+            return Some(with_fix(oddity, "stop that VM through its own daemon"));
+        }
         let (problem, found) = match vms.values().find(|vm| vm.uid == *uid) {
-            _ if !is_of_vms(*uid) => return None,
-            None if machine.is_some() => {
-                let found =
-                    format!("{name}, the VMM of another daemon's VM, which runs as user {uid}, one of this daemon's");
-                let oddity = oddity(Kind::Process, Problem::Foreign, pid.to_string(), found);
-                return Some(with_fix(oddity, "stop that VM through its own daemon"));
-            }
             None => {
                 (Problem::Foreign, format!("{name}, which runs as user {uid}, one of those for VMs that no VM has"))
             }
@@ -106,16 +121,37 @@ mod tests {
             known("stopped", 101, None, true),
             known("starts", 102, None, false),
         ]);
-        let mut processes =
-            [(10, 100), (11, 100), (12, 101), (13, 102), (14, 103)].map(|(pid, uid)| process(pid, uid, None)).to_vec();
-        let found = compare(&processes, &vms, uids(100), |uid| uid);
+        let processes =
+            [(10, 100), (11, 100), (12, 101), (13, 102), (14, 103)].map(|(pid, uid)| process(pid, uid, None));
+        let found = compare(&processes, &vms, uids(100), &[], |uid| uid);
         let told: Vec<_> = found.iter().map(|oddity| (oddity.which.as_str(), oddity.problem)).collect();
         assert_eq!(told, [("11", Problem::Foreign), ("12", Problem::Leak), ("14", Problem::Foreign)]);
         assert!(found[1].found.contains("stopped") && found[2].fix.as_deref() == Some("kill 14"));
-        // This daemon's user must not end another daemon's VM.
-        processes[4].machine = Some("elsewhere".into());
-        let found = compare(&processes, &vms, uids(100), |uid| uid);
-        assert!(found[2].which == "14" && !found[2].fix.as_deref().is_some_and(|fix| fix.contains("kill")));
+    }
+
+    #[test]
+    fn another_daemons_vmm_is_never_to_be_ended() {
+        let vms = Vms::from([known("runs", 100, Some(10), false), known("stopped", 101, None, true)]);
+        // Those of VMs that run and that are stopped have the same user as a VM of this daemon.
+        let processes = [(11, 100), (12, 101), (13, 102)].map(|(pid, uid)| process(pid, uid, Some("elsewhere")));
+        let id = crate::ground::GroundId::from_random([2; 8]);
+        let claim = Claim { id, uids: uids(100), state: "/theirs".into(), socket: "/run/theirs".into() };
+        for (others, whose) in [(vec![], "another daemon"), (vec![claim], "the daemon of /theirs")] {
+            let found = compare(&processes, &vms, uids(100), &others, |uid| uid);
+            assert_eq!(found.iter().map(|oddity| oddity.which.as_str()).collect::<Vec<_>>(), ["11", "12", "13"]);
+            for oddity in found {
+                assert!(oddity.found.contains(&format!("the VMM of a VM of {whose}")), "{}", oddity.found);
+                assert_eq!(oddity.fix.as_deref(), Some("stop that VM through its own daemon"));
+            }
+        }
+    }
+
+    #[test]
+    fn the_users_of_vms_count_whatever_slot_they_are_from() {
+        let vms = Vms::from([known("stopped", 7, None, true), known("runs", 8, Some(10), false)]);
+        let processes = [process(10, 8, Some("runs")), process(11, 7, None), process(12, 9, None)];
+        let found = compare(&processes, &vms, uids(100), &[], |uid| uid);
+        assert_eq!(found.iter().map(|oddity| oddity.which.as_str()).collect::<Vec<_>>(), ["11"]);
     }
 
     #[test]
@@ -128,13 +164,13 @@ mod tests {
             // It runs as another user, so the name in its command line proves nothing.
             process(13, 50, Some("stopped")),
         ];
-        let found = compare(&processes, &vms, uids(100), |uid| uid);
+        let found = compare(&processes, &vms, uids(100), &[], |uid| uid);
         let told: Vec<_> = found.iter().map(|oddity| (oddity.which.as_str(), oddity.problem)).collect();
         assert_eq!(told, [("11", Problem::Foreign), ("12", Problem::Leak)]);
         assert_eq!(found[1].fix.as_deref(), Some("banger kill stopped"));
         // A driver with one user for all VMMs: for a moment a forked child looks like its parent.
         let shared = [process(10, 0, Some("runs")), process(11, 0, Some("runs")), process(12, 0, Some("stopped"))];
-        let found = compare(&shared, &vms, uids(100), |_| 0);
+        let found = compare(&shared, &vms, uids(100), &[], |_| 0);
         assert_eq!(found.iter().map(|oddity| oddity.which.as_str()).collect::<Vec<_>>(), ["12"]);
     }
 
@@ -143,9 +179,11 @@ mod tests {
         let me = rustix::process::getuid().as_raw();
         let pid = std::process::id();
         let qemu = Qemu::new(banger_linux::process::Program::Qemu);
-        assert!(of_vms(&qemu, uids(me)).iter().any(|process| process.pid == pid));
-        assert!(!of_vms(&qemu, uids(me + 1)).iter().any(|process| process.pid == pid));
+        let nobody = HashSet::new();
+        assert!(of_vms(&qemu, uids(me), &nobody).iter().any(|process| process.pid == pid));
+        assert!(!of_vms(&qemu, uids(me + 1), &nobody).iter().any(|process| process.pid == pid));
+        assert!(of_vms(&qemu, uids(me + 1), &HashSet::from([me])).iter().any(|process| process.pid == pid));
         // It is no VMM.
-        assert!(!of_vms(&Fake::new("/agent".into()), uids(me + 1)).iter().any(|process| process.pid == pid));
+        assert!(!of_vms(&Fake::new("/agent".into()), uids(me + 1), &nobody).iter().any(|process| process.pid == pid));
     }
 }

@@ -260,6 +260,9 @@ impl Actor {
         patience: Duration,
         wanted: bool,
     ) -> Result<(), VmError> {
+        if matches!(self.record.state, State::Stopped { .. }) {
+            self.may_be_stopped(force).await?;
+        }
         self.comeback = Comeback::default();
         let wanted_before = std::mem::replace(&mut self.record.wanted, wanted);
         match &self.record.state {

@@ -17,7 +17,7 @@ use super::definition::{VmId, VmRecord};
 use super::error::VmError;
 use crate::context::{Context, blocking};
 use crate::paths::Paths;
-use crate::vmm::{Vmm, VmmError, is_vmm_of};
+use crate::vmm::{Vmm, VmmError};
 
 /// The living processes of a VM.
 #[derive(Debug, Default)]
@@ -150,19 +150,23 @@ pub(super) async fn look_for(context: &Context, record: &VmRecord) -> Result<Liv
 /// The VMM that the record or the pid file names.
 fn hinted(record: &VmRecord, vmm: &dyn Vmm, paths: &Paths, whose: Whose) -> Result<Option<Process>, VmmError> {
     let id = record.definition.id.as_str();
+    let is_it = |process: &Process| {
+        let (command, user) = (process.command_line()?, process.user()?);
+        Ok(is_vmm_of(record, vmm, process, &command, user, paths, whose))
+    };
     let recorded = record.traces.as_ref().map(|traces| traces.process);
     let by_record = || recorded.map(|process| Process::open(process.pid, Some(process.start)));
     let by_file = || Some(Process::recorded(&paths.vm(id).pid_file));
     for hint in [&by_record as &dyn Fn() -> Option<Result<Process, ProcessError>>, &by_file] {
         match hint() {
-            Some(Ok(process))
-                if is_vmm_of(vmm, id, record.definition.uid, &process)?
-                    && is_meant(vmm, &process, &process.command_line()?, id, paths, whose) =>
-            {
-                return Ok(Some(process));
-            }
-            // Another process has that number by now, or the file says nothing. Neither proves anything.
-            Some(Ok(_) | Err(ProcessError::Gone { .. } | ProcessError::Record { .. })) | None => {}
+            Some(Ok(process)) => match is_it(&process) {
+                Ok(true) => return Ok(Some(process)),
+                // Another process has that number by now, or it ended during the look.
+                Ok(false) | Err(ProcessError::Gone { .. }) => {}
+                Err(error) => return Err(error.into()),
+            },
+            // The hint says nothing, and proves nothing.
+            Some(Err(ProcessError::Gone { .. } | ProcessError::Record { .. })) | None => {}
             Some(Err(error)) => return Err(error.into()),
         }
     }
@@ -194,16 +198,13 @@ fn search(
             let process = Process::open(seen.pid, None)?;
             let (command, user) = (process.command_line()?, process.user()?);
             let named = vmm.machine_of(&command);
-            let vmm_of = named.as_deref().and_then(|id| places.get(id).copied());
-            let vmm_of = vmm_of.filter(|place| {
-                let definition = &records[*place].definition;
-                vmm.user_of(definition.uid) == user
-                    && is_meant(vmm, &process, &command, definition.id.as_str(), paths, whose)
-            });
-            if let Some(place) = vmm_of {
+            let named_place = named.as_deref().and_then(|id| places.get(id).copied());
+            let is_it = |place: &usize| is_vmm_of(&records[*place], vmm, &process, &command, user, paths, whose);
+            if let Some(place) = named_place.filter(is_it) {
                 found[place].push(process);
             } else if let Some(&place) = by_user.get(&user)
-                && (named.is_none() || may_use(&process, &records[place].definition.id, paths)?)
+                // With the VM's own id it is a VMM of this VM whose disks were replaced under it.
+                && (named.is_none() || named_place == Some(place) || may_use(&process, &records[place].definition.id, paths)?)
             {
                 survey[place].strangers.push(stranger(&process)?);
             }
@@ -221,8 +222,21 @@ fn search(
     Ok(())
 }
 
-/// Whether this VMM with the id is one to look for. True if nothing tells which disks it uses.
-fn is_meant(vmm: &dyn Vmm, process: &Process, command: &[Vec<u8>], id: &str, paths: &Paths, whose: Whose) -> bool {
+/// Whether a process is the VMM of this record, by its user, its words and its disks. True if nothing tells which disks it
+/// uses.
+fn is_vmm_of(
+    record: &VmRecord,
+    vmm: &dyn Vmm,
+    process: &Process,
+    command: &[Vec<u8>],
+    user: u32,
+    paths: &Paths,
+    whose: Whose,
+) -> bool {
+    let id = record.definition.id.as_str();
+    if user != vmm.user_of(record.definition.uid) || vmm.machine_of(command).as_deref() != Some(id) {
+        return false;
+    }
     let disks = paths.vm(id);
     whose == Whose::Originals
         || vmm.works_on(process, command, &[disks.root.as_path(), disks.work.as_path()]).unwrap_or(true)
@@ -404,11 +418,33 @@ mod tests {
         }
         let original = plant(UID + 40, &["-name", "guest=six"], true, Some(&theirs));
         ground.write_pid_file("six", &original);
-        assert_eq!(ground.look(&six), (None, Vec::new()));
+        // As when the disks of a running VM are replaced: it is not to be taken for stopped.
+        assert_eq!(ground.look(&six), (None, vec![pid(&original)]));
         let found = |whose| of_records(std::slice::from_ref(&six), &ground.vmm, &ground.paths, whose).unwrap();
         assert_eq!((found(Whose::Own).len(), found(Whose::Originals)[0].1.pid()), (0, pid(&original)));
         let copy = plant(UID + 40, &["-name", "guest=six"], true, Some(&ours));
-        assert_eq!(ground.look(&six), (Some(pid(&copy)), Vec::new()));
+        assert_eq!(ground.look(&six), (Some(pid(&copy)), vec![pid(&original)]));
+        // A copy gets other user ids, and the original is none of its business.
+        assert_eq!(ground.look(&record("six", UID + 41)), (None, Vec::new()));
+    }
+
+    #[test]
+    fn a_vmm_that_exits_is_waited_for_and_no_stranger() {
+        let Some(ground) = Ground::new() else { return };
+        let mut launch = Launch::new(
+            Program::Command("/usr/bin/perl".into()),
+            ["-Mthreads", "-e", "async { sleep 1; syscall 231, 0 }; syscall 60, 0", "--", "-name", "guest=seven"],
+        );
+        launch.credentials = Some(Credentials { uid: UID + 50, gid: UID + 50, groups: Vec::new() });
+        let vmm = Leash::start(launch).unwrap();
+        let seven = record("seven", UID + 50);
+        ground.write_pid_file("seven", &vmm);
+        // The first of its two threads has exited, and with it the words are gone.
+        let stat = format!("/proc/{}/stat", pid(&vmm));
+        while !std::fs::read_to_string(&stat).unwrap().contains(") Z ") {
+            std::thread::yield_now();
+        }
+        assert_eq!(ground.look(&seven), (None, Vec::new()));
     }
 
     #[test]

@@ -35,13 +35,27 @@ impl Actor {
         }
     }
 
+    /// Looks for the VMM of a VM that is recorded as stopped. Without force, refuses to end it: the daemon cannot ask such a
+    /// guest to shut down, and what it has not written is lost.
+    pub(super) async fn may_be_stopped(&mut self, force: bool) -> Result<(), VmError> {
+        self.look().await?;
+        match self.hold.living() {
+            Some(_) if !force => Err(self.lives("stop")),
+            _ => Ok(()),
+        }
+    }
+
     /// Looks for living processes of the VM. Holds the VMM from now on, if it did not already.
     async fn look(&mut self) -> Result<Living, VmError> {
         let context = Arc::clone(&self.context);
         let mut living = look_for(&context, &self.record).await?;
-        if self.hold.living().is_none() {
-            self.hold = living.hold();
-            self.publish();
+        match self.hold.living() {
+            // Whatever its command line says by now, it is the VMM.
+            Some(held) => living.strangers.retain(|stranger| stranger.pid != held.pid()),
+            None => {
+                self.hold = living.hold();
+                self.publish();
+            }
         }
         Ok(living)
     }

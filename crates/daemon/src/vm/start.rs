@@ -24,6 +24,7 @@ use crate::guest::{self, Guest, GuestError};
 use crate::image::names;
 use crate::net::addresses;
 use crate::net::ruleset::{Lease, Reach};
+use crate::net::taps::is_numbered;
 use crate::operation::{Operation, Step};
 use crate::storage;
 use crate::vmm::{Card, Disk, Instance, Machine};
@@ -66,6 +67,8 @@ pub(super) async fn start(
     operation.stage("boot.prepare", context.step(Step::Prepare, prepare)).await?;
 
     let start = async {
+        // Until it is held: a start that fails after the program runs has to look for it.
+        *hold = Hold::Unknown;
         let instance = context.vmm.start(&machine).await?;
         *hold = Hold::Held(instance.process().try_clone().map_err(crate::vmm::VmmError::Process)?);
         Ok(instance)
@@ -111,19 +114,19 @@ async fn port(
     Ok(Some(port))
 }
 
-/// Tells the network which ports VMs have from an earlier daemon. The record names the TAP of a living VM, or the VMM's
-/// process has it open; the file is for VMs that were starting or have ended.
+/// Tells the network which ports VMs have from an earlier daemon. Only a VM whose VMM lives has one: by now, the TAP of
+/// any other VM may be somebody else's. The record names the TAP, or the file of a VM that was starting, or the VMM's
+/// process has it open.
 pub(super) async fn ports_before(context: &Context, records: &[VmRecord], survey: &[Living]) {
     for (record, living) in records.iter().zip(survey) {
         let definition = &record.definition;
         let id = definition.id.as_str();
         let (Some(reach), Some(address)) = (reach(definition.net), definition.address) else { continue };
-        let recorded = record.traces.clone().filter(|_| living.vmm.is_some()).and_then(|traces| traces.tap);
+        let Some(vmm) = living.vmm.as_ref() else { continue };
+        let recorded = record.traces.clone().and_then(|traces| traces.tap);
         let file = tokio::fs::read_to_string(context.paths.vm(id).tap).await.ok();
-        let tap = recorded.or(file.filter(|tap| is_tap(tap))).or_else(|| {
-            let open = living.vmm.as_ref()?.taps().ok()?;
-            open.into_iter().find(|tap| is_tap(tap))
-        });
+        let open = || vmm.taps().ok()?.into_iter().find(|tap| is_tap(tap));
+        let tap = recorded.or(file.filter(|tap| is_tap(tap))).or_else(open);
         if let Some(tap) = tap {
             context.network.adopt(id, Lease { tap, mac: addresses::mac(address), address, reach });
         }
@@ -132,10 +135,7 @@ pub(super) async fn ports_before(context: &Context, records: &[VmRecord], survey
 
 /// Whether this is the name of one of banger's TAPs: a file may hold anything.
 fn is_tap(name: &str) -> bool {
-    Slot::all().any(|slot| {
-        let number = name.strip_prefix(&slot.taps());
-        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
-    })
+    Slot::all().any(|slot| is_numbered(&slot.taps(), name))
 }
 
 fn reach(net: Net) -> Option<Reach> {

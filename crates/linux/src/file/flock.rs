@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::mpsc;
-use std::time::Duration;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 
 /// Takes the lock if nobody holds it. Returns whether the caller has it.
 ///
@@ -14,13 +16,12 @@ use rustix::fs::FlockOperation;
 pub fn try_lock(file: &File) -> io::Result<bool> {
     match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(Errno::WOULDBLOCK) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Takes the lock, and waits at most that long for it. Returns whether the caller has it. A thread waits, because
-/// flock(2) has no deadline.
+/// Takes the lock, and waits at most that long for it. Returns whether the caller has it.
 ///
 /// # Errors
 /// Those of flock(2).
@@ -28,16 +29,30 @@ pub fn lock_within(file: &File, time: Duration) -> io::Result<bool> {
     if try_lock(file)? {
         return Ok(true);
     }
-    let (waiting, (had, answer)) = (file.try_clone()?, mpsc::channel());
-    std::thread::spawn(move || {
-        let locked = rustix::fs::flock(&waiting, FlockOperation::LockExclusive);
-        // If nobody listens any more, the lock goes back with the descriptors.
-        had.send(locked).ok();
-    });
-    match answer.recv_timeout(time) {
-        Ok(locked) => Ok(locked.map(|()| true)?),
-        Err(_) => Ok(false),
+    let (had, deadline) = (lock_behind(file)?, Instant::now() + time);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
+        match poll(&mut [PollFd::new(&had, PollFlags::IN)], Some(&left)) {
+            Ok(_) => return try_lock(file),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
     }
+}
+
+/// Waits for the lock on a thread of its own, because flock(2) has no deadline. The returned pipe hangs up when the
+/// thread has the lock, which belongs to the file that the caller shares. If the caller gave up, the lock goes back
+/// with the descriptors.
+pub(super) fn lock_behind(file: &File) -> io::Result<OwnedFd> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let file = file.try_clone()?;
+    std::thread::spawn(move || {
+        // If it fails, so does the caller's own attempt.
+        rustix::fs::flock(&file, FlockOperation::LockExclusive).ok();
+        drop(writer);
+    });
+    Ok(reader)
 }
 
 #[cfg(test)]

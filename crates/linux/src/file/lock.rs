@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FlockOperation, Mode, inotify};
+use rustix::fs::{Mode, inotify};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::flock::lock_behind;
 use super::try_lock;
 
 /// The mode of a lock's file.
@@ -102,7 +103,7 @@ impl Lock {
         loop {
             let mut file = open(path)?;
             if !try_lock(&file).map_err(failed)? {
-                if let Some(holder) = wait_for_lock(&mut file, claim, deadline).map_err(failed)? {
+                if let Some(holder) = wait_for_lock(&mut file, claim, deadline, changes).map_err(failed)? {
                     return Err(LockError::Held { path: path.to_owned(), holder });
                 }
                 if !try_lock(&file).map_err(failed)? {
@@ -191,26 +192,36 @@ fn open(path: &Path) -> Result<File, LockError> {
 }
 
 /// Waits until the file names a living holder, and returns it. Returns `None` when the caller has the lock or the
-/// deadline passes.
-fn wait_for_lock(file: &mut File, claim: Claim<'_>, deadline: Instant) -> io::Result<Option<Holder>> {
-    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-    // This very file, whatever has its name by now. Watch before reading, so that no change is missed.
-    inotify::add_watch(&watch, format!("/proc/self/fd/{}", file.as_raw_fd()), inotify::WatchFlags::MODIFY)?;
-    let mut had = None;
+/// deadline passes. `watch` returns a descriptor that can be read after changes of the file.
+fn wait_for_lock(
+    file: &mut File,
+    claim: Claim<'_>,
+    deadline: Instant,
+    watch: impl FnOnce(&File) -> io::Result<OwnedFd>,
+) -> io::Result<Option<Holder>> {
+    let living = |file: &mut File| -> io::Result<Option<Holder>> {
+        Ok(read_holder(file)?.filter(|holder| holds(holder.pid, claim.program)))
+    };
+    if let Some(holder) = living(file)? {
+        return Ok(Some(holder));
+    }
+    if deadline <= Instant::now() {
+        return Ok(None);
+    }
+    // Inotify has limits for each user. Without it, only the lock and the deadline end the wait.
+    let (watch, had) = (watch(file).ok(), lock_behind(file)?);
     loop {
-        if let Some(holder) = read_holder(file)?.filter(|holder| holds(holder.pid, claim.program)) {
+        // After the watch began, so that no change is missed; and once more at the deadline.
+        if let Some(holder) = living(file)? {
             return Ok(Some(holder));
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(None);
         }
-        let had = match &had {
-            Some(had) => had,
-            None => had.insert(lock_behind(file)?),
-        };
         let left = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let mut fds = [PollFd::new(had, PollFlags::IN), PollFd::new(&watch, PollFlags::IN)];
+        let mut fds: Vec<PollFd<'_>> =
+            std::iter::once(&had).chain(&watch).map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
         match poll(&mut fds, Some(&left)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -218,25 +229,19 @@ fn wait_for_lock(file: &mut File, claim: Claim<'_>, deadline: Instant) -> io::Re
         if !fds[0].revents().is_empty() {
             return Ok(None);
         }
-        match rustix::io::read(&watch, &mut [0u8; 4096][..]) {
+        let Some(watch) = &watch else { continue };
+        match rustix::io::read(watch, &mut [0u8; 4096][..]) {
             Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
     }
 }
 
-/// Waits for the lock on a thread of its own, because flock(2) has no deadline. The returned pipe hangs up when the
-/// thread has the lock, which belongs to the file that the caller shares. If the caller gave up, the lock goes back
-/// with the descriptors.
-fn lock_behind(file: &File) -> io::Result<OwnedFd> {
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let file = file.try_clone()?;
-    std::thread::spawn(move || {
-        // If it fails, so does the caller's own attempt.
-        rustix::fs::flock(&file, FlockOperation::LockExclusive).ok();
-        drop(writer);
-    });
-    Ok(reader)
+/// Watches this very file, whatever has its name by now.
+fn changes(file: &File) -> io::Result<OwnedFd> {
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+    inotify::add_watch(&watch, format!("/proc/self/fd/{}", file.as_raw_fd()), inotify::WatchFlags::MODIFY)?;
+    Ok(watch)
 }
 
 fn read_holder(file: &mut File) -> io::Result<Option<Holder>> {
@@ -285,6 +290,7 @@ fn runs(pid: u32, program: &str) -> bool {
 mod tests {
     use super::*;
     use crate::process::{Credentials, Launch, Process, Program};
+    use rustix::fs::FlockOperation;
     use rustix::process::Signal;
     use std::os::unix::fs::PermissionsExt;
 
@@ -337,6 +343,36 @@ mod tests {
             first.write_holder("").unwrap();
             let me = std::process::id();
             assert!(matches!(second.join().unwrap(), Err(LockError::Held { holder, .. }) if holder.pid == me));
+        });
+    }
+
+    #[test]
+    fn the_holder_is_known_without_inotify() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let first = Lock::acquire(claim(&path)).unwrap();
+        let (mut file, soon) = (open(&path).unwrap(), || Instant::now() + Duration::from_millis(20));
+        let me = std::process::id();
+        // A holder that the file names is known without a watch.
+        let found = wait_for_lock(&mut file, claim(&path), soon(), |_| panic!("it needs no watch")).unwrap();
+        assert_eq!(found.map(|holder| holder.pid), Some(me));
+        // All instances are in use.
+        let used_up = |_: &File| Err(Errno::MFILE.into());
+        std::fs::write(&path, NOBODY).unwrap();
+        assert_eq!(wait_for_lock(&mut file, claim(&path), soon(), used_up).unwrap(), None);
+        let at_the_end = |_: &File| {
+            std::fs::write(&path, me.to_string()).unwrap();
+            Err(Errno::MFILE.into())
+        };
+        let found = wait_for_lock(&mut file, claim(&path), soon(), at_the_end).unwrap();
+        assert_eq!(found.map(|holder| holder.pid), Some(me));
+        // The wait ends with the lock.
+        std::fs::write(&path, NOBODY).unwrap();
+        std::thread::scope(|scope| {
+            let late = Instant::now() + Duration::from_secs(600);
+            let second = scope.spawn(move || wait_for_lock(&mut file, claim(&path), late, used_up).unwrap());
+            drop(first);
+            assert_eq!(second.join().unwrap(), None);
         });
     }
 

@@ -15,6 +15,7 @@ use std::ptr;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal};
+use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::{Container, Credentials, Launch, Stat, Stream};
 use crate::inherit::{Change, mark_descriptors};
@@ -323,7 +324,16 @@ pub(super) fn assume(credentials: &Credentials) -> io::Result<()> {
             libc::syscall(libc::SYS_setresuid, credentials.uid, credentials.uid, credentials.uid),
         ]
     };
-    if results.contains(&-1) { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if results.contains(&-1) {
+        return Err(io::Error::last_os_error());
+    }
+    if credentials.uid != 0 {
+        // The change of ids does this itself, unless the daemon inherited securebits that forbid it (capabilities(7)). With
+        // the inheritable ones the ambient ones go.
+        let none = CapabilitySet::empty();
+        rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    }
+    Ok(())
 }
 
 fn record_self(mut file: &File) -> io::Result<()> {

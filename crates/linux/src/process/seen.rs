@@ -9,11 +9,17 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
+
 use super::{Process, ProcessError, Stat};
 
 /// How long to ask a process again that shows no words: on a busy host, a process that executes a program may have to
 /// wait.
 const EXECUTING: Duration = Duration::from_millis(500);
+
+/// How long to wait for the end of a process that exits. To free a guest's memory takes a second for some tens of GiB; the
+/// last writes to a slow disk take longer.
+const EXITING: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// Distinguishes a process from every other one in this boot of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +75,8 @@ impl Process {
         self.alive(std::fs::metadata(self.place("")).map(|metadata| metadata.uid()))
     }
 
-    /// The words of its command line, its own name first. The process can change them. A kernel thread has none.
+    /// The words of its command line, its own name first. The process can change them. A kernel thread has none, and
+    /// neither has a process that exits: this waits for its end, but not for ever.
     ///
     /// # Errors
     /// [`ProcessError::Gone`], [`ProcessError::Watch`].
@@ -80,6 +87,10 @@ impl Process {
         while text.is_empty() && began.elapsed() < EXECUTING && std::fs::read_link(self.place("exe")).is_ok() {
             std::thread::yield_now();
             text = self.alive(std::fs::read(self.place("cmdline")))?;
+        }
+        if text.is_empty() && self.alive(Stat::read(self.pid()))?.is_exiting {
+            let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+            self.alive(rustix::event::poll(&mut fds, Some(&EXITING)).map_err(io::Error::from))?;
         }
         let text = text.strip_suffix(b"\0").unwrap_or(&text);
         Ok(text.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect())

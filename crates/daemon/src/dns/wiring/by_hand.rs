@@ -4,12 +4,15 @@ use std::net::SocketAddrV4;
 
 use banger_api::dns::ByHand;
 
+use crate::ground::Slot;
 use crate::net::addresses::Subnet;
 
 /// The lines for each resolver, with which it asks this server for the domain's names and, where the subnet is known, for those of
 /// its addresses. dnsmasq(8), unbound.conf(5), resolvectl(1), NetworkManager.conf(5).
 pub fn lines(domain: &str, bridge: &str, server: SocketAddrV4, subnet: Option<Subnet>) -> Vec<ByHand> {
     let (address, port) = (server.ip(), server.port());
+    // Each daemon has a file of its own.
+    let file = Slot::of_bridge(bridge).unwrap_or_default().table();
     let reverse = subnet.map(|subnet| subnet.reverse_zones()).unwrap_or_default();
     let zones: Vec<&str> = std::iter::once(domain).chain(reverse.iter().map(String::as_str)).collect();
 
@@ -38,16 +41,12 @@ pub fn lines(domain: &str, bridge: &str, server: SocketAddrV4, subnet: Option<Su
         format!("resolvectl domain {bridge} {}", routed.join(" ")),
         format!("resolvectl dns {bridge} {server}"),
     ];
-    let of = |resolver: &str, place: &str, lines: Vec<String>| ByHand {
-        resolver: resolver.to_owned(),
-        place: place.to_owned(),
-        lines,
-    };
+    let of = |resolver: &str, place: String, lines: Vec<String>| ByHand { resolver: resolver.to_owned(), place, lines };
     vec![
-        of("dnsmasq", "/etc/dnsmasq.d/banger.conf", dnsmasq.clone()),
-        of("unbound", "/etc/unbound/unbound.conf.d/banger.conf", unbound),
-        of("systemd-resolved (246 or newer)", "commands, after each start of the host", resolved),
-        of("NetworkManager with dns=dnsmasq", "/etc/NetworkManager/dnsmasq.d/banger.conf", dnsmasq),
+        of("dnsmasq", format!("/etc/dnsmasq.d/{file}.conf"), dnsmasq.clone()),
+        of("unbound", format!("/etc/unbound/unbound.conf.d/{file}.conf"), unbound),
+        of("systemd-resolved (246 or newer)", "commands, after each start of the host".to_owned(), resolved),
+        of("NetworkManager with dns=dnsmasq", format!("/etc/NetworkManager/dnsmasq.d/{file}.conf"), dnsmasq),
     ]
 }
 
@@ -67,6 +66,17 @@ mod tests {
         assert!(of("unbound").contains("    local-zone: \"77.137.10.in-addr.arpa.\" transparent"));
         assert!(of("systemd-resolved").ends_with("resolvectl dns banger0 127.0.0.1:42069"));
         assert!(of("systemd-resolved").contains("banger0 '~vm' '~77.137.10.in-addr.arpa'"));
+        let files = |bridge: &str| {
+            let told = lines("vm", bridge, server, None).into_iter().map(|told| told.place);
+            told.filter(|place| place.starts_with('/')).collect::<Vec<_>>()
+        };
+        let of_slot_0 = [
+            "/etc/dnsmasq.d/banger.conf",
+            "/etc/unbound/unbound.conf.d/banger.conf",
+            "/etc/NetworkManager/dnsmasq.d/banger.conf",
+        ];
+        assert_eq!(files("banger0"), of_slot_0);
+        assert_eq!(files("banger7"), of_slot_0.map(|file| file.replace("banger.conf", "banger7.conf")));
         // Before there is a network nothing is known of addresses.
         assert!(lines("vm", "banger0", server, None).iter().all(|told| !told.lines.join("\n").contains("in-addr")));
     }

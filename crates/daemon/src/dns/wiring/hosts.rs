@@ -3,6 +3,7 @@
 //!
 //! The file knows no wildcards: `devbox.vm` is found by it, `www.devbox.vm` is not.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::ops::Range;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use banger_linux::file;
 
-use crate::ground::{Mark, Slot};
+use crate::ground::{DirectoryError, Mark, Slot, lock_directory};
 
 /// What precedes the note in a block that names its ground.
 const OWNER: &[u8] = b"# ";
@@ -52,12 +53,15 @@ pub enum HostsError {
         /// The ground of the names.
         owner: String,
     },
+    /// Other daemons cannot be kept from changing the file at the same time.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
 }
 
 impl HostsError {
     /// What to do.
-    pub fn help(&self) -> &'static str {
-        match self {
+    pub fn help(&self) -> String {
+        let help = match self {
             HostsError::Read { .. } => "see that the file is there and can be read",
             HostsError::Write { .. } => {
                 "see that the file can be written; where the system makes it, as NixOS does, names belong into its configuration"
@@ -66,35 +70,51 @@ impl HostsError {
                 "take them out with `banger dns uninstall` of that daemon, or use `banger ssh` for this one"
             }
             HostsError::Torn { .. } => "remove both marks from the file, with what is banger's between them",
-        }
+            HostsError::Directory(error) => return error.help(),
+        };
+        help.to_owned()
     }
 }
 
 /// Gives the ground's block these names, or removes it. Removes blocks that the ground has from another slot. Writes
-/// nothing if the file is right already.
+/// nothing if the file is right already. All daemons of the host lock the directory `claims` to change the file.
 pub(super) fn write(
     path: &Path,
+    claims: &Path,
     slot: Slot,
     mark: &Mark,
     names: Option<&[(Ipv4Addr, String)]>,
 ) -> Result<(), HostsError> {
+    if changed(path, slot, mark, names)?.is_none() {
+        return Ok(());
+    }
+    let _guard = lock_directory(claims)?;
+    // Again: until now, another daemon may have changed the file.
+    let Some(text) = changed(path, slot, mark, names)? else { return Ok(()) };
+    file::replace(path, &text).map_err(|source| HostsError::Write { path: path.to_owned(), source })
+}
+
+/// The text that the file should have, unless it has that text already.
+fn changed(
+    path: &Path,
+    slot: Slot,
+    mark: &Mark,
+    names: Option<&[(Ipv4Addr, String)]>,
+) -> Result<Option<Vec<u8>>, HostsError> {
     let before = match std::fs::read(path) {
         Ok(text) => text,
         // Without the file there is no block in it.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && names.is_none() => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && names.is_none() => return Ok(None),
         Err(source) => return Err(HostsError::Read { path: path.to_owned(), source }),
     };
     let after = with(&before, slot, mark, names).map_err(|error| error.of(path))?;
-    if after == before {
-        return Ok(());
-    }
-    file::replace(path, &after).map_err(|source| HostsError::Write { path: path.to_owned(), source })
+    Ok((after != before).then_some(after))
 }
 
 /// The owner of the block in this ground's place, in words.
 pub(super) fn others(path: &Path, slot: Slot, mark: &Mark) -> Option<String> {
     let text = std::fs::read(path).ok()?;
-    let place = find(&text, slot)?.filter(|place| is_others(&text[place.clone()], mark))?;
+    let place = blocks(&text).get(&slot)?.place().filter(|place| is_others(&text[place.clone()], mark))?;
     owner(&text[place]).map(|mark| told(&mark))
 }
 
@@ -117,27 +137,37 @@ impl Unfit {
 
 /// The text with the block of these names, or without one.
 fn with(text: &[u8], slot: Slot, mark: &Mark, names: Option<&[(Ipv4Addr, String)]>) -> Result<Vec<u8>, Unfit> {
-    let mut text = text.to_vec();
-    for other in Slot::all().filter(|other| *other != slot) {
-        if let Some(Some(place)) = find(&text, other)
-            && owner(&text[place.clone()]).is_some_and(|owner| owner.id == mark.id)
-        {
-            text.drain(place);
+    let blocks = blocks(text);
+    let block = names.map(|names| block(slot, mark, names)).unwrap_or_default();
+    let mut edits: Vec<(Range<usize>, &[u8])> = Vec::new();
+    for place in blocks.iter().filter(|(other, _)| **other != slot).filter_map(|(_, marks)| marks.place()) {
+        if owner(&text[place.clone()]).is_some_and(|owner| owner.id == mark.id) {
+            edits.push((place, &[]));
         }
     }
-    let block = names.map(|names| block(slot, mark, names)).unwrap_or_default();
-    let place = match find(&text, slot).ok_or_else(|| Unfit::Torn(slot.table()))? {
-        Some(place) if is_others(&text[place.clone()], mark) => match owner(&text[place]) {
-            Some(owner) if names.is_some() => return Err(Unfit::Others(told(&owner))),
-            _ => return Ok(text),
-        },
-        Some(place) => place,
-        None if block.is_empty() => return Ok(text),
+    match blocks.get(&slot) {
+        Some(marks) => {
+            let place = marks.place().ok_or_else(|| Unfit::Torn(slot.table()))?;
+            match owner(&text[place.clone()]).filter(|_| is_others(&text[place.clone()], mark)) {
+                Some(owner) if names.is_some() => return Err(Unfit::Others(told(&owner))),
+                Some(_) => {}
+                None => edits.push((place, &block)),
+            }
+        }
         // A last line without a line break would run into the block, so the block goes to the beginning of the file.
-        None if text.last().is_none_or(|last| *last == b'\n') => text.len()..text.len(),
-        None => 0..0,
-    };
-    Ok([&text[..place.start], &block, &text[place.end..]].concat())
+        None if text.last().is_none_or(|last| *last == b'\n') => edits.push((text.len()..text.len(), &block)),
+        None => edits.push((0..0, &block)),
+    }
+    edits.sort_by_key(|(place, _)| place.start);
+    let (mut edited, mut at) = (Vec::new(), 0);
+    for (place, new) in edits {
+        // Nothing of the text if somebody has put one block into another.
+        edited.extend_from_slice(text.get(at..place.start).unwrap_or_default());
+        edited.extend_from_slice(new);
+        at = at.max(place.end);
+    }
+    edited.extend_from_slice(&text[at..]);
+    Ok(edited)
 }
 
 fn block(slot: Slot, mark: &Mark, names: &[(Ipv4Addr, String)]) -> Vec<u8> {
@@ -159,31 +189,48 @@ fn owner(block: &[u8]) -> Option<Mark> {
 
 /// Whether a block belongs to another ground whose state directory still exists.
 fn is_others(block: &[u8], mark: &Mark) -> bool {
-    owner(block).is_some_and(|owner| owner.id != mark.id && !owner.is_of(&mark.state) && owner.state.exists())
+    owner(block).is_some_and(|owner| owner.id != mark.id && !owner.is_of(&mark.state) && owner.may_exist())
 }
 
 fn told(owner: &Mark) -> String {
     format!("the daemon of {}", owner.state.display())
 }
 
-/// Where the block of a slot is, with its marks: somewhere, nowhere, or (outer `None`) the marks make no sense.
-fn find(text: &[u8], slot: Slot) -> Option<Option<Range<usize>>> {
-    let (begin, end) = marks(slot);
-    let (mut begins, mut ends, mut at) = (Vec::new(), Vec::new(), 0);
+/// The marks of a slot's block: where each begin begins, and where each end ends.
+#[derive(Debug, Default)]
+struct Marks {
+    begins: Vec<usize>,
+    ends: Vec<usize>,
+}
+
+impl Marks {
+    /// Where the block is, with its marks; `None` if the marks make no sense.
+    fn place(&self) -> Option<Range<usize>> {
+        match (&self.begins[..], &self.ends[..]) {
+            ([begin], [end]) if begin < end => Some(*begin..*end),
+            _ => None,
+        }
+    }
+}
+
+/// The marks of all slots in a text.
+fn blocks(text: &[u8]) -> BTreeMap<Slot, Marks> {
+    let mut blocks: BTreeMap<Slot, Marks> = BTreeMap::new();
+    let mut at = 0;
     for line in text.split_inclusive(|byte| *byte == b'\n') {
-        let words = line.trim_ascii_end();
-        if words == begin.as_bytes() {
-            begins.push(at);
-        } else if words == end.as_bytes() {
-            ends.push(at + line.len());
+        let words = std::str::from_utf8(line.trim_ascii_end()).ok().and_then(|line| line.strip_prefix("# "));
+        if let Some((name, mark)) = words.and_then(|words| words.split_once(": "))
+            && let Some(slot) = Slot::of_table(name)
+        {
+            match mark {
+                "begin" => blocks.entry(slot).or_default().begins.push(at),
+                "end" => blocks.entry(slot).or_default().ends.push(at + line.len()),
+                _ => {}
+            }
         }
         at += line.len();
     }
-    match (&begins[..], &ends[..]) {
-        ([], []) => Some(None),
-        ([begin], [end]) if begin < end => Some(Some(*begin..*end)),
-        _ => None,
-    }
+    blocks
 }
 
 #[cfg(test)]
@@ -253,14 +300,63 @@ mod tests {
     }
 
     #[test]
+    fn a_block_whose_directory_cannot_be_read_from_it_belongs_to_its_ground() {
+        let names = names();
+        for state in [format!("/{}", "d".repeat(300)), "/no\nsuch".to_owned(), "/no?such".to_owned()] {
+            let text = super::with(b"", Slot::FIRST, &mark(1, &state), Some(&names[..])).unwrap();
+            let taken = super::with(&text, Slot::FIRST, &mark(2, "/tmp"), Some(&names[..]));
+            assert!(matches!(taken, Err(Unfit::Others(_))), "{state}");
+            assert_eq!(super::with(&text, Slot::FIRST, &mark(1, &state), None).unwrap(), b"", "{state}");
+        }
+    }
+
+    #[test]
+    fn blocks_within_blocks_and_between_other_lines_go_alone() {
+        let of = |slot: i64, within: &str| {
+            let name = Slot::new(slot).unwrap().table();
+            format!("# {name}: begin\n# banger ground 0101010101010101 of /\n{within}# {name}: end\n")
+        };
+        let text = format!("a\n{}b\n{}c\n{}d\n", of(1, ""), of(2, &of(3, "")), of(4, ""));
+        assert_eq!(String::from_utf8(with(text.as_bytes(), None)).unwrap(), "a\nb\nc\nd\n");
+        let named = String::from_utf8(with(text.as_bytes(), Some(&names()))).unwrap();
+        assert_eq!(named, format!("a\nb\nc\nd\n{BLOCK}"));
+    }
+
+    #[test]
+    fn daemons_that_write_at_once_lose_no_block() {
+        const DAEMONS: u8 = 8;
+        const LAST: u8 = 20;
+        let dir = crate::ground::private_directory();
+        let (path, claims) = (dir.path().join("hosts"), dir.path().join("claims"));
+        std::fs::write(&path, "127.0.0.1 localhost\n").unwrap();
+        std::thread::scope(|scope| {
+            for number in 0..DAEMONS {
+                let (path, claims) = (&path, &claims);
+                scope.spawn(move || {
+                    let slot = Slot::new(number.into()).unwrap();
+                    for last in 2..=LAST {
+                        let names = [(Ipv4Addr::new(10, 9, number, last), "a.vm".to_owned())];
+                        write(path, claims, slot, &mark(number, "/"), Some(&names[..])).unwrap();
+                    }
+                });
+            }
+        });
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("127.0.0.1 localhost\n"));
+        for number in 0..DAEMONS {
+            assert_eq!(text.matches(&format!("\n10.9.{number}.{LAST} a.vm\n")).count(), 1, "{number}: {text}");
+        }
+    }
+
+    #[test]
     fn marks_that_make_no_sense_are_left_alone() {
         for text in ["# banger: begin\n", "# banger: end\n", "# banger: end\n# banger: begin\n", &BLOCK.repeat(2)] {
-            let dir = tempfile::tempdir().unwrap();
+            let dir = crate::ground::private_directory();
             let path = dir.path().join("hosts");
             std::fs::write(&path, text).unwrap();
             for names in [Some(&names()[..]), None] {
                 assert!(
-                    matches!(write(&path, Slot::FIRST, &mark(1, "/"), names), Err(HostsError::Torn { .. })),
+                    matches!(write(&path, dir.path(), Slot::FIRST, &mark(1, "/"), names), Err(HostsError::Torn { .. })),
                     "{text}"
                 );
                 assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
@@ -270,9 +366,9 @@ mod tests {
 
     #[test]
     fn what_is_so_already_is_not_written() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::ground::private_directory();
         let path = dir.path().join("hosts");
-        let write = |names: Option<&[_]>| write(&path, Slot::FIRST, &mark(1, "/"), names);
+        let write = |names: Option<&[_]>| write(&path, dir.path(), Slot::FIRST, &mark(1, "/"), names);
         assert!(write(None).is_ok());
         assert!(matches!(write(Some(&names())), Err(HostsError::Read { .. })));
         std::fs::write(&path, "127.0.0.1 localhost\n").unwrap();

@@ -29,6 +29,7 @@ use super::names::Names;
 use crate::context::{Context, blocking};
 use crate::ground::{Mark, Slot};
 use crate::net::addresses::Subnet;
+use crate::net::claim;
 use crate::store::{Store, StoreError};
 
 /// Where the host has names and addresses of its own (hosts(5)).
@@ -38,6 +39,8 @@ const HOSTS: &str = "/etc/hosts";
 #[derive(Debug)]
 pub struct Wiring {
     hosts: PathBuf,
+    /// The directory that all daemons of this host lock.
+    claims: PathBuf,
     /// The ground of these names.
     mark: Mark,
     /// Held while something is set up or undone.
@@ -103,8 +106,8 @@ pub enum WiringError {
 
 impl WiringError {
     /// What to do.
-    pub fn help(&self) -> &'static str {
-        match self {
+    pub fn help(&self) -> String {
+        let help = match self {
             WiringError::Off => {
                 "set `port` below `[dns]` in the configuration, and start the daemon anew; or give --hosts-file"
             }
@@ -115,21 +118,22 @@ impl WiringError {
                 "end the program that has the port, or set another `port` below `[dns]` in the configuration and start the \
                  daemon anew"
             }
-            WiringError::Resolved(error) => error.help(),
+            WiringError::Resolved(error) => return error.help(),
             WiringError::NotResolved { .. } => {
                 "`resolvectl status` and `journalctl -u systemd-resolved` say more; or give --hosts-file"
             }
-            WiringError::Hosts(error) => error.help(),
+            WiringError::Hosts(error) => return error.help(),
             WiringError::HostsUnread { .. } => "put `files` first on the line `hosts:` of /etc/nsswitch.conf",
             WiringError::Netlink(_) | WiringError::Store(_) => "the daemon's log says more",
-        }
+        };
+        help.to_owned()
     }
 }
 
 impl Wiring {
-    /// What an earlier daemon has set up.
-    pub fn new(mark: Mark, wired: Wired) -> Wiring {
-        Wiring { hosts: HOSTS.into(), mark, state: AsyncMutex::new(State { wired, link: None }) }
+    /// What an earlier daemon has set up. `claims` is the directory of all daemons' claims.
+    pub fn new(mark: Mark, wired: Wired, claims: PathBuf) -> Wiring {
+        Wiring { hosts: HOSTS.into(), claims, mark, state: AsyncMutex::new(State { wired, link: None }) }
     }
 
     /// The owner of the names in the host's list that stand in this daemon's place, in words.
@@ -206,7 +210,7 @@ impl Wiring {
             Wired::None => {}
             Wired::HostsFile => self.write_hosts(names.slot(), Some(names.all())).await?,
             Wired::Resolved => {
-                let Some(link) = bridge(names.slot())? else { return Ok(()) };
+                let Some(link) = self.bridge(names.slot())? else { return Ok(()) };
                 if state.link != Some((link, subnet)) {
                     answered(names).await?;
                     resolved::usable().await?;
@@ -227,8 +231,8 @@ impl Wiring {
     }
 
     async fn write_hosts(&self, slot: Slot, names: Option<Vec<(Ipv4Addr, String)>>) -> Result<(), WiringError> {
-        let (path, mark) = (self.hosts.clone(), self.mark.clone());
-        Ok(blocking(move || hosts::write(&path, slot, &mark, names.as_deref())).await?)
+        let (path, claims, mark) = (self.hosts.clone(), self.claims.clone(), self.mark.clone());
+        Ok(blocking(move || hosts::write(&path, &claims, slot, &mark, names.as_deref())).await?)
     }
 
     async fn undo(&self, slot: Slot, wired: Wired) -> Result<(), WiringError> {
@@ -236,9 +240,16 @@ impl Wiring {
             Wired::None => Ok(()),
             Wired::HostsFile => self.write_hosts(slot, None).await,
             // What it was told of a link goes with the link.
-            Wired::Resolved if bridge(slot)?.is_none() => Ok(()),
+            Wired::Resolved if self.bridge(slot)?.is_none() => Ok(()),
             Wired::Resolved => Ok(resolved::revert(&slot.bridge()).await?),
         }
+    }
+
+    /// The number of the ground's bridge in a slot, where it is there. Without a network, the bridge of the expected slot
+    /// may be another ground's.
+    fn bridge(&self, slot: Slot) -> Result<Option<u32>, NetlinkError> {
+        let link = Netlink::open()?.link(&slot.bridge())?;
+        Ok(link.filter(|link| claim::is_of(link, self.mark.id)).map(|link| link.index))
     }
 }
 
@@ -309,7 +320,31 @@ async fn make_resolved(names: &Names, subnet: Subnet) -> Result<u32, WiringError
     Err(WiringError::NotResolved { name, found, wanted })
 }
 
-/// The number of the bridge, where it is there.
-fn bridge(slot: Slot) -> Result<Option<u32>, NetlinkError> {
-    Ok(Netlink::open()?.link(&slot.bridge())?.map(|link| link.index))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ground::GroundId;
+    use banger_linux::netlink::LinkChange;
+    use banger_linux::netns;
+
+    #[test]
+    fn the_bridge_of_another_ground_is_not_touched_in_systemd_resolved() {
+        let ran = netns::in_new_network(|| {
+            let mark = |number| Mark { id: GroundId::from_random([number; 8]), state: "/state".into() };
+            let (own, other) = (mark(1), mark(2));
+            let wiring = Wiring::new(own.clone(), Wired::Resolved, "/no/such".into());
+            assert_eq!(wiring.bridge(Slot::FIRST).unwrap(), None);
+            let mut netlink = Netlink::open().unwrap();
+            netlink.add_bridge("banger0", other.id.mac()).unwrap();
+            let link = netlink.link("banger0").unwrap().unwrap();
+            for (alias, expected) in [(String::new(), None), (other.text(), None), (own.text(), Some(link.index))] {
+                let change = LinkChange { alias: Some(alias.clone()), ..LinkChange::default() };
+                netlink.change_link(&link, &change).unwrap();
+                assert_eq!(wiring.bridge(Slot::FIRST).unwrap(), expected, "{alias}");
+            }
+        });
+        if let Err(error) = ran {
+            banger_skip::skipped!("no network namespace can be made: {error}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ use banger_linux::netlink::{Events, Netlink, NetlinkError};
 use banger_linux::process::Program;
 use tokio::net::UnixStream;
 
+use crate::ground::Slot;
 use crate::image::tool::{Tool, ToolError};
 
 /// Where it listens for programs that do not ask by DNS. It answers there when it answers at all.
@@ -78,8 +79,8 @@ pub enum ResolvedError {
 
 impl ResolvedError {
     /// What to do.
-    pub fn help(&self) -> &'static str {
-        match self {
+    pub fn help(&self) -> String {
+        let help = match self {
             ResolvedError::Missing => {
                 "install systemd-resolved, or give --hosts-file, or write the lines above for the resolver that there is"
             }
@@ -92,11 +93,13 @@ impl ResolvedError {
             ResolvedError::Refused { .. } | ResolvedError::Silent { .. } => {
                 "run the daemon as root; `systemctl status systemd-resolved` says more; or give --hosts-file"
             }
-            ResolvedError::NoCarrier { .. } => {
-                "see `ip link show master banger0`, where banger-carrier should be up; or give --hosts-file"
+            ResolvedError::NoCarrier { link } => {
+                let carrier = Slot::of_bridge(link).unwrap_or_default().carrier();
+                return format!("see `ip link show master {link}`, where {carrier} should be up; or give --hosts-file");
             }
             ResolvedError::Io { .. } | ResolvedError::Netlink(_) => "the daemon's log says more; or give --hosts-file",
-        }
+        };
+        help.to_owned()
     }
 }
 
@@ -219,6 +222,13 @@ mod tests {
         assert_eq!((version("systemd"), version("resolvectl 1")), (None, None));
         assert_eq!(address("host.vm IN A 10.137.77.1    -- link: banger0"), Some([10, 137, 77, 1].into()));
         assert_eq!((address("host.vm IN AAAA ::1"), address("-- Data is authenticated")), (None, None));
+    }
+
+    #[test]
+    fn the_help_names_the_devices_of_the_links_own_slot() {
+        let help = |link: &str| ResolvedError::NoCarrier { link: link.to_owned() }.help();
+        assert!(help("banger0").starts_with("see `ip link show master banger0`, where banger-carrier should be up"));
+        assert!(help("banger7").starts_with("see `ip link show master banger7`, where bangercarrier7 should be up"));
     }
 
     #[tokio::test]

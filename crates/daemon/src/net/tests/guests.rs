@@ -93,7 +93,7 @@ pub(super) async fn ground() -> Ground {
         world = pid(&world)
     ))
     .await;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::ground::private_directory();
     let network = network(&dir);
     let mut guests = Vec::new();
     for (number, name) in (1..).zip(["nat", "other nat", "isolated", "other isolated"]) {

@@ -195,7 +195,7 @@ fn what_the_host_translates_or_routes_does_not_come_back_to_the_bridge() {
 fn guests_of_two_daemons_do_not_reach_each_other() {
     elsewhere_bridged_either_way(async || {
         let ground = ground().await;
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::ground::private_directory();
         let second = Arc::new(Network::new(Claimant::of_a_test(2), None, None, 0, Records::of_a_test(&dir)));
         let scope = second.scope().await.unwrap();
         let tap = format!("{}70", scope.slot.taps());

@@ -157,7 +157,7 @@ pub(super) async fn place(reach: Reach, before: &str) -> Place {
         {before}"
     ))
     .await;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::ground::private_directory();
     let network = network(&dir);
     network.adopt("a", Lease { tap: TAP.to_owned(), mac, address, reach });
     assert_eq!(network.scope().await.unwrap().subnet, subnet);
