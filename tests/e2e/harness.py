@@ -25,8 +25,9 @@ from netns import Failed, Net
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "banger/bin"
-# Long enough for the slowest step here, a guest's boot in emulation on a busy machine; a test that waits so long fails.
-DEADLINE = 90
+# Long enough for the slowest step here, a command in one of nine guests that boot in emulation on a busy machine with two processors;
+# a test that waits so long fails.
+DEADLINE = 240
 SEED = int(os.environ.get("BANGER_TEST_SEED", random.randrange(2**32)))
 # No other daemon on this host has this slot: daemons take the lowest.
 SLOT = 50 + os.getpid() % 50
