@@ -204,6 +204,8 @@ def main():
     left += sorted(after - before)
     missing = sorted(before - after)
     theirs |= others()
+    # A daemon takes away what a dead one has claimed.
+    missing = [line for line in missing if not line.startswith(f"file {CLAIMS}/")]
     left, missing = ([line for line in lines if not any(re.match(pattern, line) for pattern in theirs)] for lines in (left, missing))
     for line in left:
         print(f"left behind: {line}")

@@ -1,5 +1,5 @@
 //! Enforces the bounds that the API's document sets on requests, before any handler sees a request: lengths, sizes,
-//! numbers, patterns. It reads the document itself, so that every bound in the document holds. serde checks a request's
+//! numbers, patterns, and the values of headers. It reads the document itself, so that every bound in the document holds. serde checks a request's
 //! shape, its fields and their types; the document is made from the same types. The handlers look up the names in a
 //! path.
 
@@ -8,6 +8,7 @@ use std::sync::{LazyLock, OnceLock};
 
 use axum::body::Body;
 use axum::extract::{Query, Request};
+use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use regex_automata::nfa::thompson::pikevm::PikeVM;
@@ -38,10 +39,11 @@ pub(super) async fn enforce(operation: &'static str, request: Request, next: Nex
 
 async fn within(operation: &str, request: Request) -> Result<Request, Failure> {
     let (parts, body) = request.into_parts();
+    let Some(operation) = DOCUMENT.operation(operation) else { return Ok(Request::from_parts(parts, body)) };
+    operation.check_headers(&parts.headers).map_err(|excess| request::out_of_bounds("headers", &excess))?;
     if parts.uri.query().is_none() && axum::body::HttpBody::is_end_stream(&body) {
         return Ok(Request::from_parts(parts, body));
     }
-    let Some(operation) = DOCUMENT.operation(operation) else { return Ok(Request::from_parts(parts, body)) };
     // The handler refuses a body that cannot be read.
     if let Ok(Query(query)) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri) {
         for (name, value) in query {
@@ -103,6 +105,9 @@ struct Media {
 struct Schema {
     #[serde(rename = "$ref")]
     reference: Option<String>,
+    /// The only value of a header.
+    #[serde(rename = "const")]
+    only: Option<String>,
     pattern: Option<String>,
     min_length: Option<usize>,
     max_length: Option<usize>,
@@ -143,6 +148,19 @@ impl Operation {
             .iter()
             .find(|parameter| parameter.r#in == "query" && parameter.name == name)
             .map(|of| &of.schema)
+    }
+
+    /// A handler that needs a header says so itself. Here, one that it does not need must not say something else.
+    fn check_headers(&self, headers: &HeaderMap) -> Result<(), String> {
+        for Parameter { name, schema, .. } in self.parameters.iter().filter(|parameter| parameter.r#in == "header") {
+            if let (Some(only), Some(value)) = (&schema.only, headers.get(name))
+                && value != only
+            {
+                let value = shown(&String::from_utf8_lossy(value.as_bytes()));
+                return Err(format!("{name} is \"{value}\", and can only be \"{only}\""));
+            }
+        }
+        Ok(())
     }
 
     fn body(&self) -> Option<&Schema> {
