@@ -19,7 +19,7 @@ pub(super) fn names(seen: &Seen) -> Finding {
         return warn(CHECK, found, "set another `domain` below `[dns]` in the configuration, then: banger dns install");
     }
     match (seen.wired, seen.subnet) {
-        // What programs are told for the name may be another daemon's answer.
+        // Programs may get an address for this name from another daemon: do not report it.
         (Wired::None, None) => {
             let found = "programs of this host are not told the names of VMs, and there is no network of VMs yet";
             warn(CHECK, found, "banger dns install")

@@ -1,4 +1,4 @@
-//! The lock on the directory that all daemons of a host share. Whoever changes a file in it holds this lock.
+//! Locks the directory that all daemons of a host share. A daemon must hold the lock while it changes a file there.
 
 use std::fs::{DirBuilder, File};
 use std::io;

@@ -8,6 +8,7 @@
 mod choice;
 mod claims;
 mod directory;
+mod error;
 mod id;
 mod mark;
 mod neighbours;
@@ -17,11 +18,12 @@ mod slot;
 mod state;
 
 pub use self::choice::Choice;
-pub use self::claims::{ClaimError, Claimant, Claimed, Claims, Recorded};
+pub use self::claims::{Claimant, Claimed, Claims, Recorded};
 pub use self::directory::DirectoryError;
 pub(crate) use self::directory::lock_directory;
 #[cfg(test)]
 pub(crate) use self::directory::private_directory;
+pub use self::error::ClaimError;
 pub use self::id::GroundId;
 pub use self::mark::Mark;
 pub use self::neighbours::{Neighbour, has_others, lives, neighbours, next, own};

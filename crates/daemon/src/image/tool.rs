@@ -1,9 +1,9 @@
 //! Runs a tool to its end: its output goes into the build's log and, line by line, to whoever wants to tell how far it is.
 //!
-//! Nothing of a tool outlives the future that runs it. When that is dropped, the tool is killed, and the drop returns when
-//! its last process has closed its files and does no more, so that whoever removes them does not race with it. When the daemon itself is
-//! killed, the kernel kills the tool (`PR_SET_PDEATHSIG`), and with a pid namespace's first process all others in it; their
-//! mounts go with their mount namespace.
+//! Nothing of a tool outlives the future that runs it. Dropping the future kills the tool. The drop returns when the tool's
+//! last process has closed its files, so its files can be removed then. If the daemon itself is killed, the kernel kills the
+//! tool (`PR_SET_PDEATHSIG`), and with a pid namespace's first process all others in it; their mounts go with their mount
+//! namespace.
 
 use std::fs::File;
 use std::io::{self, Write};

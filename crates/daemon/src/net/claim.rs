@@ -335,16 +335,22 @@ mod tests {
         });
     }
 
+    /// A TAP on a bridge, open until the returned end of it is dropped.
+    fn open_port(netlink: &mut Netlink, name: &str, bridge: &Link) -> std::os::fd::OwnedFd {
+        let end = tap::make(name).unwrap();
+        let port = netlink.link(name).unwrap().unwrap();
+        let change = LinkChange { up: Some(true), master: Some(bridge.index), ..LinkChange::default() };
+        netlink.change_link(&port, &change).unwrap();
+        end
+    }
+
     #[test]
     fn the_open_carrier_of_an_older_daemon_keeps_its_bridge() {
         elsewhere(|netlink| {
             let subnet: Subnet = "10.137.77.0/24".parse().unwrap();
             netlink.add_bridge("banger0", addresses::mac(subnet.host())).unwrap();
             let link = netlink.link("banger0").unwrap().unwrap();
-            let end = tap::make("banger-carrier").unwrap();
-            let port = netlink.link("banger-carrier").unwrap().unwrap();
-            let change = LinkChange { up: Some(true), master: Some(link.index), ..LinkChange::default() };
-            netlink.change_link(&port, &change).unwrap();
+            let end = open_port(netlink, "banger-carrier", &link);
             let before = Before { subnet: Some(subnet), used: &[] };
             assert!(ground(1).find(netlink, before).unwrap().is_none());
             drop(end);
@@ -361,14 +367,9 @@ mod tests {
             let subnet: Subnet = "10.137.77.0/24".parse().unwrap();
             netlink.add_bridge("banger0", addresses::mac(subnet.host())).unwrap();
             let link = netlink.link("banger0").unwrap().unwrap();
-            let end = tap::make("tap-pool-0").unwrap();
-            let port = netlink.link("tap-pool-0").unwrap().unwrap();
-            let change = LinkChange { up: Some(true), master: Some(link.index), ..LinkChange::default() };
-            netlink.change_link(&port, &change).unwrap();
+            let end = open_port(netlink, "tap-pool-0", &link);
             // A user's own machine on the bridge is none of the records' business.
-            let users = tap::make("vnet0").unwrap();
-            let port = netlink.link("vnet0").unwrap().unwrap();
-            netlink.change_link(&port, &change).unwrap();
+            let users = open_port(netlink, "vnet0", &link);
             let used = ["tap-pool-0".to_owned()];
             let mut find = |subnet: Option<&str>, used: &[String]| {
                 let subnet = subnet.map(|subnet| subnet.parse().unwrap());

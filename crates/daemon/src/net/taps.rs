@@ -142,10 +142,9 @@ impl Taps {
         remove(netlink, &name)
     }
 
-    /// Sees to it that those that wait, and others that are VMs', are up and on the bridge, which may be another by now.
-    /// One that is on another bridge is where somebody wants it. One with the prefix of another slot is never put on this
-    /// bridge, because its rules know guests by the prefix, and would let that one send anything. Whether there was
-    /// anything to do.
+    /// Brings the idle TAPs and those of VMs (`others`) up and puts them on the bridge, which may have been made again.
+    /// Leaves a TAP that somebody has put on another bridge. Never takes a TAP with another slot's prefix: the rules
+    /// recognise guests by the prefix and would let it send anything. Returns whether anything changed.
     ///
     /// # Errors
     /// [`TapError::Netlink`].
