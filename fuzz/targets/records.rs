@@ -6,15 +6,12 @@
 #![no_main]
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use banger_api::vm::{Lifetime, RestartPolicy};
 use bangerd::ground::{Slot, Uids};
 use bangerd::store::Store;
 use bangerd::store::schema::{NEWEST, create_old};
-use bangerd::vm::definition::{Definition, VmId, VmRecord};
-use bangerd::vm::state::State;
+use bangerd::vm::definition::VmRecord;
 use futures::executor::block_on;
 use libfuzzer_sys::fuzz_target;
 use rusqlite::Connection;
@@ -100,37 +97,7 @@ fn columns(connection: &Connection, table: &str) -> Vec<(String, String)> {
 }
 
 fn vm(uid: i64) -> VmRecord {
-    VmRecord {
-        definition: Definition {
-            id: VmId::from_record("fresh".into()),
-            name: "fresh".into(),
-            image_id: "i".into(),
-            image: "debian".into(),
-            cpus: 1,
-            memory: 1 << 30,
-            disk: 1 << 30,
-            env: BTreeMap::new(),
-            workdir: None,
-            user: None,
-            ssh_keys: Vec::new(),
-            net: banger_api::vm::Net::None,
-            address: None,
-            publish: Vec::new(),
-            restart: RestartPolicy::No,
-            lifetime: Lifetime::Kept,
-            uid: u32::try_from(uid.unsigned_abs() & u64::from(u32::MAX)).expect("it was cut"),
-            machine_id: String::new(),
-            host_key: String::new(),
-            host_key_public: String::new(),
-            created: 0,
-        },
-        state: State::Creating,
-        generation: 1,
-        host_boot: String::new(),
-        main: false,
-        wanted: false,
-        traces: None,
-    }
+    VmRecord::sample("fresh", u32::try_from(uid.unsigned_abs() & u64::from(u32::MAX)).expect("it was cut"))
 }
 
 /// The input, taken value by value; zeros where it has ended.

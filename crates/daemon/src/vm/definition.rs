@@ -130,9 +130,9 @@ pub struct Traces {
     pub tap: Option<String>,
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl VmRecord {
-    /// A VM that is being created, with nothing special, for tests.
+    /// A VM that is being created, with nothing special, for tests and fuzzing.
     pub fn sample(name: &str, uid: u32) -> VmRecord {
         let definition = Definition {
             id: VmId::from_record(name.into()),
