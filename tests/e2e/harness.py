@@ -162,17 +162,19 @@ class Place:
         if not network:
             words = [*self.net.words(), *words]
         # It leads a session of its own, as one that the command line starts does.
-        popen = subprocess.Popen(
-            words, env=self.environment, pass_fds=[ready_end, *self.net.fds], stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+        complaints = self.runtime_root / "stderr"
+        with complaints.open("wb") as stderr:
+            popen = subprocess.Popen(
+                words, env=self.environment, pass_fds=[ready_end, *self.net.fds], stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True,
+            )  # fmt: skip
         os.close(ready_end)
         with os.fdopen(ready) as pipe:
             said = pipe.read()
         if said != "ready\n":
             log = self.state / "bangerd.log"
             last = "".join(log.read_text().splitlines(keepends=True)[-5:]) if log.exists() else ""
-            raise Failed(f"bangerd did not start, exit code {popen.wait()}: {said}{last}")
+            raise Failed(f"bangerd did not start, exit code {popen.wait()}: {said}{complaints.read_text()}{last}")
         self.popen = popen
         self.daemon = Process(popen.pid)
 

@@ -5,6 +5,7 @@ A stage is known by what the daemon asks of nft(8), which stands behind a script
 """
 
 import re
+import shutil
 import subprocess
 
 from fake import FakeCase
@@ -47,7 +48,9 @@ class KillDaemonInNetwork(FakeCase):
         script, real, cls.strike = (place.runtime_root / name for name in ("nft", "nft.real", "strike"))
         script.write_text(NFT.format(real=real, strike=cls.strike))
         script.chmod(0o755)
-        cls.inside = f"cp /usr/sbin/nft {real}; mount --bind {script} /usr/sbin/nft"
+        # Only once: a child of a killed daemon may still execute it, and then it cannot be written.
+        shutil.copy("/usr/sbin/nft", real)
+        cls.inside = f"mount --bind {script} /usr/sbin/nft"
         place.net.ask("nft", DROPS)
         place.stop_daemon()
         cls.before = cls.there()
