@@ -14,7 +14,7 @@ zsh    := $(share)/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-fun
 # The agent must run in any guest, with whatever C library or none, so it is the one program that is linked statically.
 static := x86_64-unknown-linux-gnu
 
-.PHONY: help quickstart man book build check format lints fuzz-check style licences test-packages test openapi contract fuzz fuzz-long bench-packages bench-create bench-channel bench-several bench-net install uninstall clean
+.PHONY: help quickstart man book build check format lints fuzz-check style licences test-packages test openapi contract fuzz fuzz-long bench-packages bench-create bench-channel bench-several bench-net bench-against install uninstall clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -91,6 +91,9 @@ bench-several: bench-packages build ## many VMs by one command against one after
 
 bench-net: bench-packages build ## what networks cost: TAPs, rules, names, throughput; ARGS="--runs N [--json]" (root)
 	@python3 bench/net.py $(ARGS)
+
+bench-against: bench-packages build ## this build against another checkout's, pair by pair; ARGS="DIR [--pairs N] [--json]" (root)
+	@python3 bench/against.py $(ARGS)
 
 install: build man ## into PREFIX (/usr/local), with manual and completion; honours DESTDIR
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(bin)/banger $(bin)/bangerd

@@ -50,12 +50,12 @@ class ColdRun:
     total: float
 
 
-def cold_run(name):
+def cold_run(name, program=BANGER, environment=None):
     """`banger run --rm`: wall time from the start of the command line to the first byte that the guest's command prints."""
     began = time.perf_counter()
     process = subprocess.Popen(
-        [BANGER, "--timings", "--quiet", "-o", "json", "run", "--rm", "--name", name, "--", "echo", "hello"],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [program, "--timings", "--quiet", "-o", "json", "run", "--rm", "--name", name, "--", "echo", "hello"],
+        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     first = process.stdout.read(1)
     seconds = time.perf_counter() - began

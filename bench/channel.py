@@ -122,12 +122,12 @@ def rate(copy):
     return COPY / MIB / (time.perf_counter() - began)
 
 
-def timed(arguments, environment=None):
+def timed(arguments, environment=None, program=BANGER):
     """Seconds from the start of a process to its end, without what Python adds to it."""
     null = os.open(os.devnull, os.O_RDWR)
     began = time.perf_counter()
     pid = os.posix_spawn(
-        BANGER, [BANGER, *arguments], environment or os.environ,
+        program, [program, *arguments], environment or os.environ,
         file_actions=[(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, null, 1)],
     )  # fmt: skip
     _, status = os.waitpid(pid, 0)

@@ -15,9 +15,10 @@ import tiny_image  # noqa: E402
 class FakeFleet:
     """Use it in a `with`: VMs, daemon and directories are gone afterwards."""
 
-    def __init__(self, size, config="", net=None):
-        """`config` is what the daemon is told beside the usual, `net` the network namespace that it is in."""
-        self.size, self.net = size, net
+    def __init__(self, size, config="", net=None, banger=BANGER):
+        """`config` is what the daemon is told beside the usual, `net` the network namespace that it is in, `banger` the command
+        line beside which its program is."""
+        self.size, self.net, self.banger = size, net, banger
         self.config = tiny_image.CONFIG + config
 
     def __enter__(self):
@@ -60,17 +61,17 @@ class FakeFleet:
     def ask(self, *args):
         """Runs a command, which must succeed; what it said."""
         return subprocess.run(
-            [BANGER, *args], env=self.environment, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True
+            [self.banger, *args], env=self.environment, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True
         )
 
     def _banger(self, *args):
-        subprocess.run([BANGER, *args], env=self.environment, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        subprocess.run([self.banger, *args], env=self.environment, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def _start(self):
         ready, ready_end = os.pipe()
         within = self.net.words() if self.net else []
         self.daemon = subprocess.Popen(
-            [*within, BANGER.parent / "bangerd", "--fake-vmm", "--ready-fd", str(ready_end)], env=self.environment,
+            [*within, self.banger.parent / "bangerd", "--fake-vmm", "--ready-fd", str(ready_end)], env=self.environment,
             pass_fds=[ready_end, *([self.net.fd] if self.net else [])], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         os.close(ready_end)
