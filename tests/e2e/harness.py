@@ -302,14 +302,18 @@ def state_with_image():
         _image_place = Place()
         clone_state(os.environ["BANGER_TEST_STATE"], _image_place.state)
     if _image_place is None:
-        place = Place()
-        place.start_daemon(network=True)
-        began = time.monotonic()
-        place.banger("image", "build", seconds=600)
-        print(f"(image build: {time.monotonic() - began:.0f} s)", flush=True)
-        place.stop_daemon()
-        _image_place = place
+        _image_place = Place()
+        build_image(_image_place)
     return _image_place.state
+
+
+def build_image(place):
+    """Builds the default image into a place's state directory."""
+    place.start_daemon(network=True)
+    began = time.monotonic()
+    place.banger("image", "build", seconds=600)
+    print(f"(image build: {time.monotonic() - began:.0f} s)", flush=True)
+    place.stop_daemon()
 
 
 class Case(unittest.TestCase):

@@ -1,0 +1,15 @@
+"""Builds the image that tests with real guests start from, into a state directory of its own.
+
+    tests/e2e/image.py DIR
+"""
+
+import sys
+from pathlib import Path
+
+from harness import Place, build_image
+
+place = Place(state=Path(sys.argv[1]))
+try:
+    build_image(place)
+finally:
+    place.remove()
