@@ -92,7 +92,7 @@ bench-several: bench-packages build ## many VMs by one command against one after
 bench-net: bench-packages build ## what networks cost: TAPs, rules, names, throughput; ARGS="--runs N [--json]" (root)
 	@python3 bench/net.py $(ARGS)
 
-bench-against: bench-packages build ## this build against another checkout's, pair by pair; ARGS="DIR [--pairs N] [--json]" (root)
+bench-against: bench-packages build ## this build against another checkout's, pair by pair; ARGS="DIR [--pairs N] [--only PART] [--json]" (root)
 	@python3 bench/against.py $(ARGS)
 
 install: build man ## into PREFIX (/usr/local), with manual and completion; honours DESTDIR

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """This build against another one, in turns within one run: what create, commands, copies and networks take with each.
 
-    bench/against.py DIR [--pairs N] [--json]      DIR: another checkout, after `make build` there
+    bench/against.py DIR [--pairs N] [--only PART] [--json]      DIR: another checkout, after `make build` there
 
 Each build has a daemon, a state directory and a network namespace of its own; both have the same image, made by the other build. A
 pair is one measurement of each (for what is short, the median of some), and every second pair begins with this build.
@@ -38,12 +38,16 @@ def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("other", type=Path, metavar="DIR", help="the other checkout")
     options.add_argument("--pairs", type=int, default=15, help="pairs to measure (15)")
+    options.add_argument("--only", default="", metavar="PART", help="what has this in its name, as `exec` or `guest to host`")
     options.add_argument("--json", action="store_true", help="print JSON instead of a table")
     given = options.parse_args()
     other = given.other.resolve() / BANGER.relative_to(ROOT)
     if not other.exists():
         sys.exit(f"there is no {other}: run `make build` in {given.other}")
 
+    wanted = {name: measure for name, measure in MEASURES.items() if given.only in name}
+    if not wanted:
+        sys.exit(f"nothing has {given.only!r} in its name; there are: {', '.join(MEASURES)}")
     STATE.mkdir(parents=True, exist_ok=True)
     figures = {}
     with ExitStack() as stack:
@@ -63,7 +67,7 @@ def main():
             stack.enter_context(side.guests())
         for number in range(given.pairs):
             order = (now, before) if number % 2 else (before, now)
-            for name, measure in MEASURES.items():
+            for name, measure in wanted.items():
                 results = {side: measure(side) for side in order}
                 figures.setdefault(name, []).append((results[before], results[now]))
             say(f"pair {number + 1} of {given.pairs}")
@@ -91,12 +95,12 @@ class Side:
         return self
 
     def __exit__(self, *_):
-        self.ask("daemon", "stop")
+        self.ask("daemon", "stop", "--quiet")
 
     def build_image(self):
         """In the host's network, where the packages come from."""
         self.ask("image", "build", "--quiet")
-        self.ask("daemon", "stop")
+        self.ask("daemon", "stop", "--quiet")
 
     def guests(self):
         """A guest, a hundred fake ones, and a fake one with a network and a name; they are there in a `with`."""

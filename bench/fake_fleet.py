@@ -81,5 +81,5 @@ class FakeFleet:
             raise SystemExit(f"bangerd --fake-vmm does not start: {answer}")
 
     def _stop(self):
-        self._banger("daemon", "stop")
+        self._banger("daemon", "stop", "--quiet")
         self.daemon.wait()
