@@ -339,7 +339,7 @@ pub(super) fn assume(credentials: &Credentials) -> io::Result<()> {
 fn record_self(mut file: &File) -> io::Result<()> {
     let mut stat = [0u8; 1024];
     let length = File::open("/proc/self/stat")?.read(&mut stat)?;
-    let start = Stat::parse(&stat[..length]).ok_or(io::ErrorKind::InvalidData)?.start_time;
+    let start = Stat::parse(&stat[..length])?.start_time;
     let pid = rustix::process::getpid().as_raw_nonzero().get();
     let mut line = [0u8; 48];
     let mut rest = &mut line[..];
