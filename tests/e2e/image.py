@@ -6,7 +6,8 @@
 import sys
 from pathlib import Path
 
-from harness import Place, build_image
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import Place, build_image  # noqa: E402
 
 place = Place(state=Path(sys.argv[1]))
 try:
