@@ -299,7 +299,10 @@ class Bad(Daemons):
         self.assertIn(f"Host *.{domain} ", other.banger("ssh-config"))
         self.assert_clean(other)
         other.kill_daemon()
-        self.assertRegex(place.finding("ground")["found"], f"a daemon that does not run, that of {re.escape(str(other.state))}")
+        found = place.finding("ground")["found"]
+        # Ids that no process has are free: another daemon of this host may have taken them by then.
+        if str(other.state) in claims():
+            self.assertRegex(found, f"a daemon that does not run, that of {re.escape(str(other.state))}")
         self.start(other)
         other.banger("create", "--net", "nat", "vm")
         self.assertEqual(other.json("daemon", "status")["domain"], domain)
