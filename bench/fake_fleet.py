@@ -16,8 +16,8 @@ class FakeFleet:
     """Use it in a `with`: VMs, daemon and directories are gone afterwards."""
 
     def __init__(self, size, config="", net=None, banger=BANGER):
-        """`config` is what the daemon is told beside the usual, `net` the network namespace that it is in, `banger` the command
-        line beside which its program is."""
+        """`config` is added to the daemon's configuration; the daemon runs in the network namespace `net`. `banger` is the command
+        line, and the daemon's program lies beside it."""
         self.size, self.net, self.banger = size, net, banger
         self.config = tiny_image.CONFIG + config
 
