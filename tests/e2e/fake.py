@@ -13,6 +13,7 @@ class FakeCase(unittest.TestCase):
     """A place with a tiny image and a daemon with the fake VMM. Needs neither QEMU nor a network."""
 
     agent = None
+    make_place = Place
     # What makes the network namespace.
     make_net = Net
     # A shell script that runs before the daemon, in a mount namespace of its own.
@@ -22,7 +23,7 @@ class FakeCase(unittest.TestCase):
     def setUpClass(cls):
         if os.geteuid() != 0:
             raise unittest.SkipTest("needs root for a network namespace of its own")
-        cls.place = Place(net=cls.make_net)
+        cls.place = cls.make_place(net=cls.make_net)
         cls.addClassCleanup(cls.place.remove)
         Path(cls.place.environment["BANGER_CONFIG"]).write_text(tiny_image.CONFIG)
         cls.args = ["--fake-vmm"]

@@ -322,6 +322,8 @@ class Case(unittest.TestCase):
     # What tests/runner.py asks.
     real_guests = True
     own_state = False
+    # What makes the place of a class with a state of its own.
+    make_place = Place
     daemon_args = ()
 
     @classmethod
@@ -330,7 +332,7 @@ class Case(unittest.TestCase):
             raise unittest.SkipTest("needs root: banger runs machines for root alone for now")
         source = state_with_image()
         if cls.own_state:
-            cls.place = Place()
+            cls.place = cls.make_place()
             clone_state(source, cls.place.state)
         else:
             cls.place = Place(state=source)
@@ -357,7 +359,7 @@ class Case(unittest.TestCase):
     def may_stay(cls):
         """Records and logs belong to the daemon, not to a VM."""
         state = cls.place.state
-        stay = {f"file {state}/{name}" for name in ("lock", "banger.db", "banger.db-wal", "banger.db-shm", "bangerd.log")}
+        stay = {f"file {state}/{name}" for name in ("lock", "banger.db", "banger.db-wal", "banger.db-shm", "banger.db.reserve", "bangerd.log")}
         # The base of an image's initramfs is cached beside it, once for each agent.
         return stay | {f"file {path}" for path in state.glob("images/*/initramfs-*.cpio")}
 

@@ -65,6 +65,20 @@ pub enum Change {
         /// As it was last.
         image: Image,
     },
+    /// The host's disk with the VMs is nearly full. Once it is full, guests that write stand still.
+    SpaceLow {
+        /// The daemon's state directory.
+        directory: String,
+        /// How much is free, in bytes.
+        free: u64,
+    },
+    /// There is space again.
+    SpaceEnough {
+        /// The daemon's state directory.
+        directory: String,
+        /// How much is free, in bytes.
+        free: u64,
+    },
     /// Somebody asked for something.
     OperationStarted {
         /// Its id, as it stands in the daemon's log.

@@ -83,6 +83,8 @@ pub enum VmState {
     Starting,
     /// Its agent answered.
     Running,
+    /// Its guest stands still until there is space on the host's disk again.
+    Paused,
     /// It is going down.
     Stopping,
     /// It is being removed.
@@ -97,6 +99,7 @@ impl VmState {
             VmState::Stopped => "stopped",
             VmState::Starting => "starting",
             VmState::Running => "running",
+            VmState::Paused => "paused",
             VmState::Stopping => "stopping",
             VmState::Removing => "removing",
         }

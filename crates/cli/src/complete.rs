@@ -128,7 +128,8 @@ impl Names {
     fn offered(&self, offer: Offer, current: &OsStr) -> Vec<CompletionCandidate> {
         let Some(current) = current.to_str() else { return Vec::new() };
         // In order of what is wanted; VMs on their way are among those that run.
-        let up = |vm: &Vm| matches!(vm.state, VmState::Running | VmState::Starting | VmState::Stopping);
+        let up =
+            |vm: &Vm| matches!(vm.state, VmState::Running | VmState::Paused | VmState::Starting | VmState::Stopping);
         match offer {
             Offer::New => Vec::new(),
             Offer::Images => self.named(current, "", self.images()),

@@ -247,6 +247,9 @@ impl Failure {
             Failure::Target(TargetError::Elsewhere { .. }) => Some("`banger ls` lists all VMs".to_owned()),
             Failure::Target(TargetError::Host(_)) => None,
             Failure::Down { name, state: VmState::Stopped } => Some(format!("start it with: banger vm start {name}")),
+            Failure::Down { state: VmState::Paused, .. } => {
+                Some("free some room on the host: it goes on by itself then".to_owned())
+            }
             Failure::Down { .. } => Some("wait until that is done".to_owned()),
             Failure::NoServer { name } => Some(format!(
                 "install one: banger exec {name} -- apt-get install -y openssh-server; `banger shell {name}` needs none"

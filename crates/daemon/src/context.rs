@@ -13,6 +13,7 @@ use crate::net::addresses::Subnet;
 use crate::net::network::Network;
 use crate::operation::fault::{Faults, Step};
 use crate::paths::Paths;
+use crate::space::Space;
 use crate::store::Store;
 use crate::vm::error::VmError;
 use crate::vm::request::View;
@@ -45,6 +46,8 @@ pub struct Context {
     pub uids: Uids,
     /// The claims of all daemons on this host.
     pub claims: Claims,
+    /// The space that is left for them all.
+    pub space: Space,
     /// The network of VMs.
     pub network: Arc<Network>,
     /// Their names, and who answers for them.

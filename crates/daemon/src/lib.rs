@@ -21,6 +21,7 @@ pub mod dns;
 pub mod net;
 
 pub mod image;
+pub mod space;
 pub mod storage;
 pub mod store;
 

@@ -29,6 +29,7 @@ use crate::net::claim;
 use crate::net::network::Network;
 use crate::operation::fault::Faults;
 use crate::paths::{MAX_SOCKET_PATH, Paths};
+use crate::space::{self, Space};
 use crate::store::{Store, StoreError};
 use crate::vm::error::VmError;
 use crate::vm::registry::Registry;
@@ -218,6 +219,7 @@ impl Daemon {
             ground: id,
             uids: uids.uids,
             claims,
+            space: Space::default(),
             network,
             names,
             wiring,
@@ -255,6 +257,7 @@ impl Daemon {
         }
         let clock = tokio::spawn(follow_the_clock(Arc::clone(&self)));
         let wired = tokio::spawn(wiring::keep(Arc::clone(&self.context)));
+        let space = tokio::spawn(space::watch(Arc::clone(&self.context)));
         let vmm = Arc::clone(&self.context.vmm);
         // Asked for ahead, so that the first VM does not wait for a program to say its version. If it cannot be used, that VM's
         // creator is told.
@@ -287,6 +290,7 @@ impl Daemon {
         }
         clock.abort();
         wired.abort();
+        space.abort();
         // Nobody asks for a VM any more. Where one runs, it keeps its network.
         if let Err(error) = self.context.network.clear().await {
             tracing::warn!(error = api::error::chain(&error), "the network of VMs stays, though none runs");
@@ -401,6 +405,7 @@ mod tests {
             generation: 1,
             guest: None,
             pid,
+            paused: false,
             console: None,
             busy: None,
             gone: false,

@@ -4,6 +4,8 @@
 //! its connection does, and nothing else ends with it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -33,6 +35,9 @@ pub const API_HEADER: &str = "banger-api";
 /// The header in which both sides tell banger's version.
 pub const VERSION_HEADER: &str = "banger-version";
 
+/// The header in which a daemon tells how many bytes are free for its VMs, while that is little.
+pub const FREE_HEADER: &str = "banger-free";
+
 /// The protocol that a connection is upgraded to when it is to carry frames.
 pub const UPGRADE: &str = "banger-stream";
 
@@ -41,22 +46,28 @@ pub const UPGRADE: &str = "banger-stream";
 pub struct Client {
     socket: PathBuf,
     any_version: bool,
+    free: Arc<AtomicU64>,
 }
 
 impl Client {
     /// The daemon that listens on this socket.
     pub fn new(socket: impl Into<PathBuf>) -> Client {
-        Client { socket: socket.into(), any_version: false }
+        Client { socket: socket.into(), any_version: false, free: Arc::new(AtomicU64::new(u64::MAX)) }
     }
 
     /// The same, but content with a daemon of any API: for asking its version and for stopping it.
     pub fn of_any_version(&self) -> Client {
-        Client { socket: self.socket.clone(), any_version: true }
+        Client { any_version: true, ..self.clone() }
     }
 
     /// The socket.
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// How many bytes are free for VMs, if the daemon's last answer has warned that it is little.
+    pub fn low_space(&self) -> Option<u64> {
+        Some(self.free.load(Ordering::Relaxed)).filter(|free| *free != u64::MAX)
     }
 
     /// Whether a daemon accepts connections.
@@ -140,6 +151,8 @@ impl Client {
         }));
         let response = sender.send_request(request.clone().into_http()).await.map_err(unanswered)?;
         self.check_version(&response)?;
+        let free = response.headers().get(FREE_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+        self.free.store(free.unwrap_or(u64::MAX), Ordering::Relaxed);
         let status = response.status();
         if status.is_success() || status == hyper::StatusCode::SWITCHING_PROTOCOLS {
             return Ok((response, connection));

@@ -122,7 +122,7 @@ fn tell(app: &App, VmChanged { vm, changes }: &VmChanged) {
     if changes.is_empty() {
         app.screen.say(&format!("{} has all that already", vm.name));
     }
-    let running = vm.state == VmState::Running;
+    let running = matches!(vm.state, VmState::Running | VmState::Paused);
     for change in changes {
         app.screen.say(&printable(&sentence(change, running)));
     }

@@ -10,6 +10,7 @@ use clap::Args;
 use crate::app::App;
 use crate::failure::Failure;
 use crate::output::{Format, human, printable, write_stdout};
+use crate::size::Size;
 
 /// Arguments of `events`.
 #[derive(Debug, Args)]
@@ -65,6 +66,8 @@ fn sentence(change: &Change) -> String {
         Change::VmRemoved { vm } => format!("vm {} is gone", vm.name),
         Change::ImageBuilt { image } => format!("image {} is new", image.name),
         Change::ImageRemoved { image } => format!("image {} is gone", image.name),
+        Change::SpaceLow { directory, free } => format!("only {} are free below {directory}", Size(*free)),
+        Change::SpaceEnough { directory, free } => format!("{} are free below {directory} again", Size(*free)),
         Change::OperationStarted { operation, verb, on: name } => {
             format!("operation {operation} begins: {verb}{}", on(name))
         }

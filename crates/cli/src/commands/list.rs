@@ -35,6 +35,10 @@ impl List {
         if vms.is_empty() && app.screen.format == Format::Table {
             app.screen.say("no VMs yet: `banger run` makes one and opens a shell in it");
         }
+        if let Some(free) = app.client.low_space() {
+            app.screen
+                .say(&format!("only {} are free for VMs on the host: without space they stand still", Size(free)));
+        }
         Ok(0)
     }
 }

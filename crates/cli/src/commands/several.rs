@@ -235,5 +235,5 @@ pub fn is_down(vm: &Vm) -> bool {
 
 /// Whether a VM runs, or is about to.
 pub fn is_up(vm: &Vm) -> bool {
-    matches!(vm.state, VmState::Starting | VmState::Running | VmState::Stopping)
+    matches!(vm.state, VmState::Starting | VmState::Running | VmState::Paused | VmState::Stopping)
 }

@@ -145,6 +145,9 @@ pub fn of_vm(error: &VmError) -> ApiError {
         VmError::Storage(StorageError::NoSpace { .. }) => {
             (ErrorCode::NoSpace, Some("free some room, or remove VMs and images that are not needed".to_owned()))
         }
+        VmError::Paused { .. } => {
+            (ErrorCode::NoSpace, Some("free some room on the host: it goes on by itself then".to_owned()))
+        }
         VmError::Vmm(error) => of_vmm(error),
         VmError::AgentSilent { name, .. } | VmError::WentDown { name, .. } => (
             ErrorCode::GuestUnreachable,
@@ -230,6 +233,13 @@ fn of_denied(denied: Denied, name: &str) -> (ErrorCode, Option<String>) {
 
 fn of_store(error: &StoreError) -> (ErrorCode, Option<String>) {
     match error {
+        full if full.is_full() => (
+            ErrorCode::NoSpace,
+            Some(
+                "free some room, or remove VMs and images that are not needed: that works on a full disk, too"
+                    .to_owned(),
+            ),
+        ),
         StoreError::NameTaken(name) => {
             (ErrorCode::NameTaken, Some(format!("take another name, or remove the old one with `banger rm {name}`")))
         }

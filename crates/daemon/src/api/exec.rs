@@ -161,7 +161,7 @@ pub(super) fn named(error: GuestError, definition: &Definition) -> Failure {
 pub(super) async fn guest_of(handle: &Handle, attempted: &'static str) -> Result<(Guest, Arc<Definition>), Failure> {
     let mut views = handle.follow();
     let decided = |view: &View| match view.state {
-        Doing::Running(_) => view.guest.is_some(),
+        Doing::Running(_) => view.guest.is_some() || view.paused,
         Doing::Starting => false,
         Doing::Creating | Doing::Stopped { .. } | Doing::Stopping | Doing::Removing => true,
     };
@@ -170,6 +170,7 @@ pub(super) async fn guest_of(handle: &Handle, attempted: &'static str) -> Result
         let name = view.definition.name.clone();
         let denied = |denied| Failure::from(VmError::Denied { attempted, name: name.clone(), denied });
         match (&view.state, view.guest) {
+            (Doing::Running(_), _) if view.paused => return Err(VmError::Paused { attempted, name }.into()),
             (Doing::Running(_), Some(guest)) => return Ok((guest, view.definition)),
             (Doing::Running(_), None) => match tokio::time::timeout(AWAY, views.wait_for(decided)).await {
                 Ok(Ok(_)) => {}

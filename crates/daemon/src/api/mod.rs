@@ -24,7 +24,7 @@ mod vms;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::handler::Handler;
 use axum::http::{HeaderValue, Method};
 use axum::middleware::{self, Next};
@@ -101,7 +101,7 @@ pub fn router(daemon: Arc<Daemon>) -> Router {
         })
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
-        .layer(middleware::from_fn(say_who))
+        .layer(middleware::from_fn_with_state(Arc::clone(&daemon), say_who))
         .with_state(daemon)
 }
 
@@ -133,10 +133,13 @@ async fn not_allowed(request: Request) -> Failure {
     Failure::new(ErrorCode::MethodNotAllowed, message, Some("the answer's header Allow has what it takes"))
 }
 
-/// Every answer says which daemon it is from.
-async fn say_who(request: Request, next: Next) -> Response {
+/// Every answer says which daemon it is from, and warns while there is little space.
+async fn say_who(State(daemon): State<Arc<Daemon>>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
+    if let Some(free) = daemon.context.space.low() {
+        headers.insert("banger-free", HeaderValue::from(free));
+    }
     headers.insert("banger-api", HeaderValue::from(banger_api::VERSION));
     headers.insert("banger-version", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
     response

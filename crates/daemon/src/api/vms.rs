@@ -22,6 +22,9 @@ use crate::vm::registry::Handle;
 use crate::vm::request::View;
 use crate::vm::{spec, state};
 
+/// Why a VM is paused.
+const DISK_FULL: &str = "host disk full";
+
 /// How long a guest may take to reach a level that somebody waits for, under emulation and load.
 const LEVEL: Duration = Duration::from_secs(180);
 
@@ -209,6 +212,7 @@ pub(crate) fn wire(view: &View, driver: &str) -> Vm {
         state::State::Creating => (VmState::Creating, None, None),
         state::State::Stopped { reason } => (VmState::Stopped, reason.clone(), None),
         state::State::Starting => (VmState::Starting, None, None),
+        state::State::Running(run) if view.paused => (VmState::Paused, Some(DISK_FULL.to_owned()), Some(run)),
         state::State::Running(run) => (VmState::Running, None, Some(run)),
         state::State::Stopping => (VmState::Stopping, None, None),
         state::State::Removing => (VmState::Removing, None, None),

@@ -11,7 +11,7 @@ use super::{fail, pass, warn};
 const GIB: u64 = 1024 * 1024 * 1024;
 
 /// Below this much free space VMs run into a full disk at once.
-const TOO_LITTLE: u64 = GIB;
+const TOO_LITTLE: u64 = crate::space::LOW;
 
 /// Below this much free space they will before long: an image takes a gigabyte, a VM what it writes.
 const LITTLE: u64 = 8 * GIB;

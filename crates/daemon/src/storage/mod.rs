@@ -12,6 +12,9 @@ use banger_linux::file;
 pub use banger_linux::file::CloneMethod;
 use banger_linux::process::{Launch, Leash, Program};
 
+/// The free space, in bytes, with which what a full disk has stopped goes on: less would be gone at once.
+pub const ENOUGH: u64 = 64 << 20;
+
 /// Why a disk could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {

@@ -6,6 +6,7 @@
 mod ground;
 mod images;
 mod leases;
+mod reserve;
 #[cfg(not(fuzzing))]
 mod schema;
 #[cfg(fuzzing)]
@@ -14,7 +15,10 @@ mod vms;
 mod wiring;
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
+use reserve::{Reserve, is_full};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
@@ -27,7 +31,16 @@ pub struct Store {
     jobs: std::sync::mpsc::Sender<Job>,
 }
 
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+type Job = Box<dyn FnOnce(&mut Records) + Send>;
+
+/// What the thread owns.
+struct Records {
+    connection: Connection,
+    reserve: Reserve,
+}
+
+/// How often the thread looks whether there is space again.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Why records could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -99,14 +112,23 @@ impl Store {
     /// # Errors
     /// [`StoreError::Open`], [`StoreError::Migrate`].
     pub fn open(path: &Path) -> Result<Store, StoreError> {
+        let reserve = Reserve::beside(path);
         let connection = schema::open(path)?;
+        if reserve.is_spent() {
+            reserve.hold();
+        }
+        let mut records = Records { connection, reserve };
         let (jobs, inbox) = std::sync::mpsc::channel::<Job>();
         std::thread::Builder::new()
             .name("store".into())
             .spawn(move || {
-                let mut connection = connection;
-                for job in inbox {
-                    job(&mut connection);
+                loop {
+                    let patience = if records.reserve.is_spent() { LOOK } else { Duration::MAX };
+                    match inbox.recv_timeout(patience) {
+                        Ok(job) => job(&mut records),
+                        Err(RecvTimeoutError::Timeout) => records.reserve.keep_if_enough(),
+                        Err(RecvTimeoutError::Disconnected) => return,
+                    }
                 }
             })
             .map_err(|error| StoreError::Open {
@@ -122,12 +144,18 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        self.run(move |connection| {
-            let failed = |source| StoreError::Statement { attempted, source };
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-            let done = work(&transaction)?;
-            transaction.commit().map_err(failed)?;
-            Ok(done)
+        self.on_thread(move |records| records.commit(attempted, work)).await
+    }
+
+    /// As [`Store::write`], for what gives space back: on a full disk it takes the space that is kept for this.
+    async fn write_in_need<T, F>(&self, attempted: &'static str, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.on_thread(move |records| match records.commit(attempted, &work) {
+            Err(error) if error.is_full() && records.reserve.give_up() => records.commit(attempted, &work),
+            result => result,
         })
         .await
     }
@@ -137,13 +165,43 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
     {
+        self.on_thread(|records| work(&mut records.connection)).await
+    }
+
+    async fn on_thread<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Records) -> Result<T, StoreError> + Send + 'static,
+    {
         let (reply, result) = oneshot::channel();
-        let job: Job = Box::new(move |connection| {
+        let job: Job = Box::new(move |records| {
             // A caller that went away does not undo what it asked for.
-            drop(reply.send(work(connection)));
+            drop(reply.send(work(records)));
         });
         self.jobs.send(job).map_err(|_| StoreError::Closed)?;
         result.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+impl Records {
+    fn commit<T>(
+        &mut self,
+        attempted: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let failed = |source| StoreError::Statement { attempted, source };
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let done = work(&transaction)?;
+        transaction.commit().map_err(failed)?;
+        self.reserve.after_commit(&self.connection);
+        Ok(done)
+    }
+}
+
+impl StoreError {
+    /// Whether there was no space for it.
+    pub fn is_full(&self) -> bool {
+        matches!(self, StoreError::Statement { source, .. } | StoreError::Open { source, .. } if is_full(source))
     }
 }
 

@@ -89,13 +89,14 @@ impl Store {
         .await
     }
 
-    /// Writes what changes in a VM's life.
+    /// Writes what changes in a VM's life. That it stops, or goes, is written on a full disk, too.
     ///
     /// # Errors
     /// A failed statement.
     pub async fn update_vm(&self, record: VmRecord) -> Result<(), StoreError> {
         const WHAT: &str = "record a VM's state";
-        self.write(WHAT, move |records| {
+        let gives_space_back = matches!(record.state, State::Stopping | State::Stopped { .. } | State::Removing);
+        let update = move |records: &Transaction<'_>| {
             let updated = records.execute(
                 "UPDATE vms SET state = ?, generation = ?, host_boot = ?, main = ?, wanted = ?,
                                 vmm_pid = ?, vmm_start = ?, tap = ? WHERE id = ?",
@@ -112,8 +113,8 @@ impl Store {
                 ],
             );
             attempt(WHAT, updated).map(drop)
-        })
-        .await
+        };
+        if gives_space_back { self.write_in_need(WHAT, update).await } else { self.write(WHAT, update).await }
     }
 
     /// Writes what can be changed of what a VM is, and its generation.
@@ -152,13 +153,13 @@ impl Store {
         .await
     }
 
-    /// Forgets a VM.
+    /// Forgets a VM, on a full disk, too.
     ///
     /// # Errors
     /// A failed statement.
     pub async fn delete_vm(&self, id: VmId) -> Result<(), StoreError> {
         const WHAT: &str = "forget a VM";
-        self.write(WHAT, move |records| {
+        self.write_in_need(WHAT, move |records| {
             attempt(WHAT, records.execute("DELETE FROM vms WHERE id = ?", [id.as_str()])).map(drop)
         })
         .await

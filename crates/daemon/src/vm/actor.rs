@@ -3,8 +3,8 @@
 //! One request is worked on at a time. While it is, others are refused as busy; a kill, a forced removal and the end of a
 //! lease cancel it and come next. Commands and copies do not come here: they take the published [`Guest`].
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use banger_api::change::Change;
 use banger_api::vm::{Lifetime, Net};
@@ -17,25 +17,23 @@ use super::create;
 use super::definition::{Definition, VmRecord};
 use super::error::VmError;
 use super::publish::Published;
-use super::release::release;
 use super::request::{Outcome, Request, Verb, View};
 use super::start::{self, Started, VmmEnd};
 use super::state::{Event, State};
-use super::stop;
+use super::unwritten::Unwritten;
 use super::watch::{Wake, Watchers, until_cancelled};
 use crate::context::Context;
 use crate::guest::Guest;
 use crate::operation::{Operation, Step};
 use crate::vmm::Instance;
 
-/// How long a guest may keep its turn to go down.
-const GOING_DOWN: Duration = Duration::from_secs(5);
-
 pub(super) struct Running {
     pub(super) instance: Arc<dyn Instance>,
     pub(super) guest: Option<Guest>,
     pub(super) ended: VmmEnd,
     pub(super) watchers: Watchers,
+    /// Whether the guest is paused because the host's disk is full.
+    pub(super) paused: bool,
     pub(super) _published: Published,
 }
 
@@ -50,6 +48,8 @@ pub(super) struct Actor {
     pub(super) running: Option<Running>,
     pub(super) run: u64,
     pub(super) comeback: Comeback,
+    /// Its end, where that is still to be written down.
+    pub(super) unwritten: Unwritten,
     pub(super) main_started: bool,
     pub(super) gone: bool,
     pub(super) busy: Option<&'static str>,
@@ -70,6 +70,7 @@ impl Actor {
             guest: None,
             pid: against_record(&hold, &record.state),
             console: None,
+            paused: false,
             busy: None,
             gone: false,
             missed: false,
@@ -84,6 +85,7 @@ impl Actor {
             running: None,
             run: 0,
             comeback: Comeback::default(),
+            unwritten: Unwritten::default(),
             main_started: false,
             gone: false,
             busy: None,
@@ -176,7 +178,7 @@ impl Actor {
                 self.or_remove(made, operation).await
             }
             Verb::Start => match &self.record.state {
-                State::Running(_) => Ok(()),
+                State::Running(_) => self.go_on("start").await,
                 _ => self.start_once(operation).await,
             },
             Verb::StartAgain => self.start_again(operation).await,
@@ -252,67 +254,6 @@ impl Actor {
         Ok(())
     }
 
-    /// Stops it; `wanted` is whether it shall run nevertheless, as in a restart.
-    pub(super) async fn stop_wanting(
-        &mut self,
-        operation: &Operation,
-        force: bool,
-        patience: Duration,
-        wanted: bool,
-    ) -> Result<(), VmError> {
-        if matches!(self.record.state, State::Stopped { .. }) {
-            self.may_be_stopped(force).await?;
-        }
-        self.comeback = Comeback::default();
-        let wanted_before = std::mem::replace(&mut self.record.wanted, wanted);
-        match &self.record.state {
-            // An earlier daemon's mistake, or the records are older than the events: the process decides.
-            State::Stopped { .. } if self.hold.may_live() => {
-                self.context.store.update_vm(self.record.clone()).await?;
-            }
-            State::Stopped { .. } if wanted_before == wanted => return Ok(()),
-            State::Stopped { .. } => return Ok(self.context.store.update_vm(self.record.clone()).await?),
-            // An earlier stop could not end the VMM: try again.
-            State::Stopping => {}
-            _ => self.advance(operation, Step::RecordStop, Event::Stop).await?,
-        }
-        self.go_down(operation, force, patience).await
-    }
-
-    /// What a stop does once it is recorded.
-    pub(super) async fn go_down(
-        &mut self,
-        operation: &Operation,
-        force: bool,
-        patience: Duration,
-    ) -> Result<(), VmError> {
-        let context = Arc::clone(&self.context);
-        let mut errors = Vec::new();
-        // No watcher of this run may open a session beside the one that the stop may need.
-        let running = self.running.take();
-        if let (Some(Running { instance, guest, ended, watchers, _published: _ }), false) = (running, force) {
-            drop(watchers);
-            let ask = stop::ask(&context, &self.definition.name, &*instance, guest, &ended, patience, operation);
-            let ask = async {
-                tokio::select! {
-                    () = context.turns.stops.during(operation, GOING_DOWN, ask) => {}
-                    // Not given up, but hurried: a kill came.
-                    () = operation.cancelled() => {}
-                }
-                Ok(())
-            };
-            errors.extend(context.step(Step::PowerOff, ask).await.err());
-        }
-        errors.extend(release(&context, &self.record, &mut self.hold, operation).await);
-        if errors.is_empty() && !matches!(self.record.state, State::Stopped { .. }) {
-            errors.extend(self.advance(operation, Step::RecordStopped, Event::Ended { reason: None }).await.err());
-        }
-        if errors.is_empty() && self.record.definition.lifetime != Lifetime::Kept {
-            errors = self.remove(operation).await;
-        }
-        VmError::all(errors)
-    }
-
     /// Records that it runs, and publishes it with its guest: who sees it running can run something in it.
     pub(super) async fn take(&mut self, operation: &Operation, started: Started) -> Result<(), VmError> {
         self.save(operation, Step::RecordRunning, Event::Ready(started.run)).await?;
@@ -321,15 +262,27 @@ impl Actor {
             Watchers::new(self.definition.name.clone(), self.run, self.wakes.clone(), started.ended.clone());
         watchers.session(started.session_over);
         watchers.tell_the_time(started.guest.clone());
+        watchers.storage(Arc::clone(&started.instance), self.disks());
         let guest = Some(started.guest);
         let published = started.bound.serve(&self.view.subscribe());
-        self.running =
-            Some(Running { instance: started.instance, guest, ended: started.ended, watchers, _published: published });
+        self.running = Some(Running {
+            instance: started.instance,
+            guest,
+            ended: started.ended,
+            watchers,
+            paused: false,
+            _published: published,
+        });
         self.publish();
         Ok(())
     }
 
-    fn next(&self, event: Event) -> Result<State, VmError> {
+    /// Where its disks are.
+    pub(super) fn disks(&self) -> PathBuf {
+        self.context.paths.vm(self.definition.id.as_str()).state
+    }
+
+    pub(super) fn next(&self, event: Event) -> Result<State, VmError> {
         let attempted = match event {
             Event::Made | Event::Ready(_) => "go on with",
             Event::Start => "start",
@@ -361,6 +314,7 @@ impl Actor {
         let save = async {
             context.store.update_vm(record.clone()).await?;
             self.record = record;
+            self.unwritten = Unwritten::default();
             Ok(())
         };
         operation.stage("record.save", context.step(step, save)).await
@@ -376,6 +330,7 @@ impl Actor {
             guest: running.and_then(|running| running.guest.clone()),
             pid: running.map(|running| running.instance.process().pid()).or_else(ghost),
             console: running.and_then(|running| running.instance.console()),
+            paused: running.is_some_and(|running| running.paused),
             busy: self.busy,
             gone: self.gone,
             missed: self.is_missed(),

@@ -43,6 +43,14 @@ pub enum VmError {
     /// The VM runs, and was to be removed without force.
     #[error("cannot remove {0}: it is running")]
     RemoveRunning(String),
+    /// Its guest is paused: its VMM found no space for what the guest wrote.
+    #[error("cannot {attempted} {name}: it is paused, because the host's disk is full")]
+    Paused {
+        /// What was attempted.
+        attempted: &'static str,
+        /// The VM.
+        name: String,
+    },
     /// Its VMM lives, though the record says that it does not run.
     #[error("cannot {attempted} {name}: its VMM lives, as process {pid}")]
     Lives {

@@ -57,10 +57,15 @@ impl Actor {
                 let result = VmError::all(self.remove(&operation).await);
                 operation.ended(&result);
             }
+            Wake::Paused(run) if run == current => self.pauses(),
+            Wake::GoesOn(run) if run == current => self.runs_again(),
+            Wake::TimeToWrite => self.write_end().await,
             Wake::TimeToStart(run) if run == current => request = self.time_to_start(),
             Wake::VmmEnded(..)
             | Wake::SessionOver(_)
             | Wake::SessionOpened(..)
+            | Wake::Paused(_)
+            | Wake::GoesOn(_)
             | Wake::MainEnded(_)
             | Wake::TimeToStart(_) => {}
         }

@@ -129,9 +129,10 @@ impl Actor {
         self.run += 1;
         let mut watchers = Watchers::new(self.definition.name.clone(), self.run, self.wakes.clone(), ended.clone());
         watchers.reconnect(Arc::clone(&instance));
+        watchers.storage(Arc::clone(&instance), self.disks());
         let bound = publish::bind_anew(&self.definition.publish, &self.definition.name).await;
         let published = bound.serve(&self.view.subscribe());
-        self.running = Some(Running { instance, guest: None, ended, watchers, _published: published });
+        self.running = Some(Running { instance, guest: None, ended, watchers, paused: false, _published: published });
         self.main_started = self.record.main;
         self.record.traces = self.traces();
         self.publish();

@@ -27,6 +27,8 @@ pub struct View {
     pub guest: Option<Guest>,
     /// The VMM's process id.
     pub pid: Option<u32>,
+    /// Whether its guest is paused because the host's disk is full.
+    pub paused: bool,
     /// The console, while it runs, where it has one.
     pub console: Option<Console>,
     /// The operation that is under way.

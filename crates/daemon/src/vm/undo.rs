@@ -38,7 +38,7 @@ impl Actor {
         let context = Arc::clone(&self.context);
         let mut errors = release(&context, &self.record, &mut self.hold, operation).await;
         if errors.is_empty() && matches!(self.record.state, State::Starting | State::Running(_) | State::Stopping) {
-            errors.extend(self.advance(operation, Step::RecordStopped, Event::Ended { reason }).await.err());
+            errors.extend(self.has_ended(operation, reason).await.err());
         }
         if errors.is_empty() && self.record.definition.lifetime != Lifetime::Kept {
             errors = self.remove(operation).await;

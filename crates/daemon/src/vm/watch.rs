@@ -23,8 +23,14 @@ pub(super) enum Wake {
     SessionOver(u64),
     /// A new session was opened.
     SessionOpened(u64, Guest, watch::Receiver<bool>),
+    /// The guest is paused because the host's disk is full.
+    Paused(u64),
+    /// The guest that was paused runs steadily.
+    GoesOn(u64),
     /// The main command ended, or is not there.
     MainEnded(u64),
+    /// The pause before another try to write its end down is over.
+    TimeToWrite,
     /// The pause before a start by itself is over; the run is the one that ended.
     TimeToStart(u64),
 }
@@ -32,9 +38,9 @@ pub(super) enum Wake {
 /// The watchers of one run; they end with it.
 pub(super) struct Watchers {
     vm: String,
-    run: u64,
-    wakes: mpsc::UnboundedSender<Wake>,
-    tasks: JoinSet<()>,
+    pub(super) run: u64,
+    pub(super) wakes: mpsc::UnboundedSender<Wake>,
+    pub(super) tasks: JoinSet<()>,
 }
 
 impl Watchers {

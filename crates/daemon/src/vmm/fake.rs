@@ -20,8 +20,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use rustix::process::Signal;
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 
-use super::{Capabilities, Channel, Console, Farewell, Instance, Machine, PID_FILE, Vmm, VmmError, failed};
+use super::{Capabilities, Channel, Console, Farewell, Instance, Machine, PID_FILE, Shortage, Vmm, VmmError, failed};
 
 /// The agent's socket, in the machine's runtime directory.
 const SOCKET: &str = "agent.sock";
@@ -198,6 +199,15 @@ impl Instance for FakeInstance {
     /// How its agent ended is all that is known.
     fn farewell(&self) -> BoxFuture<'static, Option<Farewell>> {
         std::future::ready(None).boxed()
+    }
+
+    /// It writes to no disk.
+    fn shortage(&self) -> watch::Receiver<Shortage> {
+        watch::channel(Shortage::default()).1
+    }
+
+    async fn resume(&self) -> Result<(), VmmError> {
+        Ok(())
     }
 
     /// What its agent says goes into the log by itself.

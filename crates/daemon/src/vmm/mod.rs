@@ -21,6 +21,7 @@ use banger_linux::netlink::Mac;
 use banger_linux::process::{Process, ProcessError};
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 
 pub use console::{Attached, BACKLOG, Console, Ends};
 
@@ -149,6 +150,16 @@ pub trait Instance: Send + Sync {
     /// killed.
     fn farewell(&self) -> BoxFuture<'static, Option<Farewell>>;
 
+    /// What its writes to the host's disk meet, now and from now on.
+    fn shortage(&self) -> watch::Receiver<Shortage>;
+
+    /// Lets a guest go on that is paused because the host's disk is full, and tries its write again. That it was accepted does
+    /// not mean that the write finds space: [`Instance::shortage`] tells.
+    ///
+    /// # Errors
+    /// [`VmmError`].
+    async fn resume(&self) -> Result<(), VmmError>;
+
     /// The console, where there is one to read along and to type at.
     fn console(&self) -> Option<Console>;
 
@@ -163,6 +174,16 @@ pub trait Instance: Send + Sync {
     /// # Errors
     /// [`VmmError`].
     async fn press_power_button(&self) -> Result<(), VmmError>;
+}
+
+/// The writes of a guest that found no space on the host's disk. The guest is not told: its VMM pauses it, with the write
+/// undone. Any other error of the host's disk reaches the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Shortage {
+    /// Whether the guest is paused over one.
+    pub paused: bool,
+    /// How many there were.
+    pub times: u64,
 }
 
 /// How a guest went down of its own accord.

@@ -56,7 +56,8 @@ pub(super) enum Answer {
 }
 
 /// What every call to a guest can fail with.
-const GUEST: [ErrorCode; 7] = [VmNotFound, WrongState, Busy, GuestFailed, GuestUnreachable, Unsupported, Internal];
+const GUEST: [ErrorCode; 8] =
+    [VmNotFound, WrongState, Busy, NoSpace, GuestFailed, GuestUnreachable, Unsupported, Internal];
 
 /// What everything that starts a VM can fail with.
 const START: &[ErrorCode] =

@@ -1,4 +1,5 @@
-//! What QEMU says unasked: that the guest has closed its end of a port, and how the guest went down.
+//! What QEMU says unasked: that the guest has closed its end of a port, that the host's disk is full, and how the guest went
+//! down.
 //!
 //! One listener for each VM, from its start or adoption to its end, on a monitor of its own: QEMU serves one client at a time,
 //! and what it says while nobody listens is lost.
@@ -10,7 +11,7 @@ use tokio::sync::watch;
 
 use super::args::id;
 use super::qmp::{Qmp, QmpError};
-use crate::vmm::Farewell;
+use crate::vmm::{Farewell, Shortage};
 
 /// What was heard so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,19 +30,26 @@ struct Heard {
 #[derive(Debug, Clone)]
 pub struct Events {
     heard: watch::Receiver<Heard>,
+    shortage: watch::Receiver<Shortage>,
 }
 
 impl Events {
     /// Listens on a monitor, which may take `patience` to greet.
     pub fn listen(monitor: PathBuf, patience: Duration) -> Events {
         let (says, heard) = watch::channel(Heard::default());
+        let (tells, shortage) = watch::channel(Shortage::default());
         tokio::spawn(async move {
             let listening = async {
                 let mut qmp = Qmp::connect(&monitor, patience).await?;
                 says.send_modify(|heard| heard.listening = true);
+                // It may have been paused while nobody listened.
+                if qmp.is_out_of_space().await? {
+                    tells.send_replace(Shortage { paused: true, times: 1 });
+                }
                 loop {
                     let (name, data) = qmp.event().await?;
                     says.send_modify(|heard| heard.take(&name, &data));
+                    tells.send_if_modified(|shortage| shortage.take(&name, &data));
                 }
             };
             tokio::select! {
@@ -56,7 +64,12 @@ impl Events {
             }
             says.send_modify(|heard| heard.over = true);
         });
-        Events { heard }
+        Events { heard, shortage }
+    }
+
+    /// The writes that found no space on the host's disk.
+    pub fn shortage(&self) -> watch::Receiver<Shortage> {
+        self.shortage.clone()
     }
 
     /// Waits until the guest has closed its end of the agent's port, as `is_open` confirms; never ends where that is not heard.
@@ -102,10 +115,44 @@ impl Heard {
     }
 }
 
+impl Shortage {
+    /// Whether the event changes it. Both of them are in qapi/block-core.json and qapi/run-state.json. A mere STOP may have
+    /// another reason.
+    fn take(&mut self, name: &str, data: &serde_json::Value) -> bool {
+        match name {
+            "BLOCK_IO_ERROR" if data["nospace"] == true && data["action"] == "stop" => {
+                *self = Shortage { paused: true, times: self.times + 1 };
+                true
+            }
+            "RESUME" => std::mem::take(&mut self.paused),
+            _ => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn only_a_write_without_space_that_stops_the_guest_is_a_shortage() {
+        let event = |action: &str, nospace: bool| json!({ "device": "", "operation": "write", "action": action, "nospace": nospace });
+        let mut shortage = Shortage::default();
+        assert!(!shortage.take("BLOCK_IO_ERROR", &event("report", true)));
+        assert!(!shortage.take("BLOCK_IO_ERROR", &event("stop", false)));
+        assert!(!shortage.take("BLOCK_IO_ERROR", &json!({ "action": "stop" })), "an older QEMU does not say");
+        assert!(!shortage.take("STOP", &json!({})));
+        assert!(!shortage.take("RESUME", &json!({})));
+        assert_eq!(shortage, Shortage::default());
+
+        assert!(shortage.take("BLOCK_IO_ERROR", &event("stop", true)));
+        assert!(!shortage.take("STOP", &json!({})));
+        assert_eq!(shortage, Shortage { paused: true, times: 1 });
+        assert!(shortage.take("RESUME", &json!({})));
+        assert!(shortage.take("BLOCK_IO_ERROR", &event("stop", true)));
+        assert_eq!(shortage, Shortage { paused: true, times: 2 });
+    }
 
     #[test]
     fn a_reset_and_a_power_off_are_told_apart_and_a_killed_vmm_is_neither() {

@@ -11,13 +11,13 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::json;
 use tokio::net::UnixStream;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use super::args::{Renewal, id};
 use super::events::Events;
 use super::launch::{EVENTS_SOCKET, QMP_SOCKET};
 use super::qmp::{Qmp, QmpError};
-use crate::vmm::{Channel, Console, Farewell, Instance, VmmError};
+use crate::vmm::{Channel, Console, Farewell, Instance, Shortage, VmmError};
 
 /// How long QEMU may take over an errand. It needs about a millisecond, and more when the host is busy.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -102,6 +102,15 @@ impl Instance for QemuInstance {
 
     fn farewell(&self) -> BoxFuture<'static, Option<Farewell>> {
         self.events.clone().farewell(LAST_WORDS).boxed()
+    }
+
+    fn shortage(&self) -> watch::Receiver<Shortage> {
+        self.events.shortage()
+    }
+
+    async fn resume(&self) -> Result<(), VmmError> {
+        let resume = async { Qmp::connect(&self.qmp, PATIENCE).await?.cont().await };
+        self.errand("let the guest go on", resume).await
     }
 
     fn console(&self) -> Option<Console> {

@@ -81,6 +81,27 @@ impl Qmp {
         status["running"].as_bool().ok_or_else(|| QmpError::Malformed(status.to_string()))
     }
 
+    /// Whether the guest is paused because a write to one of its disks found no space on the host.
+    ///
+    /// # Errors
+    /// [`QmpError`].
+    pub async fn is_out_of_space(&mut self) -> Result<bool, QmpError> {
+        // In this order: what is not yet so by the first answer is told as an event after it.
+        if self.execute("query-status", json!({})).await?["status"] != "io-error" {
+            return Ok(false);
+        }
+        let disks = self.execute("query-block", json!({})).await?;
+        Ok(disks.as_array().is_some_and(|disks| disks.iter().any(|disk| disk["io-status"] == "nospace")))
+    }
+
+    /// Lets a paused guest go on. Accepted also where it pauses again at once.
+    ///
+    /// # Errors
+    /// [`QmpError`].
+    pub async fn cont(&mut self) -> Result<(), QmpError> {
+        self.execute("cont", json!({})).await.map(drop)
+    }
+
     /// Presses the power button.
     ///
     /// # Errors
