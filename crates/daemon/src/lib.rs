@@ -4,6 +4,7 @@ pub mod arguments;
 pub mod config;
 pub mod context;
 pub mod ground;
+pub mod log;
 pub mod paths;
 pub mod serve;
 

@@ -1,25 +1,22 @@
 //! `bangerd`: reads its environment and its arguments, sets up its log, and serves. All else is in the library.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use bangerd::api::error::chain;
 use bangerd::arguments::Arguments;
 use bangerd::image::install::Mmdebstrap;
+use bangerd::log::Log;
 use bangerd::operation::fault::Faults;
 use bangerd::paths::{Paths, agent_candidates};
 use bangerd::serve::{Daemon, Options, places};
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let mut arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return misused(&error),
     };
@@ -34,7 +31,7 @@ fn main() -> ExitCode {
             return fail(ready, &format!("cannot close the descriptors of its starter: {error}"), "mount /proc");
         }
     };
-    let (paths, agent) = match at_the_root(paths(), arguments.agent) {
+    let (paths, agent) = match at_the_root(paths(), arguments.agent.take()) {
         Ok(places) => places,
         Err(error) => {
             return fail(ready, &format!("cannot leave the working directory: {error}"), "start it in another");
@@ -44,13 +41,24 @@ fn main() -> ExitCode {
     if let Err(error) = places::make(&paths) {
         return fail(ready, &chain(&error), &error.help());
     }
-    if let Err(error) = set_up_log(&paths) {
-        let help = "run it as root, or set BANGER_STATE_DIR and BANGER_RUNTIME_DIR to directories of your own";
-        return fail(ready, &format!("cannot open the log {}: {error}", paths.log().display()), help);
-    }
+    let log = match set_up_log(&paths) {
+        Ok(log) => log,
+        Err(error) => {
+            return fail(ready, &format!("cannot start the threads of the log: {error}"), "look at the host's limits");
+        }
+    };
+    // If the log cannot be written, standard error says so from the start.
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "the daemon starts");
     for refused in refused {
         tracing::warn!(error = chain(&refused), "the daemon goes on as it was started");
     }
+    let code = run(paths, agent, arguments, ready, &log);
+    log.finish();
+    code
+}
+
+/// Serves until it is told to go.
+fn run(paths: Paths, agent: Option<PathBuf>, arguments: Arguments, ready: Option<File>, log: &Log) -> ExitCode {
     let Some(agent) = agent.or_else(find_agent) else {
         return fail(ready, "cannot find the file banger-agent", "put it beside bangerd, or name it with --agent");
     };
@@ -67,6 +75,7 @@ fn main() -> ExitCode {
             return fail(ready, &format!("cannot start the event loop: {error}"), "look at the limits of the host");
         }
     };
+    runtime.spawn(log.tell_counts());
     let ended = runtime.block_on(async {
         let daemon = match Daemon::start(options).await {
             Ok(daemon) => daemon,
@@ -123,29 +132,10 @@ fn find_agent() -> Option<PathBuf> {
     agent_candidates(&daemon).into_iter().find(|candidate| candidate.is_file())
 }
 
-/// The log's size at which a starting daemon puts it aside, in bytes.
-const LONG_LOG: u64 = 16 * 1024 * 1024;
-
-fn set_up_log(paths: &Paths) -> std::io::Result<()> {
-    let log = paths.log();
-    if std::fs::metadata(&log).is_ok_and(|log| log.len() > LONG_LOG) {
-        std::fs::rename(&log, log.with_extension("log.1"))?;
-    }
-    let file = open_log(&log)?;
+fn set_up_log(paths: &Paths) -> std::io::Result<Log> {
     #[expect(clippy::disallowed_methods, reason = "this is main.rs")]
-    let wanted = std::env::var("BANGER_LOG").ok();
-    let wanted = wanted.as_deref().unwrap_or("info");
-    let filter = EnvFilter::try_new(wanted).unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::registry()
-        .with(filter)
-        .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(file))
-        .with(tracing_subscriber::fmt::layer().compact().with_writer(std::io::stderr))
-        .init();
-    Ok(())
-}
-
-fn open_log(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+    let filter = std::env::var("BANGER_LOG");
+    Log::set_up(&paths.log(), filter.as_deref().unwrap_or("info"))
 }
 
 /// clap's help as it is, and its complaints in the shape that all of banger's errors have.
