@@ -166,11 +166,23 @@ pub(super) fn machine(context: &Context, definition: &Definition) -> Machine {
     }
 }
 
-/// How a VMM ends.
+/// How a VMM ends. Its console's log is complete by then, unless the file system takes too long.
 pub(super) fn end_of(instance: &dyn Instance) -> Result<VmmEnd, VmError> {
     let process = instance.process().try_clone().map_err(crate::vmm::VmmError::Process)?;
-    Ok(async move { process.ended().await.ok().flatten() }.boxed().shared())
+    let console = instance.console();
+    let end = async move {
+        let status = process.ended().await.ok().flatten();
+        if let Some(console) = console {
+            // A panic's last line says why it ended.
+            drop(tokio::time::timeout(LAST_OUTPUT, console.ended()).await);
+        }
+        status
+    };
+    Ok(end.boxed().shared())
 }
+
+/// How long the last output may take from an ended VMM to its log.
+const LAST_OUTPUT: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What is known of a guest whose agent answered just now.
 pub(super) fn run_of(context: &Context, guest: &Guest) -> Run {

@@ -46,6 +46,11 @@ impl Console {
         attached.await.ok()
     }
 
+    /// Waits until the driver has no more output to write: the VM has ended, and the log is complete.
+    pub async fn ended(&self) {
+        self.readers.closed().await;
+    }
+
     /// Types. Waits while the guest takes nothing; false where the VM has ended.
     pub async fn types(&self, keys: Bytes) -> bool {
         self.typed.send(keys).await.is_ok()

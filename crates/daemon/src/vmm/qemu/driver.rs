@@ -9,7 +9,7 @@ use banger_linux::tsc::Measurement;
 use tokio::net::UnixStream;
 
 use super::args::{self, Accelerator};
-use super::console::Log;
+use super::console::{self, Log};
 use super::instance::QemuInstance;
 use super::launch::{CONSOLE_SOCKET, EVENTS_SOCKET, Prepared, QMP_SOCKET, Stderr};
 use super::qmp::{Qmp, QmpError};
@@ -183,7 +183,7 @@ fn keep_log(id: &str, stream: UnixStream, log: Log, stderr: Stderr) -> Console {
     let id = id.to_owned();
     let (console, ends) = Console::new();
     drop(tokio::spawn(async move {
-        if let Err(error) = log.follow(stream, ends).await {
+        if let Err(error) = console::follow(&id, stream, log, ends).await {
             tracing::warn!(vm = id, %error, "the console's log ends early");
         }
         if let Some(said) = stderr.last_line() {
