@@ -5,8 +5,8 @@
 //! a kernel that panics over its initramfs says so here, and would be silent on `hvc0`.
 //!
 //! **Bytes that may be lost.** QEMU hands the console's bytes to whoever is connected to its socket, and drops them while
-//! nobody is: from the death of one daemon to the adoption by the next. When the socket's buffer is full because the daemon
-//! does not read, QEMU tries each byte a few times, then drops it. A daemon that runs loses nothing, not the last
+//! nobody is: from the death of one daemon to the adoption by the next. While the socket's buffer is full because the daemon
+//! does not read, QEMU lets the guest's port wait and drops nothing. A daemon that runs loses nothing, not the last
 //! words of a guest either: they are in the socket when QEMU ends. What is logged is bounded, too: see `log.rs`. What the
 //! file system does not take is counted there, and still reaches who reads along.
 //!
@@ -32,8 +32,8 @@ use crate::vmm::{Attached, BACKLOG, Ends};
 
 pub use self::log::Log;
 
-/// How long to let bytes come together before the next read. The socket takes fewer than 300 single bytes, so a longer pause
-/// would slow down a guest in emulation, which writes 83 of them in a millisecond.
+/// How long bytes may come together before the next read. The socket takes fewer than 300 single bytes, and a guest in
+/// emulation writes up to 83 of them in a millisecond: a longer pause would slow it down.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Reads that follow each other faster than this are worth the pause.
