@@ -37,6 +37,7 @@ def tar(*members):
     return file.getvalue()
 
 
+BOOT = "7d0bd2f1-1f7c-4e7e-9f43-8a3a7a0a2b11"
 CALLS = [
     {"call": "exec", "argv": ["true"], "env": {"A": "b"}, "tty": {"rows": 1, "columns": 2, "term": "xterm"}},
     {"call": "put", "path": "/", "name": "a"}, {"call": "output", "id": "main", "follow": True},
@@ -45,7 +46,7 @@ CALLS = [
 ANSWERS = [
     {"answer": "done"}, {"answer": "started", "pid": 1}, {"answer": "levels", "reached": ["agent", "system", "ssh"]},
     {"answer": "commands", "commands": [{"id": "a", "argv": ["b"], "started": 1, "exit": {"code": 1}}]},
-    {"answer": "facts", "boot_id": "", "kernel": "", "system": "", "agent_resident": 1},
+    {"answer": "facts", "boot_id": BOOT, "kernel": "", "system": "", "agent_resident": 1},
     {"answer": "error", "code": "not_found", "message": "no"},
 ]  # fmt: skip
 VM = {
@@ -83,8 +84,8 @@ SEEDS = {
     + [b"\0\0" + text(message) for message in CALLS + ANSWERS]
     + [b"\0\0" + frame(5, b"\0\x18\0\x50") + frame(6, b"\x02") + frame(7, text({"signal": 9})) + frame(8, b"")],
     "hello": [
-        b"rubbish" + greeting(protocol=2, nonce="0123456789abcdef0123456789abcdef", agent="0.1.0", boot_id="b"),
-        greeting(protocol=2, nonce="n", unix_nanos=1), text({"protocol": 2, "nonce": "n", "agent": "a", "boot_id": "b"}),
+        b"rubbish" + greeting(protocol=2, nonce="0123456789abcdef0123456789abcdef", agent="0.1.0", boot_id=BOOT),
+        greeting(protocol=2, nonce="n", unix_nanos=1), text({"protocol": 2, "nonce": "n", "agent": "a", "boot_id": BOOT}),
     ],
     "names": [b"devbox", b"My Dev_Box!", b"x" * 64, b"-a-", "ü".encode()],
     "qmp": [

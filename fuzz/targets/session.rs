@@ -21,6 +21,8 @@ use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::runtime::Runtime;
 
+const BOOT: &str = "7d0bd2f1-1f7c-4e7e-9f43-8a3a7a0a2b11";
+
 thread_local! {
     static RUNTIME: RefCell<Runtime> = RefCell::new(
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime"),
@@ -70,7 +72,7 @@ async fn calls(guest: &Guest) {
 async fn play(mut channel: DuplexStream, input: Vec<u8>) {
     let Ok(hello) = greeting(&mut channel).await else { return };
     let (protocol, input) = input.split_first().map_or((2, &input[..]), |(first, rest)| (u32::from(*first), rest));
-    let welcome = Welcome { protocol, nonce: hello.nonce, agent: "0.1.0".into(), boot_id: "boot".into() };
+    let welcome = Welcome { protocol, nonce: hello.nonce, agent: "0.1.0".into(), boot_id: BOOT.into() };
     let json = serde_json::to_vec(&welcome).expect("it is JSON");
     let mut bytes = MAGIC.to_vec();
     bytes.extend(u32::try_from(json.len()).expect("it is short").to_be_bytes());

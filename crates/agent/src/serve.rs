@@ -91,7 +91,7 @@ async fn serve_until_unplugged(guest: &Rc<Guest>, port: OwnedFd) -> io::Result<(
     let mut stream = BufReader::with_capacity(READ_AHEAD, EdgeStream::new(port)?);
     loop {
         match serve_session(guest, &mut stream).await {
-            Ok(()) | Err(HelloError::Malformed | HelloError::TooOld(_)) => {}
+            Ok(()) | Err(HelloError::Malformed | HelloError::TooOld(_) | HelloError::Wrong(_)) => {}
             Err(HelloError::Io(error)) if error.raw_os_error() == Some(NODEV) => return Ok(()),
             // Nobody is at the other end.
             Err(HelloError::Io(_)) => stream.get_ref().changed().await?,

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::words::{self, Flaw};
+
 /// One call; the first frame of a stream. The comment on each says what follows its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -216,6 +218,25 @@ pub enum Answer {
     },
     /// The call failed.
     Error(CallError),
+}
+
+impl Answer {
+    /// What in it no agent says: an id that is none. Free text, such as the names of processes, may be anything.
+    pub fn flaw(&self) -> Option<Flaw> {
+        match self {
+            Answer::Commands { commands } => commands.iter().find_map(|command| {
+                words::check("commands.id", words::is_command_id(&command.id), words::NO_COMMAND_ID)
+            }),
+            Answer::Facts(facts) => words::check("boot_id", words::is_boot_id(&facts.boot_id), words::NO_BOOT_ID),
+            Answer::Done
+            | Answer::Files { .. }
+            | Answer::Started { .. }
+            | Answer::Levels { .. }
+            | Answer::Load(_)
+            | Answer::Ports { .. }
+            | Answer::Error(_) => None,
+        }
+    }
 }
 
 /// A failed call.

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::words::{self, Flaw};
 use crate::{OLDEST, VERSION};
 
 /// What every greeting begins with.
@@ -46,6 +47,14 @@ pub struct Welcome {
     pub boot_id: String,
 }
 
+impl Welcome {
+    /// What in it no agent says.
+    fn flaw(&self) -> Option<Flaw> {
+        words::check("agent", words::is_version(&self.agent), "is no version")
+            .or_else(|| words::check("boot_id", words::is_boot_id(&self.boot_id), words::NO_BOOT_ID))
+    }
+}
+
 /// Why two sides did not find together.
 #[derive(Debug, thiserror::Error)]
 pub enum HelloError {
@@ -58,6 +67,9 @@ pub enum HelloError {
     /// The agent is older than anything that this daemon serves.
     #[error("the agent speaks protocol {0}, and the oldest that is served is {OLDEST}")]
     TooOld(u32),
+    /// The agent says something of itself that cannot be.
+    #[error("the agent's greeting has a wrong {0}")]
+    Wrong(Flaw),
 }
 
 /// The daemon's side: greets, tells the time, and waits for the welcome that repeats `nonce`.
@@ -76,7 +88,10 @@ pub async fn greet(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), nonce: &s
         if welcome.protocol < OLDEST {
             return Err(HelloError::TooOld(welcome.protocol));
         }
-        return Ok(welcome);
+        return match welcome.flaw() {
+            Some(flaw) => Err(HelloError::Wrong(flaw)),
+            None => Ok(welcome),
+        };
     }
 }
 
@@ -143,11 +158,13 @@ async fn skip_to_magic(stream: &mut (impl AsyncRead + Unpin), limit: usize) -> R
 mod tests {
     use super::*;
 
+    const BOOT: &str = "7d0bd2f1-1f7c-4e7e-9f43-8a3a7a0a2b11";
+
     async fn meet(rubbish: &[u8], old_welcome: &[u8]) -> Welcome {
         let (mut daemon, mut agent) = tokio::io::duplex(64 * 1024);
         daemon.write_all(rubbish).await.unwrap();
         agent.write_all(old_welcome).await.unwrap();
-        let guest = async { answer(&mut agent, VERSION, "0", "boot").await.unwrap() };
+        let guest = async { answer(&mut agent, VERSION, "0.1.0", BOOT).await.unwrap() };
         let (welcome, hello) = tokio::join!(async { greet(&mut daemon, "n1").await.unwrap() }, guest);
         assert_eq!(hello.protocol, VERSION);
         welcome
@@ -155,7 +172,25 @@ mod tests {
 
     #[tokio::test]
     async fn the_two_sides_find_together() {
-        assert_eq!(meet(b"", b"").await.boot_id, "boot");
+        assert_eq!(meet(b"", b"").await.boot_id, BOOT);
+    }
+
+    #[tokio::test]
+    async fn an_agent_whose_words_are_none_of_an_agents_is_refused() {
+        for (agent, boot_id, field) in [
+            ("0.1.0", "", "boot_id"),
+            ("0.1.0", "boot", "boot_id"),
+            ("0.1.0", "7d0bd2f1-1f7c-4e7e-9f43-8a3a7a0a2b1\u{9b}", "boot_id"),
+            ("0.1.0\u{1b}[2J", BOOT, "agent"),
+            ("", BOOT, "agent"),
+        ] {
+            let (mut daemon, mut guest) = tokio::io::duplex(64 * 1024);
+            let guest = answer(&mut guest, VERSION, agent, boot_id);
+            let (greeted, _) = tokio::join!(greet(&mut daemon, "n1"), guest);
+            let Err(error @ HelloError::Wrong(_)) = greeted else { panic!("{agent:?} {boot_id:?}: {greeted:?}") };
+            let told = error.to_string();
+            assert!(told.contains(field) && !told.contains(char::is_control), "{told}");
+        }
     }
 
     #[tokio::test]
@@ -168,6 +203,6 @@ mod tests {
         let mut old = Vec::new();
         let stale = Welcome { protocol: VERSION, nonce: "n0".into(), agent: "0".into(), boot_id: "old".into() };
         send(&mut old, &stale).await.unwrap();
-        assert_eq!(meet(b"", &old).await.boot_id, "boot");
+        assert_eq!(meet(b"", &old).await.boot_id, BOOT);
     }
 }

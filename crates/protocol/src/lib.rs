@@ -27,6 +27,7 @@ pub mod pattern;
 #[cfg(feature = "session")]
 pub mod session;
 pub mod ssh;
+pub mod words;
 
 /// The protocol that this build speaks.
 pub const VERSION: u32 = 4;

@@ -16,6 +16,7 @@ use std::rc::Rc;
 
 use banger_protocol::call::{Answer, CallError, CallErrorCode, Command, Exec, Exit};
 use banger_protocol::frame::FrameError;
+use banger_protocol::words::is_command_id;
 use tokio::sync::watch;
 
 use crate::exec::{self, Started};
@@ -71,8 +72,7 @@ impl Detached {
 
     /// Where a command's records are.
     pub fn directory_of(&self, id: &str) -> Result<PathBuf, CallError> {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        if id.is_empty() || id.len() > 64 || !id.bytes().all(plain) {
+        if !is_command_id(id) {
             let message = format!("{id:?} is no id of a command: letters, digits, '-' and '_' make one");
             return Err(CallError { code: CallErrorCode::Invalid, message });
         }

@@ -9,6 +9,7 @@ use banger_protocol::call::{Answer, Call, CallError, Level};
 use banger_protocol::frame::{self, Frame, FrameError, Kind, MAX_PAYLOAD};
 use banger_protocol::hello::{self, HelloError, Welcome};
 use banger_protocol::session::{self, Opener, SessionError, Stream};
+use banger_protocol::words::Flaw;
 use tokio::sync::watch;
 
 use crate::vmm::{Instance, VmmError};
@@ -55,6 +56,9 @@ pub enum GuestError {
     /// The agent answered something that does not fit the call.
     #[error("the guest's agent gave an answer that does not fit")]
     Unfitting,
+    /// The agent answered something that no agent says.
+    #[error("the guest's agent gave an answer with a wrong {0}")]
+    Wrong(Flaw),
     /// The agent refused, and says why.
     #[error(transparent)]
     Refused(CallError),
@@ -66,7 +70,10 @@ pub enum GuestError {
 impl GuestError {
     /// Whether another try can only fail the same way.
     fn is_final(&self) -> bool {
-        matches!(self, GuestError::Channel(VmmError::Gone) | GuestError::Hello(HelloError::TooOld(_)))
+        matches!(
+            self,
+            GuestError::Channel(VmmError::Gone) | GuestError::Hello(HelloError::TooOld(_) | HelloError::Wrong(_))
+        )
     }
 }
 
@@ -97,7 +104,7 @@ pub async fn connect(instance: &dyn Instance, vm: &str) -> Result<(Guest, watch:
 /// driver comes up while its port is replaced can miss the new one, and a VMM on a busy host can be silent for a minute.
 ///
 /// # Errors
-/// [`GuestError::Channel`] where the VMM is gone; [`GuestError::Hello`] where the agent is too old.
+/// [`GuestError::Channel`] where the VMM is gone; [`GuestError::Hello`] where the agent is too old or says what none does.
 pub async fn connect_again(instance: &dyn Instance, vm: &str) -> Result<(Guest, watch::Receiver<bool>), GuestError> {
     let mut patience = GREETING;
     loop {
@@ -128,7 +135,10 @@ impl Guest {
         let (frame, stream) = self.call_raw(call).await?;
         match frame.parse().map_err(GuestError::Frame)? {
             Answer::Error(refusal) => Err(GuestError::Refused(refusal)),
-            answer => Ok((answer, stream)),
+            answer => match answer.flaw() {
+                Some(flaw) => Err(GuestError::Wrong(flaw)),
+                None => Ok((answer, stream)),
+            },
         }
     }
 
