@@ -245,7 +245,7 @@ impl Failure {
                     .to_owned(),
             ),
             Failure::Target(TargetError::Elsewhere { .. }) => Some("`banger ls` lists all VMs".to_owned()),
-            Failure::Target(TargetError::Host(_)) => None,
+            Failure::Target(TargetError::Host(_) | TargetError::Domain(_)) => None,
             Failure::Down { name, state: VmState::Stopped } => Some(format!("start it with: banger vm start {name}")),
             Failure::Down { state: VmState::Paused, .. } => {
                 Some("free some room on the host: it goes on by itself then".to_owned())

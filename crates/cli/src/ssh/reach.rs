@@ -7,7 +7,7 @@ use banger_api::daemon::Status;
 use banger_api::vm::{Vm, VmSshKeys, VmState};
 
 use super::keys::ManagedKey;
-use super::target::vm_of;
+use super::target::{checked_domain, vm_of};
 use crate::app::App;
 use crate::commands::{WaitLevel, reach};
 use crate::failure::Failure;
@@ -23,7 +23,7 @@ const LATER: Duration = Duration::from_secs(10);
 /// # Errors
 /// As [`App::call`].
 pub async fn domain(app: &App) -> Result<String, Failure> {
-    Ok(app.call::<Status>(Request::get(["daemon"])).await?.domain)
+    Ok(checked_domain(app.call::<Status>(Request::get(["daemon"])).await?.domain)?)
 }
 
 /// The VM that a host name means.

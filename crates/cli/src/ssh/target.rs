@@ -25,6 +25,19 @@ pub enum TargetError {
     /// It is the host's own.
     #[error("{0} is this host itself, not a VM")]
     Host(String),
+    /// The daemon named a domain that none can be.
+    #[error("the daemon gives its VMs the domain '{0}', which is none")]
+    Domain(String),
+}
+
+/// A daemon's domain, if it can be one: it goes into a file of ssh's, where more than a name would be more options.
+///
+/// # Errors
+/// [`TargetError::Domain`].
+pub fn checked_domain(domain: String) -> Result<String, TargetError> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    let is_label = |label: &str| !label.is_empty() && label.bytes().all(plain);
+    if domain.split('.').all(is_label) { Ok(domain) } else { Err(TargetError::Domain(domain)) }
 }
 
 /// `[USER@]NAME`, the value of an argument.
@@ -97,6 +110,16 @@ mod tests {
             ["", "@devbox", "root@", "-oProxyCommand=x", "root@-x", "a b", "dev/box", "dev%h", "de'v", "[::1]:22"]
         {
             assert!(target(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_domain_is_a_name_and_no_more() {
+        for good in ["vm", "vm1", "dev.example-1"] {
+            assert_eq!(checked_domain(good.to_owned()), Ok(good.to_owned()));
+        }
+        for bad in ["", ".", "vm.", "vm\n    ProxyCommand x", "vm *", "\u{1b}"] {
+            assert_eq!(checked_domain(bad.to_owned()), Err(TargetError::Domain(bad.to_owned())));
         }
     }
 }
