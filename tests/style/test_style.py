@@ -152,6 +152,16 @@ class Style(unittest.TestCase):
         others = [source for source in SHIPPED if not source.name.endswith("/linux/src/accept.rs")]
         self.forbid(others, r"\.accept\(\)", "an accept loop of its own spins in a shortage: use banger_linux::accept")
 
+    def test_the_command_line_prints_in_one_place(self):
+        # What that place prints steers no terminal. A guest command's own output goes through attach/output.rs; two more look
+        # at a terminal's size, and close a stream.
+        may = ("src/output/mod.rs", "attach/output.rs", "attach/terminal.rs", "commands/proxy.rs")
+        others = [source for source in under("cli/src") if not source.name.endswith(may)]
+        prints = r"\be?print(ln)?!|\bstd(out|err)\(\)(?!\.is_terminal)"
+        self.forbid(others, prints, "use crate::output: what comes from elsewhere is escaped there")
+        others = [source for source in under("cli/src") if not source.name.endswith("output/json.rs")]
+        self.forbid(others, r"serde_json::to_\w+", "use crate::output::json")
+
     def test_no_test_sleeps(self):
         clocks = re.compile(r"\btime\.sleep\(|\bsleep\(\d")
         for path in tracked("tests/*.py", "bench/*.py"):

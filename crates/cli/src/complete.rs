@@ -17,7 +17,8 @@ use clap::{Arg, Command, ValueHint};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 
 use crate::environment::Environment;
-use crate::output::{printable, write_stdout};
+use crate::output::escape::steers;
+use crate::output::{printable, write_bytes};
 
 /// The word by which the scripts ask; all that follows it has been typed, the last word up to the cursor.
 pub const ASKED: &str = "__complete";
@@ -63,6 +64,10 @@ pub fn print(command: Command, typed: Vec<OsString>, environment: &Environment) 
         if value.starts_with('-') && !current.starts_with('-') {
             continue;
         }
+        // Nobody can type it, and it is no name of banger's.
+        if value.contains(steers) {
+            continue;
+        }
         // Of a verb's names its own comes first, where that is what was begun.
         let verb = candidate.get_id().and_then(|id| id.strip_prefix("command::"));
         lines += verb.filter(|verb| verb.starts_with(&current)).unwrap_or(&value);
@@ -73,7 +78,7 @@ pub fn print(command: Command, typed: Vec<OsString>, environment: &Environment) 
         lines.push('\n');
     }
     // A shell that has gone is told nothing.
-    drop(write_stdout(lines.as_bytes()));
+    drop(write_bytes(lines.as_bytes()));
 }
 
 /// Gives every argument that takes a name or a path what completes it.

@@ -12,7 +12,7 @@ use super::values::{self, Variable};
 use crate::app::App;
 use crate::attach::interrupts::Interrupts;
 use crate::failure::Failure;
-use crate::output::{Format, printable};
+use crate::output::{Format, Text, printable};
 use crate::size::Size;
 
 /// Arguments of `set`.
@@ -112,7 +112,7 @@ async fn change(app: &App, request: Request) -> Result<u8, Failure> {
     let changed: VmChanged = follow(app, request, &mut interrupts, "the change goes on").await?.result;
     match app.screen.format {
         Format::Table => tell(app, &changed),
-        Format::Json | Format::Name => app.screen.print(&changed, || format!("{}\n", changed.vm.name))?,
+        Format::Json | Format::Name => app.screen.print(&changed, || Text::line(&changed.vm.name))?,
     }
     Ok(0)
 }

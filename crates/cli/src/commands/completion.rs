@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use crate::failure::Failure;
-use crate::output::write_stdout;
+use crate::output::write_bytes;
 
 /// Arguments of `completion`.
 #[derive(Debug, Args)]
@@ -31,6 +31,6 @@ impl Completion {
             Shell::Zsh => include_str!("../../completions/_banger"),
             Shell::Fish => include_str!("../../completions/banger.fish"),
         };
-        write_stdout(script.as_bytes()).map(|()| 0)
+        write_bytes(script.as_bytes()).map(|()| 0)
     }
 }

@@ -48,10 +48,13 @@ impl Console {
         let raw = Raw::enter();
         let ended = self.carry(reader, writer, raw.as_ref(), &mut interrupts).await;
         drop(raw);
-        match ended? {
-            Ended::Left => app.screen.say(&format!("\nleft {name}'s console; it goes on")),
-            Ended::Down => app.screen.say(&format!("\n{name} went down")),
-        }
+        let ended = ended?;
+        // The console's own last line may be unfinished.
+        app.screen.say("");
+        app.screen.say(&match ended {
+            Ended::Left => format!("left {name}'s console; it goes on"),
+            Ended::Down => format!("{name} went down"),
+        });
         Ok(0)
     }
 

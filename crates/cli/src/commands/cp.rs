@@ -14,7 +14,7 @@ use crate::attach::interrupts::Interrupts;
 use crate::complete::Offer;
 use crate::copy::{self, Contents, CopyError, Destination, Owners, Packer, Root, Transfer};
 use crate::failure::Failure;
-use crate::output::complain;
+use crate::output::{complain, pass_on, printable};
 
 const WHERE: &str = "one side is NAME:PATH, the other a path here, or '-' for a tar stream";
 
@@ -271,8 +271,7 @@ fn to_stdout(tar: &mut impl Read) -> Result<Vec<PathBuf>, CopyError> {
         if count == 0 {
             return Ok(Vec::new());
         }
-        let mut stdout = std::io::stdout().lock();
-        stdout.write_all(&buffer[..count]).and_then(|()| stdout.flush()).map_err(CopyError::Output)?;
+        pass_on(&buffer[..count]).map_err(CopyError::Output)?;
     }
 }
 
@@ -281,7 +280,7 @@ pub fn report_skipped(app: &App, transfer: &Transfer) {
     if let (Some(first), false) = (transfer.skipped.first(), app.screen.quiet) {
         let count = transfer.skipped.len();
         let kinds = "what is neither a file, a directory nor a link was left out";
-        complain(&crate::output::printable(&format!("{kinds}: {count}, the first is {}", first.display())));
+        complain(&printable(&format!("{kinds}: {count}, the first is {}", first.display())));
     }
 }
 

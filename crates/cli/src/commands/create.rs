@@ -13,7 +13,7 @@ use crate::attach::interrupts::Interrupts;
 use crate::caller;
 use crate::complete::Offer;
 use crate::failure::Failure;
-use crate::output::{Format, human};
+use crate::output::{Format, Text, human};
 use crate::size::Size;
 use crate::ssh::keys;
 
@@ -137,5 +137,5 @@ pub fn announce(app: &App, vm: &Vm, sentence: &str) -> Result<(), Failure> {
     if app.screen.format == Format::Table && read_already {
         return Ok(());
     }
-    app.screen.print(vm, || format!("{}\n", vm.name))
+    app.screen.print(vm, || Text::line(&vm.name))
 }

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use crate::app::App;
 use crate::daemon_start;
 use crate::failure::Failure;
-use crate::output::{Format, human, table};
+use crate::output::{Format, Text, human, table};
 use crate::size::Size;
 
 /// As `systemctl status` of a unit that does not run.
@@ -114,7 +114,7 @@ async fn status(app: &App) -> Result<u8, Failure> {
         Err(error) => return Err(error.into()),
     };
     app.screen.print(&status, || match app.screen.format {
-        Format::Name => format!("{}\n", status.pid),
+        Format::Name => Text::line(&status.pid.to_string()),
         Format::Table | Format::Json => table::fields(&[
             ("version", status.version.version.clone()),
             ("socket", app.client.socket().display().to_string()),

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use super::doctor;
 use crate::app::App;
 use crate::failure::Failure;
-use crate::output::{Format, complain, table};
+use crate::output::{Format, Text, complain_text, table};
 
 /// A verb on the names of VMs.
 #[derive(Debug, Subcommand)]
@@ -70,7 +70,7 @@ impl Install {
                 // The cause is the last thing to be read, below what can be done instead.
                 if is_unfit(&failure) && !self.hosts_file && app.screen.format == Format::Table {
                     let dns: Dns = app.call(Request::get(["dns"])).await?;
-                    complain(&by_hand(&dns.by_hand));
+                    complain_text(&by_hand(&dns.by_hand));
                 }
                 Err(failure)
             }
@@ -88,12 +88,12 @@ fn is_unfit(failure: &Failure) -> bool {
 
 fn print(app: &App, dns: &Dns) -> Result<(), Failure> {
     app.screen.print(dns, || match app.screen.format {
-        Format::Name => format!("{}\n", by(dns.wired)),
+        Format::Name => Text::line(by(dns.wired)),
         Format::Table | Format::Json => text(dns, app.screen.quiet),
     })
 }
 
-fn text(dns: &Dns, quiet: bool) -> String {
+fn text(dns: &Dns, quiet: bool) -> Text {
     let address = dns.address.map_or_else(|| "not found".to_owned(), |address| address.to_string());
     let server = dns.server.map_or_else(|| "nowhere".to_owned(), |server| server.to_string());
     let mut text = table::fields(&[
@@ -103,10 +103,11 @@ fn text(dns: &Dns, quiet: bool) -> String {
         (dns.name.as_str(), address),
     ]);
     if dns.wired == Wired::HostsFile {
-        text += "names below a VM's, as www.devbox.vm, are not found by /etc/hosts\n";
+        text.push("names below a VM's, as www.devbox.vm, are not found by /etc/hosts");
     }
     let not_right = dns.findings.iter().filter(|finding| finding.verdict != Verdict::Pass);
-    text + &doctor::report(&not_right.cloned().collect::<Vec<_>>(), quiet)
+    text.append(&doctor::report(&not_right.cloned().collect::<Vec<_>>(), quiet));
+    text
 }
 
 fn by(wired: Wired) -> &'static str {
@@ -118,9 +119,15 @@ fn by(wired: Wired) -> &'static str {
 }
 
 /// What can be written where instead.
-fn by_hand(all: &[ByHand]) -> String {
-    let of = |one: &ByHand| format!("for {}, {}:\n\n    {}\n", one.resolver, one.place, one.lines.join("\n    "));
-    all.iter().map(of).collect::<Vec<_>>().join("\n")
+fn by_hand(all: &[ByHand]) -> Text {
+    let mut text = Text::default();
+    for one in all {
+        let head = format!("for {}, {}:", one.resolver, one.place);
+        text.append(&Text::lines([head, String::new()]));
+        text.append(&Text::lines(one.lines.iter().map(|line| format!("    {line}"))));
+        text.push("");
+    }
+    text
 }
 
 #[cfg(test)]
@@ -154,14 +161,15 @@ mod tests {
 
     #[test]
     fn only_what_is_not_right_is_told_with_what_to_do() {
-        let told = text(&dns(Wired::None), false);
+        let text = |dns: &Dns| super::text(dns, false).as_str().to_owned();
+        let told = text(&dns(Wired::None));
         assert!(told.starts_with("wired:") && told.contains("127.0.0.1:42069"), "{told}");
         assert!(told.contains("help: banger dns install") && !told.contains("answered"), "{told}");
-        assert!(!told.contains("www.devbox.vm") && text(&dns(Wired::HostsFile), false).contains("www.devbox.vm"));
+        assert!(!told.contains("www.devbox.vm") && text(&dns(Wired::HostsFile)).contains("www.devbox.vm"));
     }
 
     #[test]
     fn lines_to_write_stand_apart() {
-        assert_eq!(by_hand(&dns(Wired::None).by_hand), "for dnsmasq, f:\n\n    a\n    b\n");
+        assert_eq!(by_hand(&dns(Wired::None).by_hand).as_str(), "for dnsmasq, f:\n\n    a\n    b\n\n");
     }
 }

@@ -6,7 +6,8 @@ use clap::Args;
 
 use crate::app::App;
 use crate::failure::Failure;
-use crate::output::Format;
+use crate::output::escape::escaped;
+use crate::output::{Format, Text};
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
@@ -21,7 +22,7 @@ impl Doctor {
         let request = if self.fix { Request::post(["doctor", "fix"]) } else { Request::get(["doctor"]) };
         let findings: Vec<Finding> = app.call(request).await?;
         app.screen.print(&findings, || match app.screen.format {
-            Format::Name => findings.iter().map(|finding| format!("{}\n", finding.check)).collect(),
+            Format::Name => Text::lines(findings.iter().map(|finding| &finding.check)),
             Format::Table | Format::Json => report(&findings, app.screen.quiet),
         })?;
         Ok(u8::from(findings.iter().any(|finding| finding.verdict == Verdict::Fail)))
@@ -29,9 +30,9 @@ impl Doctor {
 }
 
 /// A line for each check, and one below with what to do. Quietly: only of what is not as it should be.
-pub(super) fn report(findings: &[Finding], quiet: bool) -> String {
-    let wide = findings.iter().map(|finding| finding.check.chars().count()).max().unwrap_or(0);
-    let mut text = String::new();
+pub(super) fn report(findings: &[Finding], quiet: bool) -> Text {
+    let wide = findings.iter().map(|finding| escaped(&finding.check).chars().count()).max().unwrap_or(0);
+    let mut text = Text::default();
     for finding in findings {
         let verdict = match finding.verdict {
             Verdict::Pass if quiet => continue,
@@ -39,9 +40,9 @@ pub(super) fn report(findings: &[Finding], quiet: bool) -> String {
             Verdict::Warn => "warn",
             Verdict::Fail => "FAIL",
         };
-        text += &format!("{verdict:<4}  {:<wide$}  {}\n", finding.check, finding.found);
+        text.push(&format!("{verdict:<4}  {:<wide$}  {}", escaped(&finding.check), finding.found));
         if let Some(fix) = &finding.fix {
-            text += &format!("      {:<wide$}  help: {fix}\n", "");
+            text.push(&format!("      {:<wide$}  help: {fix}", ""));
         }
     }
     text
@@ -63,7 +64,7 @@ mod tests {
             },
         ];
         let all = "ok    kvm      fast\nwarn  reflink  none\n               help: use XFS\n";
-        assert_eq!(report(&findings, false), all);
-        assert_eq!(report(&findings, true), "warn  reflink  none\n               help: use XFS\n");
+        assert_eq!(report(&findings, false).as_str(), all);
+        assert_eq!(report(&findings, true).as_str(), "warn  reflink  none\n               help: use XFS\n");
     }
 }

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use crate::app::App;
 use crate::failure::Failure;
-use crate::output::Format;
+use crate::output::{Format, Text};
 
 /// Makes a request for each name, and tells what became of it. One that fails does not keep the others from going: the exit code is
 /// 1 then, and for a single one it is its failure.
@@ -35,7 +35,7 @@ pub(super) async fn each<T: DeserializeOwned + Serialize>(
     match app.screen.format {
         Format::Table => {}
         Format::Json | Format::Name => {
-            app.screen.print(&done, || done.iter().map(|gone| format!("{}\n", name(gone))).collect())?;
+            app.screen.print(&done, || Text::lines(done.iter().map(&name)))?;
         }
     }
     Ok(code)

@@ -9,7 +9,7 @@ use clap::Args;
 
 use crate::app::App;
 use crate::failure::Failure;
-use crate::output::{Format, human, printable, write_stdout};
+use crate::output::{Format, Text, human, printable, write_json_line, write_text};
 use crate::size::Size;
 
 /// Arguments of `events`.
@@ -36,7 +36,7 @@ impl Events {
                 let Some(line) = lines.next().await? else {
                     return Err(ClientError::Lost { request: label, source: None }.into());
                 };
-                write_stdout(text(&line, app.screen.format).as_bytes())?;
+                print(&line, app.screen.format)?;
                 if line.change == Change::Lagged {
                     // What comes next is forgotten: a new beginning says how things are now.
                     since = None;
@@ -47,13 +47,14 @@ impl Events {
     }
 }
 
-fn text(line: &Line, format: Format) -> String {
+fn print(line: &Line, format: Format) -> Result<(), Failure> {
     match format {
-        Format::Json => {
-            serde_json::to_string(line).expect("the API's types have string keys and no failing parts") + "\n"
+        Format::Json => write_json_line(line),
+        Format::Name => write_text(&Text::line(&line.token)),
+        Format::Table => {
+            let told = format!("{}  {}", human::utc(line.at), printable(&sentence(&line.change)));
+            write_text(&Text::line(&told))
         }
-        Format::Name => format!("{}\n", line.token),
-        Format::Table => format!("{}  {}\n", human::utc(line.at), printable(&sentence(&line.change))),
     }
 }
 

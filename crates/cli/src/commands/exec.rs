@@ -10,6 +10,7 @@ use crate::app::App;
 use crate::attach::interrupts::Interrupts;
 use crate::attach::{self, attach};
 use crate::failure::Failure;
+use crate::output::Text;
 use crate::surroundings;
 
 /// Whether the command gets a terminal.
@@ -87,7 +88,7 @@ impl Exec {
         if self.detach {
             request.detached = true;
             let started: ExecStarted = app.call(Request::post(["vms", &self.name, "exec"]).json(&request)).await?;
-            app.screen.print(&started, || format!("{}\n", started.id))?;
+            app.screen.print(&started, || Text::line(&started.id))?;
             return Ok(0);
         }
         let mut interrupts = Interrupts::catch()?;

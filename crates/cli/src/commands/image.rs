@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::attach::interrupts::Interrupts;
 use crate::complete::Offer;
 use crate::failure::Failure;
-use crate::output::{Format, human, table};
+use crate::output::{Format, Text, human, table};
 use crate::size::Size;
 
 /// A verb on images.
@@ -93,7 +93,7 @@ impl Build {
         app.screen.say(&format!("image {} is built in {}", image.name, human::duration(done.took)));
         match app.screen.format {
             Format::Table => Ok(0),
-            Format::Json | Format::Name => app.screen.print(&image, || format!("{}\n", image.name)).map(|()| 0),
+            Format::Json | Format::Name => app.screen.print(&image, || Text::line(&image.name)).map(|()| 0),
         }
     }
 }
@@ -102,7 +102,7 @@ impl Show {
     async fn run(self, app: &App) -> Result<u8, Failure> {
         let image: Image = app.call(Request::get(["images", &self.name])).await?;
         app.screen.print(&image, || match app.screen.format {
-            Format::Name => format!("{}\n", image.name),
+            Format::Name => Text::line(&image.name),
             Format::Table | Format::Json => details(&image),
         })?;
         Ok(0)
@@ -121,7 +121,7 @@ async fn list(app: &App) -> Result<u8, Failure> {
     let images: Vec<Image> = app.call(Request::get(["images"])).await?;
     let names_only = app.screen.quiet || app.screen.format == Format::Name;
     app.screen.print(&images, || match names_only {
-        true => images.iter().map(|image| format!("{}\n", image.name)).collect(),
+        true => Text::lines(images.iter().map(|image| &image.name)),
         false => overview(app, &images, human::now()),
     })?;
     if images.is_empty() && app.screen.format == Format::Table {
@@ -130,7 +130,7 @@ async fn list(app: &App) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn overview(app: &App, images: &[Image], now: u64) -> String {
+fn overview(app: &App, images: &[Image], now: u64) -> Text {
     let row = |image: &Image| {
         let mark = if image.default { " (default)" } else { "" };
         vec![
@@ -147,7 +147,7 @@ fn overview(app: &App, images: &[Image], now: u64) -> String {
     app.screen.table(&head, &images.iter().map(row).collect::<Vec<_>>())
 }
 
-fn details(image: &Image) -> String {
+fn details(image: &Image) -> Text {
     let seed = if image.work_seed { "yes" } else { "no: a new VM's /root is filled in the guest, slower" };
     table::fields(&[
         ("name", image.name.clone()),

@@ -8,7 +8,7 @@ use clap::Args;
 use super::values;
 use crate::app::App;
 use crate::failure::Failure;
-use crate::output::{Format, human, table};
+use crate::output::{Format, Text, human, table};
 use crate::size::Size;
 
 /// Arguments of `ls`.
@@ -29,7 +29,7 @@ impl List {
         // As with docker and lima, a quiet list is one of names.
         let names_only = app.screen.quiet || app.screen.format == Format::Name;
         app.screen.print(&vms, || match (names_only, vms.is_empty()) {
-            (true, _) => vms.iter().map(|vm| format!("{}\n", vm.name)).collect(),
+            (true, _) => Text::lines(vms.iter().map(|vm| &vm.name)),
             (false, _) => overview(app, &vms, human::now()),
         })?;
         if vms.is_empty() && app.screen.format == Format::Table {
@@ -47,14 +47,14 @@ impl Show {
     pub(super) async fn run(self, app: &App) -> Result<u8, Failure> {
         let vm: Vm = app.call(Request::get(["vms", &self.name])).await?;
         app.screen.print(&vm, || match app.screen.format {
-            Format::Name => format!("{}\n", vm.name),
+            Format::Name => Text::line(&vm.name),
             Format::Table | Format::Json => details(&vm, human::now()),
         })?;
         Ok(0)
     }
 }
 
-fn overview(app: &App, vms: &[Vm], now: u64) -> String {
+fn overview(app: &App, vms: &[Vm], now: u64) -> Text {
     let head = ["NAME", "STATE", "ADDRESS", "IMAGE", "CPUS", "MEMORY", "DISK", "CREATED"];
     let row = |vm: &Vm| {
         vec![
@@ -71,7 +71,7 @@ fn overview(app: &App, vms: &[Vm], now: u64) -> String {
     app.screen.table(&head, &vms.iter().map(row).collect::<Vec<_>>())
 }
 
-fn details(vm: &Vm, now: u64) -> String {
+fn details(vm: &Vm, now: u64) -> Text {
     let mut state = match &vm.reason {
         Some(reason) => format!("{} ({reason})", vm.state.as_str()),
         None => vm.state.as_str().to_owned(),

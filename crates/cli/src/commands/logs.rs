@@ -9,7 +9,7 @@ use super::values;
 use crate::app::App;
 use crate::attach::Output;
 use crate::failure::Failure;
-use crate::output::{Format, human, write_stdout};
+use crate::output::{Format, Text, human, printable, write_bytes};
 
 /// The id of the command that `run -d` starts.
 const MAIN: &str = "main";
@@ -41,7 +41,7 @@ impl Logs {
             let request = request.query("follow", if self.follow { "true" } else { "false" });
             let mut console = app.with_daemon(async || app.client.download(request.clone()).await).await?;
             while let Some(bytes) = console.next().await? {
-                write_stdout(&bytes)?;
+                write_bytes(&bytes)?;
             }
         } else if self.list {
             list(app, &self.name).await?;
@@ -95,7 +95,7 @@ async fn list(app: &App, name: &str) -> Result<(), Failure> {
     let commands: Vec<Command> = app.call(Request::get(["vms", name, "commands"])).await?;
     let now = human::now();
     app.screen.print(&commands, || match app.screen.format {
-        Format::Name => commands.iter().map(|command| format!("{}\n", command.id)).collect(),
+        Format::Name => Text::lines(commands.iter().map(|command| &command.id)),
         Format::Table | Format::Json => {
             let row = |command: &Command| {
                 let state = match command.exit {
@@ -104,7 +104,7 @@ async fn list(app: &App, name: &str) -> Result<(), Failure> {
                     Some(Exit::Signal(signal)) => format!("signal {signal}"),
                     Some(Exit::Lost) => "lost".to_owned(),
                 };
-                let words = crate::output::printable(&command.argv.join(" "));
+                let words = printable(&command.argv.join(" "));
                 vec![command.id.clone(), state, human::ago(command.started, now), words]
             };
             let rows: Vec<_> = commands.iter().map(row).collect();

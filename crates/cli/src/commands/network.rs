@@ -8,7 +8,7 @@ use super::each::each;
 use super::values;
 use crate::app::App;
 use crate::failure::Failure;
-use crate::output::Format;
+use crate::output::{Format, Text};
 
 /// A verb on the network.
 #[derive(Debug, Subcommand)]
@@ -43,7 +43,7 @@ async fn list(app: &App) -> Result<u8, Failure> {
     let network: Network = app.call(Request::get(["network"])).await?;
     let names_only = app.screen.quiet || app.screen.format == Format::Name;
     app.screen.print(&network, || match names_only {
-        true => network.leases.iter().map(|lease| format!("{}\n", lease.name)).collect(),
+        true => Text::lines(network.leases.iter().map(|lease| &lease.name)),
         false => overview(app, &network),
     })?;
     match &network.subnet {
@@ -53,7 +53,7 @@ async fn list(app: &App) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn overview(app: &App, network: &Network) -> String {
+fn overview(app: &App, network: &Network) -> Text {
     let row = |lease: &Lease| {
         let vm = if lease.vm { "yes" } else { "no" };
         vec![lease.name.clone(), lease.address.to_string(), vm.to_owned()]

@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::attach::interrupts::Interrupts;
 use crate::failure::Failure;
 use crate::output::stages::{PATIENCE, Stages, Unseen};
-use crate::output::{Format, complain};
+use crate::output::{Format, complain_json, complain_text};
 
 /// What came out of an operation.
 #[derive(Debug)]
@@ -84,8 +84,8 @@ pub async fn follow_unseen<T: DeserializeOwned>(app: &App, request: Request) -> 
 pub fn timings(app: &App, stages: &Unseen, took: Duration) {
     if app.screen.timings {
         match app.screen.format {
-            Format::Json => complain(&stages.json(took)),
-            Format::Table | Format::Name => complain(stages.table(took).trim_end()),
+            Format::Json => complain_json(&stages.json(took)),
+            Format::Table | Format::Name => complain_text(&stages.table(took)),
         }
     }
 }

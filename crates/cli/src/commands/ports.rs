@@ -7,7 +7,7 @@ use clap::Args;
 use super::values;
 use crate::app::App;
 use crate::failure::Failure;
-use crate::output::Format;
+use crate::output::{Format, Text};
 
 /// Arguments of `ports`.
 #[derive(Debug, Args)]
@@ -25,7 +25,7 @@ impl Ports {
         let ports: Vec<Port> = app.call(Request::get(["vms", &self.name, "ports"])).await?;
         let quiet = app.screen.quiet || app.screen.format == Format::Name;
         app.screen.print(&ports, || match quiet {
-            true => ports.iter().map(|port| format!("{}\n", port.port)).collect(),
+            true => Text::lines(ports.iter().map(|port| port.port.to_string())),
             false => {
                 let rows: Vec<_> = ports.iter().map(|port| row(port, &self.name)).collect();
                 app.screen.table(&["PORT", "PROCESS", "LISTENS AT", "REACHED AT"], &rows)

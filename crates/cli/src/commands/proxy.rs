@@ -12,7 +12,7 @@ use clap::Args;
 use crate::app::{App, own};
 use crate::attach::{Input, Output};
 use crate::failure::Failure;
-use crate::output::{complain, write_stdout};
+use crate::output::{Text, complain, write_text};
 use crate::ssh::{keys, reach};
 
 /// Arguments of `proxy`.
@@ -138,6 +138,6 @@ impl KnownHosts {
             None => &self.name,
         };
         let vm = reach::find(app, host).await?;
-        write_stdout(format!("{} {}\n", self.name, vm.host_key).as_bytes()).map(|()| 0)
+        write_text(&Text::line(&format!("{} {}", self.name, vm.host_key))).map(|()| 0)
     }
 }

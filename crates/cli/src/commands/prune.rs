@@ -1,6 +1,6 @@
 //! `banger prune`.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 
 use banger_api::client::Request;
 use banger_api::vm::{Vm, VmState};
@@ -11,7 +11,7 @@ use super::several::{Work, each_of};
 use crate::app::{App, own};
 use crate::attach::interrupts::Interrupts;
 use crate::failure::Failure;
-use crate::output::{Format, complain, human};
+use crate::output::{Format, Text, ask, complain, human};
 
 /// Arguments of `prune`.
 #[derive(Debug, Args)]
@@ -34,7 +34,7 @@ impl Prune {
             if vms.is_empty() {
                 app.screen.say("every VM runs: there is nothing to remove");
             }
-            app.screen.print(&vms, || vms.iter().map(|vm| format!("{}\n", vm.name)).collect())?;
+            app.screen.print(&vms, || Text::lines(vms.iter().map(|vm| &vm.name)))?;
             return Ok(0);
         }
         if !self.force && !agreed(&vms)? {
@@ -46,7 +46,7 @@ impl Prune {
         let work = Work { request, becomes: "removed", on_cancel: "the removal goes on", all: |_| true, level: None };
         let (removed, code) = each_of(app, vms.into_iter().map(Ok).collect(), &work, &mut interrupts).await?;
         if app.screen.format != Format::Table {
-            app.screen.print(&removed, || removed.iter().map(|vm| format!("{}\n", vm.name)).collect())?;
+            app.screen.print(&removed, || Text::lines(removed.iter().map(|vm| &vm.name)))?;
         }
         Ok(code)
     }
@@ -62,9 +62,7 @@ fn agreed(vms: &[Vm]) -> Result<bool, Failure> {
         complain(&format!("  {}  created {}", vm.name, human::ago(vm.created, now)));
     }
     let (these, disks) = if vms.len() == 1 { ("this VM", "its disks") } else { ("these VMs", "their disks") };
-    let mut stderr = std::io::stderr().lock();
-    let asked = write!(stderr, "remove {these} and {disks}? [y/N] ").and_then(|()| stderr.flush());
-    asked.map_err(own("ask"))?;
+    ask(&format!("remove {these} and {disks}? [y/N]")).map_err(own("ask"))?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer).map_err(own("read the answer"))?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

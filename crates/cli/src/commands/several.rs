@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::attach::interrupts::Interrupts;
 use crate::failure::Failure;
 use crate::output::stages::{Stages, Unseen};
-use crate::output::{Format, human};
+use crate::output::{Format, Text, human};
 
 /// The shortest beginning of an id that stands for a VM.
 const SHORTEST_BEGINNING: usize = 3;
@@ -61,7 +61,7 @@ impl Names {
         match app.screen.format {
             Format::Table => {}
             Format::Json | Format::Name => {
-                app.screen.print(&vms, || vms.iter().map(|vm| format!("{}\n", vm.name)).collect())?;
+                app.screen.print(&vms, || Text::lines(vms.iter().map(|vm| &vm.name)))?;
             }
         }
         Ok(code)

@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::caller;
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::output::write_stdout;
+use crate::output::write_bytes;
 use crate::ssh::blocks;
 use crate::ssh::config_file::{Files, Outcome};
 use crate::ssh::options::{Caller, block};
@@ -34,7 +34,7 @@ pub struct SshConfig {
 impl SshConfig {
     pub(super) async fn run(self, app: &App) -> Result<u8, Failure> {
         if !self.install && !self.uninstall {
-            return write_stdout(&text(app).await?.0).map(|()| 0);
+            return write_bytes(&text(app).await?.0).map(|()| 0);
         }
         if let Some(user) = caller::sudo_user(&app.environment) {
             return Err(Failure::usage(

@@ -11,7 +11,7 @@ use super::values;
 use crate::app::App;
 use crate::attach::interrupts::Interrupts;
 use crate::failure::Failure;
-use crate::output::{Format, write_stdout};
+use crate::output::{Format, Text, redraw, write_json_line, write_text};
 use crate::size::Size;
 
 /// How long apart two measurements are.
@@ -49,10 +49,10 @@ impl Stats {
             next = Instant::now() + APART;
             let first = view.before.is_empty() && !stats.is_empty();
             match (self.no_stream, app.screen.format) {
-                (true, Format::Json) => return app.screen.print(&stats, String::new).map(|()| 0),
+                (true, Format::Json) => return app.screen.print(&stats, Text::default).map(|()| 0),
                 (true, _) if first => view.remember(&stats),
-                (true, _) => return write_stdout(view.table(&stats).as_bytes()).map(|()| 0),
-                (false, Format::Json) => print_line(&stats)?,
+                (true, _) => return write_text(&view.table(&stats)).map(|()| 0),
+                (false, Format::Json) => write_json_line(&stats)?,
                 (false, _) => view.draw(&stats)?,
             }
         }
@@ -74,11 +74,6 @@ impl Stats {
     }
 }
 
-fn print_line(stats: &[VmStats]) -> Result<(), Failure> {
-    let line = serde_json::to_string(stats);
-    write_stdout((line.expect("the API's types have string keys and no failing parts") + "\n").as_bytes())
-}
-
 /// The table, drawn over the one before.
 struct View<'a> {
     app: &'a App,
@@ -91,7 +86,7 @@ impl View<'_> {
         self.before = stats.iter().map(|stats| (stats.id.clone(), stats.clone())).collect();
     }
 
-    fn table(&self, stats: &[VmStats]) -> String {
+    fn table(&self, stats: &[VmStats]) -> Text {
         let head = ["NAME", "CPU", "HOST-MEM", "GUEST-MEM", "LOAD", "DISK", "READ", "WRITTEN"];
         let row = |now: &VmStats| row(now, self.before.get(&now.id));
         self.app.screen.table(&head, &stats.iter().map(row).collect::<Vec<_>>())
@@ -101,19 +96,10 @@ impl View<'_> {
         let table = self.table(stats);
         self.remember(stats);
         if !(self.app.screen.live && self.app.screen.stdout_is_terminal) {
-            return write_stdout(table.as_bytes());
+            return write_text(&table);
         }
-        let mut text = String::new();
-        if self.drawn > 0 {
-            text += &format!("\x1b[{}A", self.drawn);
-        }
-        for line in table.lines() {
-            text += &format!("{line}\x1b[K\n");
-        }
-        // What is left of a longer table.
-        text += "\x1b[J";
-        self.drawn = table.lines().count();
-        write_stdout(text.as_bytes())
+        let before = std::mem::replace(&mut self.drawn, table.as_str().lines().count());
+        redraw(&table, before)
     }
 }
 

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::app::App;
 use crate::failure::Failure;
-use crate::output::Format;
+use crate::output::{Format, Text};
 
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
@@ -16,7 +16,7 @@ impl Verify {
     pub(super) async fn run(self, app: &App) -> Result<u8, Failure> {
         let oddities: Vec<Oddity> = app.call(Request::get(["verify"])).await?;
         app.screen.print(&oddities, || match app.screen.format {
-            Format::Name => oddities.iter().map(|oddity| format!("{}\n", oddity.which)).collect(),
+            Format::Name => Text::lines(oddities.iter().map(|oddity| &oddity.which)),
             Format::Table | Format::Json => report(&oddities),
         })?;
         if oddities.is_empty() {
@@ -27,12 +27,12 @@ impl Verify {
 }
 
 /// A line for each, and one below with what to do.
-fn report(oddities: &[Oddity]) -> String {
-    let mut text = String::new();
+fn report(oddities: &[Oddity]) -> Text {
+    let mut text = Text::default();
     for Oddity { kind, problem, which, found, fix } in oddities {
-        text += &format!("{:<7}  {:<7}  {which}: {found}\n", problem.as_str(), kind.as_str());
+        text.push(&format!("{:<7}  {:<7}  {which}: {found}", problem.as_str(), kind.as_str()));
         if let Some(fix) = fix {
-            text += &format!("{:18}help: {fix}\n", "");
+            text.push(&format!("{:18}help: {fix}", ""));
         }
     }
     text
@@ -53,7 +53,7 @@ mod tests {
             fix: fix.map(str::to_owned),
         };
         let line = "foreign  link     tap-pool-x: not banger's\n";
-        assert_eq!(report(&[oddity(None)]), line);
-        assert_eq!(report(&[oddity(Some("remove it"))]), format!("{line}                  help: remove it\n"));
+        assert_eq!(report(&[oddity(None)]).as_str(), line);
+        assert_eq!(report(&[oddity(Some("remove it"))]).as_str(), format!("{line}                  help: remove it\n"));
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::app::App;
 use crate::failure::{Failure, chain};
-use crate::output::{Format, table};
+use crate::output::{Format, Text, table};
 
 /// Arguments of `version`.
 #[derive(Debug, Args)]
@@ -37,7 +37,7 @@ impl ShowVersion {
         };
         let versions = Versions { client, socket: app.client.socket().display().to_string(), daemon };
         app.screen.print(&versions, || match app.screen.format {
-            Format::Name => format!("{}\n", versions.client.version),
+            Format::Name => Text::line(&versions.client.version),
             Format::Table | Format::Json => table::fields(&[
                 ("client", line(&versions.client)),
                 ("daemon", versions.daemon.as_ref().map_or(note.unwrap_or_default(), line)),

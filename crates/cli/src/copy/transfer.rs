@@ -1,6 +1,6 @@
 //! One transfer: a thread that packs or unpacks, and a task that shows how far it is and listens for interrupts.
 
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -16,6 +16,7 @@ use crate::app::App;
 use crate::attach::interrupts::Interrupts;
 use crate::copy::Owners;
 use crate::failure::Failure;
+use crate::output::overwrite;
 use crate::output::suspension::Suspension;
 use crate::size::Size;
 
@@ -120,7 +121,7 @@ async fn watch(
     let began = Instant::now();
     let mut thread = tokio::task::spawn_blocking(transfer);
     let mut ticks = tokio::time::interval_at((began + PATIENCE).into(), TICK);
-    let live = app.screen.live && !app.screen.quiet && io::stderr().is_terminal();
+    let live = app.screen.live && !app.screen.quiet;
     let mut suspension = Suspension::new(live);
     let result = loop {
         tokio::select! {
@@ -142,15 +143,14 @@ async fn watch(
 }
 
 fn clear() {
-    drop(io::stderr().lock().write_all(b"\r\x1b[K"));
+    overwrite("");
 }
 
 fn draw(bytes: u64, elapsed: Duration) {
     // The lossy cast is for people: a rate of more than 2^52 bytes a second is out of reach.
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let rate = Size((bytes as f64 / elapsed.as_secs_f64()) as u64);
-    let line = format!("\r\x1b[Kcopying: {}, {rate}/s", Size(bytes));
-    drop(io::stderr().lock().write_all(line.as_bytes()));
+    overwrite(&format!("copying: {}, {rate}/s", Size(bytes)));
 }
 
 fn interrupted(signal: u8) -> Failure {

@@ -1,4 +1,7 @@
 //! What the user sees. Standard output carries what was asked for, standard error everything else.
+//!
+//! The other modules write to neither stream themselves: here text is made such that it steers no terminal ([`escape`]). The
+//! exception is a guest command's own output (`attach/output.rs`).
 
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::BorrowedFd;
@@ -8,10 +11,14 @@ use serde::Serialize;
 use crate::environment::Environment;
 use crate::failure::Failure;
 
+pub mod escape;
 pub mod human;
+pub mod json;
 pub mod stages;
 pub mod suspension;
 pub mod table;
+
+pub use self::escape::{Text, printable};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -69,41 +76,102 @@ impl Screen {
     }
 
     /// A table that fits the terminal, where standard output is one; elsewhere it is whole.
-    pub fn table(&self, head: &[&str], rows: &[Vec<String>]) -> String {
+    pub fn table(&self, head: &[&str], rows: &[Vec<String>]) -> Text {
         if !self.stdout_is_terminal {
             return table::columns(head, rows);
         }
         table::columns_within(head, rows, width_of(rustix::stdio::stdout()), if self.unicode { "…" } else { "~" })
     }
 
-    /// A result on standard output: as JSON if that was asked for, else as `text` makes it. It ends with a line break.
+    /// A result on standard output: as JSON if that was asked for, else as `text` makes it.
     ///
     /// # Errors
     /// [`Failure::Stdout`].
-    pub fn print(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
-        let text = match self.format {
-            Format::Json => {
-                let json = serde_json::to_string_pretty(value);
-                json.expect("the API's types have string keys and no failing parts") + "\n"
-            }
-            Format::Table | Format::Name => text(),
-        };
-        write_stdout(text.as_bytes())
+    pub fn print(&self, value: &impl Serialize, text: impl FnOnce() -> Text) -> Result<(), Failure> {
+        match self.format {
+            Format::Json => write_bytes(json::pretty(value).as_bytes()),
+            Format::Table | Format::Name => write_text(&text()),
+        }
     }
 }
 
-/// Bytes to standard output, at once.
+/// Text to standard output, at once.
 ///
 /// # Errors
 /// [`Failure::Stdout`].
-pub fn write_stdout(bytes: &[u8]) -> Result<(), Failure> {
+pub fn write_text(text: &Text) -> Result<(), Failure> {
+    write_bytes(text.as_str().as_bytes())
+}
+
+/// A line of JSON for each value to standard output, at once.
+///
+/// # Errors
+/// [`Failure::Stdout`].
+pub fn write_json_line(value: &impl Serialize) -> Result<(), Failure> {
+    write_bytes(json::line(value).as_bytes())
+}
+
+/// Bytes to standard output as they are, at once: what a program reads, and what the user wants unchanged.
+///
+/// # Errors
+/// [`Failure::Stdout`].
+pub fn write_bytes(bytes: &[u8]) -> Result<(), Failure> {
+    pass_on(bytes).map_err(|source| Failure::Stdout { source })
+}
+
+/// As [`write_bytes`], where a failure is told in other words.
+///
+/// # Errors
+/// Those of the write.
+pub fn pass_on(bytes: &[u8]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|source| Failure::Stdout { source })
+    stdout.write_all(bytes).and_then(|()| stdout.flush())
 }
 
 /// One line on standard error. That it cannot be written is nothing that could be told to anybody.
 pub fn complain(line: &str) {
-    drop(writeln!(io::stderr().lock(), "{line}"));
+    complain_text(&Text::line(line));
+}
+
+/// The same with several lines.
+pub fn complain_text(text: &Text) {
+    drop(io::stderr().lock().write_all(text.as_str().as_bytes()));
+}
+
+/// The same with a line of JSON.
+pub fn complain_json(value: &impl Serialize) {
+    drop(io::stderr().lock().write_all(json::line(value).as_bytes()));
+}
+
+/// A question on standard error, whose answer is typed on its line.
+///
+/// # Errors
+/// Those of the write: a question that nobody saw has no answer.
+pub fn ask(question: &str) -> io::Result<()> {
+    let mut stderr = io::stderr().lock();
+    write!(stderr, "{} ", escape::escaped(question)).and_then(|()| stderr.flush())
+}
+
+/// Puts what is drawn of this program's own making on standard error, with the sequences that move the cursor: what it shows
+/// from elsewhere is escaped before. A terminal that is gone shows nothing, which is no failure.
+fn draw(drawn: &str) {
+    drop(io::stderr().lock().write_all(drawn.as_bytes()));
+}
+
+/// One line in place of the one that is drawn on standard error; none if it is empty.
+pub fn overwrite(line: &str) {
+    draw(&format!("\r\x1b[K{}", escape::escaped(line)));
+}
+
+/// A table on standard output in place of the one before, which had `before` lines.
+///
+/// # Errors
+/// [`Failure::Stdout`].
+pub fn redraw(table: &Text, before: usize) -> Result<(), Failure> {
+    let up = if before > 0 { format!("\x1b[{before}A") } else { String::new() };
+    let lines: String = table.as_str().lines().map(|line| format!("{line}\x1b[K\n")).collect();
+    // Last what is left of a longer table.
+    write_bytes(format!("{up}{lines}\x1b[J").as_bytes())
 }
 
 /// The width of the terminal on standard error; 80 where there is none.
@@ -115,36 +183,5 @@ fn width_of(terminal: BorrowedFd<'_>) -> usize {
     match rustix::termios::tcgetwinsize(terminal) {
         Ok(size) if size.ws_col > 0 => usize::from(size.ws_col),
         _ => 80,
-    }
-}
-
-/// Text from elsewhere on one line, without the characters that could command a terminal, and without the numbers that
-/// the standard library adds to the operating system's words.
-pub fn printable(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for char in text.chars() {
-        match char {
-            '\n' | '\r' | '\t' => line.push(' '),
-            char if char.is_control() => line.extend(char.escape_default()),
-            char => line.push(char),
-        }
-    }
-    while let Some(start) = line.find(" (os error ") {
-        let Some(length) = line[start..].find(')') else { break };
-        line.replace_range(start..=start + length, "");
-    }
-    line.truncate(line.trim_end().len());
-    line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_are_for_people() {
-        assert_eq!(printable("a\nb\t\x1b[2J\u{9b}c\n"), "a b \\u{1b}[2J\\u{9b}c");
-        assert_eq!(printable("x: Gone (os error 2): y (os error 20)"), "x: Gone: y");
-        assert_eq!(printable("x (os error 2"), "x (os error 2");
     }
 }

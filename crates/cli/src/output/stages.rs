@@ -1,10 +1,10 @@
 //! The stages of an operation, as they come: live on a terminal, plain lines elsewhere, nothing with `--quiet`.
 
-use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use super::escape::{Text, escaped, printable};
 use super::suspension::Suspension;
-use super::{Screen, complain, human, width};
+use super::{Screen, complain, draw, human, width};
 
 /// A stage that takes less than this is not drawn before it has ended: a line that flashes by tells nothing.
 pub const PATIENCE: Duration = Duration::from_millis(80);
@@ -75,13 +75,13 @@ impl Stages {
     /// A stage goes on that began a while ago.
     pub fn started_at(&mut self, name: &str, began: Instant) {
         let next_draw = Instant::now().max(began + PATIENCE);
-        self.current = Some(Current { name: name.to_owned(), began, message: String::new(), next_draw });
+        self.current = Some(Current { name: escaped(name).into_owned(), began, message: String::new(), next_draw });
     }
 
     /// The stage ended.
     pub fn finished(&mut self, name: &str, took: Duration) {
         self.current = None;
-        let time = human::duration(took);
+        let (name, time) = (escaped(name), human::duration(took));
         match self.style {
             Style::Live => {
                 let tick = self.paint("32", if self.unicode { "✓" } else { "*" });
@@ -93,7 +93,7 @@ impl Stages {
             Style::Plain => complain(&format!("{name}: {time}")),
             Style::Silent => {}
         }
-        self.unseen.finished(name, took);
+        self.unseen.finished(&name, took);
     }
 
     /// Something worth a line.
@@ -101,10 +101,10 @@ impl Stages {
         match self.style {
             Style::Live => {
                 if let Some(current) = &mut self.current {
-                    current.message = super::printable(message);
+                    current.message = printable(message);
                 }
             }
-            Style::Plain => complain(&format!("  {}", super::printable(message))),
+            Style::Plain => complain(&format!("  {}", printable(message))),
             Style::Silent => {}
         }
     }
@@ -173,23 +173,23 @@ impl Stages {
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    /// One line in place of the one that is drawn. A terminal that is gone shows nothing, which is no failure.
+    /// One line in place of the one that is drawn. What comes from elsewhere is escaped in it already.
     fn replace(&mut self, line: &str, keep: bool) {
         let back = if self.drawn { "\r\x1b[K" } else { "" };
         let end = if keep { "\n" } else { "" };
         self.drawn = !keep;
-        drop(io::stderr().lock().write_all(format!("{back}{line}{end}").as_bytes()));
+        draw(&format!("{back}{line}{end}"));
     }
 }
 
 impl Unseen {
     /// A stage ended.
     pub fn finished(&mut self, name: &str, took: Duration) {
-        self.finished.push((name.to_owned(), took));
+        self.finished.push((escaped(name).into_owned(), took));
     }
 
     /// The stage table: times, shares of the total, and what no stage accounts for.
-    pub fn table(&self, total: Duration) -> String {
+    pub fn table(&self, total: Duration) -> Text {
         let named: Duration = self.finished.iter().map(|(_, took)| *took).sum();
         let other = total.saturating_sub(named);
         let mut rows: Vec<(&str, Duration)> = self.finished.iter().map(|(name, took)| (name.as_str(), *took)).collect();
@@ -197,19 +197,19 @@ impl Unseen {
         rows.push(("total", total));
         let wide = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
         let share = |took: Duration| took.as_secs_f64() * 100.0 / total.as_secs_f64().max(f64::MIN_POSITIVE);
-        let mut table = format!("{:<wide$}  {:>11}  {:>7}\n", "STAGE", "TIME", "SHARE");
+        let mut table = Text::line(&format!("{:<wide$}  {:>11}  {:>7}", "STAGE", "TIME", "SHARE"));
         for (name, took) in rows {
-            table += &format!("{name:<wide$}  {:>11}  {:>5.1} %\n", human::duration(took), share(took));
+            table.push(&format!("{name:<wide$}  {:>11}  {:>5.1} %", human::duration(took), share(took)));
         }
         table
     }
 
-    /// The same for programs: one line of JSON, times in microseconds.
-    pub fn json(&self, total: Duration) -> String {
+    /// The same for programs, times in microseconds.
+    pub fn json(&self, total: Duration) -> serde_json::Value {
         let micros = |took: Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let stages =
             self.finished.iter().map(|(stage, took)| serde_json::json!({"stage": stage, "micros": micros(*took)}));
-        serde_json::json!({"stages": stages.collect::<Vec<_>>(), "micros": micros(total)}).to_string()
+        serde_json::json!({"stages": stages.collect::<Vec<_>>(), "micros": micros(total)})
     }
 }
 
@@ -247,9 +247,8 @@ agent.ready       197 ms   98.5 %
 (between)         0.5 ms    0.2 %
 total             200 ms  100.0 %
 ";
-        assert_eq!(stages.unseen().table(Duration::from_micros(200_000)), expected);
-        let json: serde_json::Value =
-            serde_json::from_str(&stages.unseen().json(Duration::from_micros(200_000))).unwrap();
+        assert_eq!(stages.unseen().table(Duration::from_micros(200_000)).as_str(), expected);
+        let json = stages.unseen().json(Duration::from_micros(200_000));
         assert_eq!((&json["micros"], &json["stages"][0]["stage"]), (&200_000.into(), &"disk.clone".into()));
         assert_eq!(json["stages"][1]["micros"], 197_000);
     }

@@ -9,5 +9,6 @@ mod pull;
 mod several;
 mod signals;
 mod ssh;
+mod steering;
 mod support;
 mod terminal;
