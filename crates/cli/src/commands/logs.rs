@@ -3,12 +3,14 @@
 use banger_api::client::Request;
 use banger_api::exec::{Answer, CallErrorCode, Command, Exit};
 use banger_api::frame::Kind;
+use bytes::Bytes;
 use clap::Args;
 
 use super::values;
 use crate::app::App;
 use crate::attach::Output;
 use crate::failure::Failure;
+use crate::output::visible::Visible;
 use crate::output::{Format, Text, human, printable, write_bytes};
 
 /// The id of the command that `run -d` starts.
@@ -27,8 +29,11 @@ pub struct Logs {
     #[arg(long, value_name = "ID")]
     command: Option<String>,
     /// List the detached commands
-    #[arg(long, conflicts_with_all = ["follow", "command"])]
+    #[arg(long, conflicts_with_all = ["follow", "command", "raw"])]
     list: bool,
+    /// Print every byte as it is; otherwise a terminal shows control characters other than colours as escapes
+    #[arg(long)]
+    raw: bool,
     /// The VM
     #[arg(value_parser = values::known_name)]
     name: String,
@@ -40,9 +45,11 @@ impl Logs {
             let request = Request::get(["vms", &self.name, "console"]);
             let request = request.query("follow", if self.follow { "true" } else { "false" });
             let mut console = app.with_daemon(async || app.client.download(request.clone()).await).await?;
+            let mut shown = Shown::on(app.screen.stdout_is_terminal && !self.raw);
             while let Some(bytes) = console.next().await? {
-                write_bytes(&bytes)?;
+                write_bytes(&shown.of(bytes))?;
             }
+            write_bytes(&shown.rest())?;
         } else if self.list {
             list(app, &self.name).await?;
         } else {
@@ -71,23 +78,48 @@ impl Logs {
         }
         let (mut frames, _writer) = upgraded.split();
         let mut output = Output::new();
-        loop {
+        let mut stdout = Shown::on(app.screen.stdout_is_terminal && !self.raw);
+        let mut stderr = Shown::on(app.screen.stderr_is_terminal && !self.raw);
+        let ended = loop {
             tokio::select! {
                 frame = async { output.ready().await; frames.next().await } => {
                     let frame = frame.map_err(broken)?;
                     match frame.kind {
-                        Kind::Stdout => output.stdout(frame.payload).await?,
-                        Kind::Stderr => output.stderr(frame.payload).await?,
-                        Kind::Failed => return Err(Failure::Call(frame.parse().map_err(broken)?)),
-                        Kind::Exit => break,
-                        Kind::Data if frame.payload.is_empty() => break,
+                        Kind::Stdout => output.stdout(stdout.of(frame.payload)).await?,
+                        Kind::Stderr => output.stderr(stderr.of(frame.payload)).await?,
+                        Kind::Failed => break Err(Failure::Call(frame.parse().map_err(broken)?)),
+                        Kind::Exit => break Ok(()),
+                        Kind::Data if frame.payload.is_empty() => break Ok(()),
                         Kind::Data | Kind::Message | Kind::Stdin | Kind::Resize | Kind::Signal => {}
                     }
                 }
                 () = output.closed() => return Err(output.failure().await),
             }
+        };
+        output.stdout(stdout.rest()).await?;
+        output.stderr(stderr.rest()).await?;
+        output.finish().await?;
+        ended
+    }
+}
+
+/// A guest's output: as a terminal may have it, or as it is.
+struct Shown(Option<Visible>);
+
+impl Shown {
+    fn on(terminal: bool) -> Shown {
+        Shown(terminal.then(Visible::default))
+    }
+
+    fn of(&mut self, bytes: Bytes) -> Bytes {
+        match &mut self.0 {
+            Some(visible) => visible.take(&bytes).into(),
+            None => bytes,
         }
-        output.finish().await
+    }
+
+    fn rest(&mut self) -> Bytes {
+        self.0.as_mut().map_or_else(Bytes::new, |visible| visible.finish().into())
     }
 }
 

@@ -17,6 +17,7 @@ pub mod json;
 pub mod stages;
 pub mod suspension;
 pub mod table;
+pub mod visible;
 
 pub use self::escape::{Text, printable};
 
@@ -42,7 +43,9 @@ pub struct Screen {
     pub timings: bool,
     /// Whether standard output is a terminal.
     pub stdout_is_terminal: bool,
-    /// Whether standard error is a terminal that understands more than plain lines.
+    /// Whether standard error is one.
+    pub stderr_is_terminal: bool,
+    /// Whether that terminal understands more than plain lines.
     pub live: bool,
     /// Whether standard error may be coloured.
     pub colour: bool,
@@ -56,12 +59,14 @@ impl Screen {
         let dumb = environment.var("TERM").is_none_or(|term| term == "dumb");
         let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| environment.var(name));
         let locale = locale.map(|locale| locale.to_string_lossy().to_ascii_lowercase());
-        let live = io::stderr().is_terminal() && !dumb;
+        let stderr_is_terminal = io::stderr().is_terminal();
+        let live = stderr_is_terminal && !dumb;
         Screen {
             format,
             quiet,
             timings,
             stdout_is_terminal: io::stdout().is_terminal(),
+            stderr_is_terminal,
             live,
             colour: live && environment.var("NO_COLOR").is_none(),
             unicode: locale.is_some_and(|locale| locale.contains("utf-8") || locale.contains("utf8")),

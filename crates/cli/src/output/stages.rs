@@ -231,6 +231,7 @@ mod tests {
             quiet: true,
             timings: true,
             stdout_is_terminal: false,
+            stderr_is_terminal: false,
             live: false,
             colour: false,
             unicode: false,
