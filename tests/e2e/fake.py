@@ -12,7 +12,9 @@ from harness import BIN, SEED, Net, Place, names, ours
 class FakeCase(unittest.TestCase):
     """A place with a tiny image and a daemon with the fake VMM. Needs neither QEMU nor a network."""
 
+    # Arguments of the agent, and a program in place of it.
     agent = None
+    agent_program = f"{BIN}/banger-agent"
     make_place = Place
     # What makes the network namespace.
     make_net = Net
@@ -30,9 +32,9 @@ class FakeCase(unittest.TestCase):
         cls.place.start_daemon(*cls.args)
         cls.place.stop_daemon()
         tiny_image.plant(cls.place.state)
-        if cls.agent:
+        if cls.agent is not None:
             script = cls.place.runtime_root / "agent"
-            script.write_text(f'#!/bin/sh\nexec {BIN}/banger-agent "$@" {cls.agent}\n')
+            script.write_text(f'#!/bin/sh\nexec {cls.agent_program} "$@" {cls.agent}\n')
             script.chmod(0o755)
             cls.args += ["--agent", str(script)]
         cls.processes_before = set(ours())

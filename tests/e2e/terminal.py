@@ -33,6 +33,16 @@ class Shown:
             self.rest += text
         return self.rest
 
+    def bytes_to_the_end(self):
+        """The same, where every byte matters."""
+        deadline, seen = time.monotonic() + DEADLINE, b""
+        while select.select([self.fd], [], [], max(0, deadline - time.monotonic()))[0]:
+            try:
+                seen += os.read(self.fd, 65536)
+            except OSError:
+                return seen
+        raise AssertionError(f"nothing more within {DEADLINE} s: {seen!r}")
+
     def read(self, deadline):
         """More text; none at the end. A terminal whose other side is gone fails to be read: that is its end."""
         if not select.select([self.fd], [], [], max(0, deadline - time.monotonic()))[0]:
